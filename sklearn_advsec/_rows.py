@@ -1,0 +1,189 @@
+"""Rows as the victim takes them, and the same rows as an array of floats."""
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+
+def is_dataframe(X):
+    """Whether `X` is a pandas DataFrame (without importing pandas)."""
+    return hasattr(X, "iloc") and hasattr(X, "dtypes") and getattr(X, "ndim", 0) == 2
+
+
+class Columns:
+    """What each column of an array of rows stands for.
+
+    Attributes
+    ----------
+    names : list
+        The DataFrame's column names.
+    numeric : ndarray of bool, shape (n_columns,)
+        Whether a column holds numbers. The others hold, in the array, the position of
+        the value in `values`.
+    values : list of (ndarray or None)
+        The values of each column that is not numeric, in the order of their codes.
+    """
+
+    def __init__(self, names, numeric, values):
+        self.names = names
+        self.numeric = numeric
+        self.values = values
+
+
+class RowCodec:
+    """Turn rows into an array of floats for the attack, and back for the victim.
+
+    A plain array is its own encoding. Of a DataFrame, numeric columns become floats;
+    columns of strings, categories, booleans, dates and the like become codes, which no
+    attack by numbers may change. The way back restores names, dtypes and index.
+
+    Parameters
+    ----------
+    X : DataFrame or array of shape (n_rows, ...)
+        The rows to be attacked.
+    feature_names : array-like of str, optional
+        Names to give plain rows on the way back: those that the victim was fitted on.
+
+    Attributes
+    ----------
+    columns : Columns or None
+        What the columns are; None for plain numbers.
+    mutable : ndarray of bool, shape (n_columns,), or None
+        Which columns hold numbers; None where all do.
+    """
+
+    def __init__(self, X, feature_names=None):
+        self.columns = self.mutable = self._index = None
+        self._names = feature_names
+        if not is_dataframe(X):
+            return
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+        self._index = X.index
+        self._dtypes = list(X.dtypes)
+        self._names = X.columns
+        numeric = np.array(
+            [is_numeric_dtype(t) and not is_bool_dtype(t) for t in self._dtypes], bool
+        )
+        values = [None if n else _values(X.iloc[:, j]) for j, n in enumerate(numeric)]
+        self.columns = Columns(list(X.columns), numeric, values)
+        if not numeric.all():
+            self.mutable = numeric
+        self._plain = all(t == np.float64 for t in self._dtypes)
+
+    def encode(self, X):
+        """Return the rows as a new array of floats; code -1 is an unknown value."""
+        if self.columns is None:
+            X = np.array(X, copy=True)
+            return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+        array = np.empty(X.shape, dtype=np.float64)
+        for j, values in enumerate(self.columns.values):
+            column = X.iloc[:, j]
+            if values is None:
+                array[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            else:
+                array[:, j] = _index_of(values, column)
+        return array
+
+    def decode(self, array, original=None, rows=None):
+        """Return an array of floats as rows that the victim takes.
+
+        Parameters
+        ----------
+        array : ndarray of shape (n, ...)
+            Encoded rows.
+        original : ndarray of the same shape, optional
+            The encoded rows before the attack. Columns of integers are rounded towards
+            them, so that a row never leaves its ball by the rounding.
+        rows : ndarray of int, optional
+            Which of the codec's rows these are; restores the index.
+        """
+        if self.columns is None:
+            if self._names is None:
+                return array
+            import pandas as pd
+
+            return pd.DataFrame(array, columns=self._names)
+        import pandas as pd
+
+        index = None if rows is None else self._index[rows]
+        if self._plain:
+            return pd.DataFrame(array, columns=self._names, index=index)
+        data = [self._column(j, array, original) for j in range(array.shape[1])]
+        frame = pd.concat(data, axis=1) if data else pd.DataFrame()
+        frame.columns = self._names
+        return frame if index is None else frame.set_axis(index, axis=0)
+
+    def _column(self, j, array, original):
+        import pandas as pd
+
+        column, dtype = array[:, j], self._dtypes[j]
+        values = self.columns.values[j]
+        if values is not None:
+            return pd.Series(values.take(column.astype(int))).astype(dtype)
+        if dtype.kind in "iu":
+            column = (
+                np.rint(column) if original is None else _towards(column, original[:, j])
+            )
+            missing = np.isnan(column)
+            if missing.any():  # only nullable dtypes such as Int64 hold any
+                return pd.Series(pd.array(column, dtype="Float64")).astype(dtype)
+        return pd.Series(column).astype(dtype)
+
+
+def _values(column):
+    """Return the distinct values of a column, missing ones included, as an array."""
+    from pandas import factorize
+
+    return np.asarray(factorize(column, use_na_sentinel=False)[1], dtype=object)
+
+
+def _index_of(values, column):
+    import pandas as pd
+
+    missing = pd.isna(values)
+    codes = pd.Index(values[~missing]).get_indexer(pd.Index(column.astype(object)))
+    positions = np.append(np.flatnonzero(~missing), -1)
+    codes = positions[codes]
+    if missing.any():
+        codes[pd.isna(column).to_numpy()] = np.flatnonzero(missing)[0]
+    return codes
+
+
+def _towards(column, original):
+    """Round to the integer between `column` and `original` that is next to `column`."""
+    near = np.rint(column)
+    exact = np.abs(near - column) < 1e-9
+    down = np.where(column > original, np.floor(column), np.ceil(column))
+    return np.where(exact, near, down)
+
+
+def check_rows(X, estimator_name, *, allow_nan=False):
+    """Check that rows are finite, not empty and numeric where they must be.
+
+    DataFrames keep their columns; anything else becomes an array of floats of two or
+    more dimensions.
+    """
+    if not is_dataframe(X):
+        return check_array(
+            X,
+            dtype=[np.float64, np.float32],
+            allow_nd=True,
+            ensure_all_finite="allow-nan" if allow_nan else True,
+            estimator=estimator_name,
+            input_name="X",
+        )
+    if not len(X):
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is "
+            f"required by {estimator_name}."
+        )
+    numbers = X.select_dtypes("number")
+    if numbers.shape[1]:
+        check_array(
+            numbers,
+            dtype=np.float64,
+            ensure_all_finite="allow-nan" if allow_nan else True,
+            estimator=estimator_name,
+            input_name="X",
+        )
+    return X

@@ -1,0 +1,128 @@
+"""Views of networks: scikit-learn's perceptrons and torch modules."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.neural_network import MLPClassifier
+
+from ..exceptions import NoGradientError
+from ._convolution import speed_up_input_gradients
+from ._registry import register
+from ._views import ClassifierView, binary_logits, constant
+
+_ACTIVATIONS = {
+    "identity": lambda x: x,
+    "logistic": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+}
+
+
+@register(MLPClassifier)
+def multilayer_perceptron(estimator):
+    """View MLPClassifier; the logits are the last layer before its activation."""
+    if estimator.out_activation_ == "logistic" and estimator.n_outputs_ > 1:
+        raise NoGradientError(
+            "MLPClassifier was fitted on several labels per row; attacks here need one."
+        )
+    layers = [
+        (constant(weight), constant(bias))
+        for weight, bias in zip(estimator.coefs_, estimator.intercepts_, strict=True)
+    ]
+    activation = _ACTIVATIONS[estimator.activation]
+
+    def logits(x):
+        for weight, bias in layers[:-1]:
+            x = activation(x @ weight + bias)
+        weight, bias = layers[-1]
+        return binary_logits(x @ weight + bias)
+
+    return ClassifierView(
+        estimator.classes_,
+        predict_proba=lambda x: torch.softmax(logits(x), dim=1),
+        logits=logits,
+    )
+
+
+@register(torch.nn.Module)
+def torch_module(module):
+    """View a bare module, whose outputs are logits.
+
+    A module does not say how many classes it knows: the width of its last layer is the
+    answer, and is checked when the first rows come through.
+    """
+    width = output_width(module)
+    return module_view(module, np.arange(max(width, 2)))
+
+
+def module_view(module, classes, to_logits=binary_logits, to_proba=None):
+    """View a copy of a module, in evaluation mode and with frozen parameters.
+
+    The module itself keeps its mode, its parameters and their gradients. Rows are passed
+    on in their own shape, after a cast to the precision and the device of its parameters.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Where it returns several outputs, the first one counts.
+    classes : array-like of shape (n_classes,)
+        What the columns of the logits stand for.
+    to_logits : callable, default=binary_logits
+        Maps the outputs to logits of shape (n, n_classes). By default outputs are
+        logits; a single one, of shape (n,) or (n, 1), is that of the second class.
+    to_proba : callable, optional
+        Maps the outputs to probabilities; by default the softmax of the logits.
+    """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile has wrapped
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    speed_up_input_gradients(module)
+    tensors = [*module.parameters(), *module.buffers()]
+    like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+
+    def outputs(x):
+        out = module(x.to(like.device, like.dtype))
+        out = out[0] if isinstance(out, (tuple, list)) else out
+        return out.to(x.device)
+
+    def logits(x):
+        scores = to_logits(outputs(x))
+        if scores.ndim != 2 or scores.shape[1] != len(classes):
+            raise ValueError(
+                f"{type(module).__name__} gives logits of shape {tuple(scores.shape)} "
+                f"for {len(classes)} classes; name the classes that it was trained on, "
+                "for each of its outputs one."
+            )
+        return scores
+
+    def predict_proba(x):
+        if to_proba is None:
+            return torch.softmax(logits(x), dim=1)
+        return to_proba(outputs(x))
+
+    return ClassifierView(
+        classes,
+        predict_proba=predict_proba,
+        logits=logits,
+        dtype=like.dtype,
+        device=like.device,
+        module=module,
+    )
+
+
+def output_width(module):
+    """Return how many outputs the last layer with parameters has."""
+    width = None
+    for layer in module.modules():
+        own = list(layer.parameters(recurse=False))
+        for name in ("out_features", "out_channels", "num_features"):
+            width = getattr(layer, name, width) if own else width
+    if width is None:
+        parameters = list(module.parameters())
+        if not parameters:
+            raise NoGradientError(
+                f"{type(module).__name__} has no parameters, so the number of its "
+                "classes is unknown; wrap it as PretrainedModule(module, classes=...)."
+            )
+        width = parameters[-1].shape[0] if parameters[-1].ndim else 1
+    return width

@@ -1,0 +1,175 @@
+"""The open registry of views: one function per estimator class."""
+
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import singledispatch
+from importlib import import_module
+
+import torch
+from sklearn.base import is_classifier
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
+from sklearn.utils.validation import check_is_fitted
+
+from ..exceptions import NoGradientError
+from ._columns import code_lookup, constant_transform, names_of
+
+# Views of optional or slow packages are registered only once the package is in use:
+# an estimator of theirs cannot exist before it was imported.
+_LAZY = {"skorch": "sklearn_advsec.differentiable._skorch"}
+
+# These look at one column at a time and give no gradients anyway.
+ENCODERS = (OneHotEncoder, OrdinalEncoder, TargetEncoder)
+
+_columns = ContextVar("columns", default=None)
+_take_codes = set()  # functions that make views of columns of codes by themselves
+
+
+@singledispatch
+def _dispatch(estimator):
+    raise NoGradientError(
+        f"{type(estimator).__name__} has no differentiable view, so it gives no "
+        "gradients. Register one with sklearn_advsec.differentiable.register, or use an "
+        "attack whose knowledge is 'score' or 'label'. Differentiable are: "
+        f"{', '.join(supported())}."
+    )
+
+
+def register(estimator_class, *, takes_codes=False):
+    """Register how a class of fitted estimators is seen by gradient attacks.
+
+    Parameters
+    ----------
+    estimator_class : type
+        The estimator's class. Subclasses are covered too.
+    takes_codes : bool, default=False
+        Whether the function wants to see columns that are not numeric: a meta-estimator
+        that hands its input on to others, which will see to them. Any other estimator
+        gets numbers only; what makes numbers of its other columns (booleans, numeric
+        categories) is put in front of it.
+
+    Returns
+    -------
+    decorator : callable
+        Decorates a function that takes the fitted estimator and returns a
+        :class:`ClassifierView` or a :class:`TransformerView`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.base import BaseEstimator, TransformerMixin
+    >>> from sklearn_advsec import differentiable
+    >>> class Halve(TransformerMixin, BaseEstimator):
+    ...     def fit(self, X, y=None):
+    ...         return self
+    ...     def transform(self, X):
+    ...         return np.asarray(X) / 2
+    >>> @differentiable.register(Halve)
+    ... def halve(estimator):
+    ...     return differentiable.TransformerView(lambda x: x / 2)
+    """
+
+    def decorator(function):
+        if takes_codes:
+            _take_codes.add(function)
+        return _dispatch.register(estimator_class, function)
+
+    return decorator
+
+
+def supported():
+    """Names of the classes that have a view, sorted.
+
+    Returns
+    -------
+    names : list of str
+        Class names.
+    """
+    return sorted(cls.__name__ for cls in _dispatch.registry if cls is not object)
+
+
+def view(estimator, columns=None):
+    """Give a fitted estimator's methods as differentiable functions of torch tensors.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted estimator, a pipeline of them, or a `torch.nn.Module`.
+    columns : Columns, optional
+        What the columns of the tensors stand for, where the rows come from a DataFrame.
+
+    Returns
+    -------
+    view : ClassifierView or TransformerView
+        The view. It never changes the estimator.
+
+    Raises
+    ------
+    NoGradientError
+        Where the estimator, or a part of it, has no view.
+    NotFittedError
+        Where the estimator is not fitted.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec import differentiable
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> x = torch.tensor(X[:5], requires_grad=True)
+    >>> differentiable.view(clf).predict_proba(x).shape
+    torch.Size([5, 3])
+    """
+    if hasattr(estimator, "fit") and not isinstance(estimator, torch.nn.Module):
+        check_is_fitted(estimator)
+    if columns is None:
+        return subview(estimator)
+    with input_columns(columns):
+        return subview(estimator)
+
+
+def subview(estimator):
+    """Give the view of a part of a fitted estimator, whose input is as it stands.
+
+    The current columns that are not numeric are dealt with here for every estimator that
+    does not do so itself: they are turned into numbers where scikit-learn would do that,
+    or, for encoders, the whole transformer is a constant to the gradient.
+    """
+    for package in {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}:
+        if package in _LAZY and _LAZY[package] not in sys.modules:
+            import_module(_LAZY[package])
+    function = _dispatch.dispatch(type(estimator))
+    columns = current_columns()
+    if columns is None or columns.numeric.all() or function in _take_codes:
+        return function(estimator)
+    only_codes = not columns.numeric.any()
+    transforms = hasattr(estimator, "transform") and not is_classifier(estimator)
+    if isinstance(estimator, ENCODERS) or (transforms and only_codes):
+        return constant_transform(estimator, columns)
+    look_up = code_lookup(columns)
+    if look_up is None:
+        raise NoGradientError(
+            f"{type(estimator).__name__} takes columns of numbers "
+            f"({names_of(columns, True) or 'none'}) together with others "
+            f"({names_of(columns, False)}), so no gradients are known. Give the two "
+            "kinds to different transformers of one ColumnTransformer."
+        )
+    with input_columns(None):
+        return function(estimator).compose(look_up)
+
+
+def current_columns():
+    """What the columns of the current estimator's input stand for, or None if numbers."""
+    return _columns.get()
+
+
+@contextmanager
+def input_columns(columns):
+    """Build the views inside with inputs described by `columns` (None: plain numbers)."""
+    token = _columns.set(columns)
+    try:
+        yield
+    finally:
+        _columns.reset(token)

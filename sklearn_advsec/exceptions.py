@@ -1,0 +1,22 @@
+"""The errors and warnings of this package."""
+
+__all__ = ["NoGradientError", "QueryBudgetExceeded"]
+
+
+class NoGradientError(TypeError):
+    """A gradient attack was given a victim that has no differentiable view."""
+
+
+class QueryBudgetExceeded(RuntimeError):
+    """The victim was about to be asked more often than allowed.
+
+    The query that would have gone over the budget was not sent.
+
+    Attributes
+    ----------
+    result : object or None
+        What was found before the budget ran out: an
+        :class:`~sklearn_advsec.evasion.EvasionResult` of the finished rows.
+    """
+
+    result = None

@@ -1,0 +1,392 @@
+"""What the attacker may ask of the victim, counted and capped.
+
+The three kinds of access are the three levels of knowledge of the attacks: an attack by
+labels is handed a :class:`LabelAccess`, which has no way to ask for more.
+"""
+
+import numpy as np
+import torch
+
+from . import differentiable
+from ._hardware import auto_batch_size, bfloat16_is_fast
+from ._rows import RowCodec, check_rows
+from ._validation import allows_nan, check_victim
+from .exceptions import NoGradientError, QueryBudgetExceeded
+
+__all__ = ["GradientAccess", "LabelAccess", "ScoreAccess"]
+
+
+class LabelAccess:
+    """Ask a fitted classifier for labels, and count every row that is sent.
+
+    Networks are asked as tensors on their own device; everything else through its own
+    methods, with the column names and dtypes that it was fitted on. The victim's mode,
+    parameters and gradients are left as they are.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The fitted victim.
+    X : {array-like, DataFrame} of shape (n_rows, ...)
+        The rows under attack. Queries refer to them by position.
+    max_queries : int, default=None
+        How often the victim may be asked about each row.
+    max_total_queries : int, default=None
+        How many rows may be sent in all.
+    batch_size : int, default=1024
+        How many rows a network gets at once.
+
+    Attributes
+    ----------
+    x : tensor of shape (n_rows, ...)
+        The rows as numbers, in the victim's precision and on its device.
+    classes : ndarray of shape (n_classes,)
+        The victim's classes; answers are positions in it.
+    exact : bool
+        Whether logits are computed just as the victim's own answers are.
+    n_queries : ndarray of int, shape (n_rows,)
+        Rows sent so far, for each of the rows under attack.
+
+    Raises
+    ------
+    QueryBudgetExceeded
+        By every method that asks, before the query that would go over a budget.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.victim import LabelAccess
+    >>> X, y = load_iris(return_X_y=True)
+    >>> access = LabelAccess(LogisticRegression(max_iter=1000).fit(X, y), X[:3])
+    >>> access.predict(access.x)
+    tensor([0, 0, 0])
+    >>> access.n_queries
+    array([1, 1, 1])
+    """
+
+    knowledge = "label"
+
+    def __init__(
+        self,
+        estimator,
+        X,
+        *,
+        max_queries=None,
+        max_total_queries=None,
+        batch_size=1024,
+    ):
+        check_victim(estimator)
+        X = check_rows(X, type(estimator).__name__, allow_nan=allows_nan(estimator))
+        names = getattr(estimator, "feature_names_in_", None)
+        self.estimator = estimator
+        self.classes = np.asarray(estimator.classes_)
+        self.codec = RowCodec(X, names if np.ndim(X) == 2 else None)
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self._order = np.argsort(self.classes)
+        self._view = self._network_view()
+        self._original = self.codec.encode(X)
+        self.x = torch.as_tensor(self._original).to(self.device, self.dtype)
+        self._x0 = self.x
+        self.n_queries = np.zeros(len(self._original), dtype=np.int64)
+
+    def _network_view(self):
+        """Give a view of a victim that is a network by itself; None for all others."""
+        names = ("module_", "module")  # of skorch nets, of PretrainedModule
+        modules = (getattr(self.estimator, name, None) for name in names)
+        if not any(isinstance(module, torch.nn.Module) for module in modules):
+            return None
+        try:
+            return differentiable.view(self.estimator)
+        except NoGradientError:  # a net that the registry cannot read speaks for itself
+            return None
+
+    @property
+    def exact(self):
+        """Whether logits are computed just as the victim's own answers are."""
+        return self._view is not None
+
+    @property
+    def dtype(self):
+        """Precision of the victim's tensors."""
+        return torch.float64 if self._view is None else self._view.dtype
+
+    @property
+    def device(self):
+        """Device of the victim's tensors."""
+        return torch.device("cpu") if self._view is None else self._view.device
+
+    @property
+    def n_total_queries(self):
+        """Rows sent so far, in all."""
+        return int(self.n_queries.sum())
+
+    def remaining(self, rows=None):
+        """How many more times the victim may be asked about the least covered row."""
+        allowed = np.inf
+        if self.max_queries is not None:
+            spent = self.n_queries if rows is None else self.n_queries[_host(rows)]
+            allowed = self.max_queries - spent.max(initial=0)
+        return allowed
+
+    def predict(self, x, rows=None):
+        """Ask for labels.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            What to send.
+        rows : tensor of int of shape (n,), optional
+            Which rows under attack these stand for; they may repeat. By default `x` has
+            one entry for each.
+
+        Returns
+        -------
+        labels : tensor of int64, shape (n,)
+            Positions in `classes`.
+        """
+        self._spend(x, rows)
+        if self.exact:
+            with torch.no_grad():
+                return self._batched(lambda b: self._view.logits(b).argmax(1), x)
+        labels = np.asarray(self.estimator.predict(self.decode(x, rows)))
+        position = np.searchsorted(self.classes, labels, sorter=self._order)
+        position = self._order[np.minimum(position, len(self.classes) - 1)]
+        if not np.array_equal(self.classes[position], labels):
+            unknown = np.setdiff1d(labels, self.classes)[:3].tolist()
+            raise ValueError(
+                f"estimator: {type(self.estimator).__name__}.predict returned {unknown}, "
+                f"which its classes_ {self.classes.tolist()} do not hold."
+            )
+        return torch.as_tensor(position, device=x.device)
+
+    def decode(self, x, rows=None):
+        """Return tensors as rows in the form, the dtypes and the index of `X`.
+
+        Entries that did not change are those of `X`, to the last bit.
+        """
+        at = slice(None) if rows is None else _host(rows)
+        original = self._original[at]
+        same = (x == self._x0[at]) | (x.isnan() & self._x0[at].isnan())
+        array = np.where(same.cpu().numpy(), original, x.detach().cpu().numpy())
+        return self.codec.decode(
+            array.astype(self._original.dtype, copy=False),
+            original,
+            np.arange(len(array)) if rows is None else at,
+        )
+
+    def _batched(self, function, x):
+        if len(x) <= self.batch_size:
+            return function(x)
+        return torch.cat([function(part) for part in x.split(self.batch_size)])
+
+    def _spend(self, x, rows):
+        """Count the rows of one query, or refuse it."""
+        if rows is None:
+            if len(x) != len(self.n_queries):
+                raise ValueError(
+                    f"rows is needed: {len(x)} queries for {len(self.n_queries)} rows."
+                )
+            after = self.n_queries + 1
+        else:
+            count = np.bincount(_host(rows), minlength=len(self.n_queries))
+            after = self.n_queries + count
+        total, limit = int(after.sum()), self.max_total_queries
+        if self.max_queries is not None and after.max(initial=0) > self.max_queries:
+            raise QueryBudgetExceeded(
+                f"max_queries={self.max_queries} queries per row are spent."
+            )
+        if limit is not None and total > limit:
+            raise QueryBudgetExceeded(
+                f"max_total_queries={limit}: {self.n_total_queries} rows were sent and "
+                f"{len(x)} more are needed."
+            )
+        self.n_queries = after
+
+
+class ScoreAccess(LabelAccess):
+    """Ask a fitted classifier for scores as well.
+
+    Parameters are those of :class:`LabelAccess`.
+
+    Attributes
+    ----------
+    probability : bool
+        Whether `scores` are probabilities. Otherwise they are the decision function.
+    """
+
+    knowledge = "score"
+
+    def __init__(self, estimator, X, **budget):
+        super().__init__(estimator, X, **budget)
+        self.probability = hasattr(estimator, "predict_proba")
+        if not (self.probability or hasattr(estimator, "decision_function")):
+            raise TypeError(
+                f"estimator: {type(estimator).__name__} has neither predict_proba nor "
+                "decision_function; use an attack whose knowledge is 'label'."
+            )
+
+    def scores(self, x, rows=None):
+        """Ask for one score per class: probabilities where the victim has them.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            What to send.
+        rows : tensor of int of shape (n,), optional
+            Which rows under attack these stand for.
+
+        Returns
+        -------
+        scores : tensor of shape (n, n_classes)
+            Probabilities, or the decision function (with a column of zeros in front
+            where there are two classes).
+        """
+        self._spend(x, rows)
+        if self.exact:
+            method = self._view.predict_proba if self.probability else self._view.logits
+            with torch.no_grad():
+                return self._batched(method, x)
+        name = "predict_proba" if self.probability else "decision_function"
+        scores = getattr(self.estimator, name)(self.decode(x, rows))
+        scores = torch.as_tensor(np.asarray(scores), dtype=x.dtype, device=x.device)
+        return scores if self.probability else differentiable.binary_logits(scores)
+
+
+class GradientAccess(ScoreAccess):
+    """Know the victim's parameters: ask for logits and for gradients of the input.
+
+    Parameters are those of :class:`LabelAccess`, and `precision`.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The fitted victim; it, or each of its parts, needs a view in
+        :mod:`sklearn_advsec.differentiable`.
+    X : {array-like, DataFrame} of shape (n_rows, ...)
+        The rows under attack.
+    precision : {"full", "mixed"}, default="full"
+        With "mixed", gradients of networks are computed with channels last, and in
+        bfloat16 where the hardware has such arithmetic. Answers never are.
+    **budget : dict
+        See :class:`LabelAccess`.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+    """
+
+    knowledge = "gradient"
+
+    def __init__(self, estimator, X, *, precision="full", **budget):
+        super().__init__(estimator, X, **budget)
+        self._has_missing = bool(self.x.isnan().any())
+        # Gradients may come from a copy in another memory format and precision; answers
+        # always come from the view as it is.
+        self._gradient_view, self._autocast = self._view, False
+        self.mixed = precision == "mixed" and self.exact
+        if self.mixed:
+            self._gradient_view = self._network_view()
+            self._gradient_view.module.to(memory_format=torch.channels_last)
+            self._autocast = bfloat16_is_fast(self.device)
+
+    def _network_view(self):
+        return differentiable.view(self.estimator, self.codec.columns)
+
+    @property
+    def exact(self):
+        """Whether logits are computed just as the victim's own answers are."""
+        return self._view.module is not None
+
+    def auto_batch_size(self):
+        """How many rows to send at once, so that a pass stays in the cache."""
+        return auto_batch_size(self._view, self.x)
+
+    def logits(self, x, rows=None):
+        """Return the logits, of shape (n, n_classes)."""
+        self._spend(x, rows)
+        with torch.no_grad():
+            return self._batched(self._view.logits, x)
+
+    def gradient(self, x, rows, loss):
+        """Return the logits, and the gradient of a loss with respect to the input.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Where.
+        rows : tensor of int of shape (n,), or None
+            Which rows under attack these stand for.
+        loss : callable
+            ``loss(logits, at)`` gives one value per row; `at` is the slice of `x` whose
+            logits these are.
+
+        Returns
+        -------
+        logits : tensor of shape (n, n_classes)
+        gradient : tensor of the shape of `x`
+        """
+        logits, gradients = self.jacobian(
+            x, rows, lambda logits, at: loss(logits, at)[:, None]
+        )
+        return logits, gradients[:, 0]
+
+    def jacobian(self, x, rows, outputs):
+        """Return the logits, and the gradients of several functions of them.
+
+        A row that is sent counts as one query, however many gradients are taken there.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Where.
+        rows : tensor of int of shape (n,), or None
+            Which rows under attack these stand for.
+        outputs : callable
+            ``outputs(logits, at)`` gives values of shape (n_at, n_outputs); `at` is the
+            slice of `x` whose logits these are.
+
+        Returns
+        -------
+        logits : tensor of shape (n, n_classes)
+        gradients : tensor of shape (n, n_outputs, ...)
+        """
+        self._spend(x, rows)
+        parts = []
+        for start in range(0, len(x), self.batch_size):
+            at = slice(start, start + self.batch_size)
+            parts.append(self._jacobian(x[at], at, outputs))
+        if len(parts) == 1:
+            return parts[0]
+        logits, gradients = zip(*parts, strict=True)
+        return torch.cat(logits), torch.cat(gradients)
+
+    def _jacobian(self, x, at, outputs):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            with torch.autocast(
+                self.device.type, dtype=torch.bfloat16, enabled=self._autocast
+            ):
+                logits = self._gradient_view.logits(x).to(x.dtype)
+            values = outputs(logits, at).sum(0)
+        # One backward pass each: as fast as batched ones, and every view allows them.
+        gradients = [
+            torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)[0]
+            for value in values[:-1]
+        ]
+        gradients += torch.autograd.grad(values[-1], x, allow_unused=True)
+        # None: nothing but constant columns.
+        gradients = [torch.zeros_like(x) if g is None else g for g in gradients]
+        gradients = (
+            torch.stack(gradients, 1) if len(gradients) > 1 else gradients[0].unsqueeze(1)
+        )
+        if self._has_missing:
+            gradients = gradients.nan_to_num(0.0)
+        return logits.detach(), gradients
+
+
+def _host(rows):
+    return rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
