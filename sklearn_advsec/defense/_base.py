@@ -1,0 +1,239 @@
+"""The base of the defenses that train: it validates, encodes labels, seeds and predicts.
+
+Around a skorch net, a subclass adds what its defense needs to a clone of the net; the
+user's net, its callbacks and the global random state stay as they are.
+"""
+
+import inspect
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from .. import differentiable
+from .._rows import check_rows, is_dataframe
+
+# What modules call the width of their input and of their output.
+_INPUT_NAMES = (
+    "n_features",
+    "in_features",
+    "input_dim",
+    "input_size",
+    "input_units",
+    "n_inputs",
+)
+_OUTPUT_NAMES = (
+    "n_classes",
+    "num_classes",
+    "out_features",
+    "output_dim",
+    "output_size",
+    "output_units",
+    "n_outputs",
+)
+
+
+def is_net(estimator):
+    """Whether an estimator is a skorch net (without importing skorch)."""
+    return any(cls.__module__.startswith("skorch.") for cls in type(estimator).__mro__)
+
+
+def _estimator_has(name):
+    def check(self):
+        getattr(getattr(self, "estimator_", self.estimator), name)
+        return True
+
+    return check
+
+
+class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Base of the meta-estimators that train their classifier in a way of their own.
+
+    A subclass lists its parameters, among them `estimator` and `random_state`, and writes
+    `_fit_net(net, X, y, seed)` for skorch nets, `_fit_estimator(X, y, seed)` for others.
+    """
+
+    random_state = None
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "random_state": ["random_state"],
+    }
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Train the classifier.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Training rows. For a net they are cast to float32.
+        y : array-like of shape (n_samples,)
+            Their labels, of any type.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        X = self._check_X(X, reset=True)
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
+            )
+        y = _check_y(y, multi_output=False, y_numeric=False)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        self.classes_, encoded = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y has one class only, {self.classes_[0]!r}; classifiers need at least "
+                "two."
+            )
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if is_net(self.estimator):
+            net = clone(self.estimator)
+            self._check_net(net)
+            set_sizes(net, X, len(self.classes_))
+            encoded = encoded.astype(np.float32 if has_one_logit(net) else np.int64)
+            with seeded(seed, net.device):
+                self.estimator_ = self._fit_net(net, X, encoded, seed)
+        else:
+            self.estimator_ = self._fit_estimator(X, encoded, seed)
+        return self
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels.
+        """
+        check_is_fitted(self)
+        X = self._check_X(X, reset=False)
+        return self.classes_[np.asarray(self.estimator_.predict(X)).astype(int)]
+
+    @available_if(_estimator_has("predict_proba"))
+    def predict_proba(self, X):
+        """Predict probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities, in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(self._check_X(X, reset=False))
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X):
+        """Compute the decision function.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            The classifier's decision function.
+        """
+        check_is_fitted(self)
+        return self.estimator_.decision_function(self._check_X(X, reset=False))
+
+    def _fit_net(self, net, X, y, seed):
+        """Train a clone of the user's net on float32 rows and labels 0..K-1."""
+        return net.fit(X, y)
+
+    def _fit_estimator(self, X, y, seed):
+        """Train an estimator that is no net."""
+        raise TypeError(
+            f"{type(self).__name__} trains networks: estimator must be a skorch "
+            f"NeuralNetClassifier; got {type(self.estimator).__name__}."
+        )
+
+    def _check_net(self, net):
+        if not inspect.isclass(net.module) and not inspect.isfunction(net.module):
+            raise TypeError(
+                "estimator: module must be the class of a torch.nn.Module, not an "
+                "instance: an instance would be trained in place, and clones would start "
+                "from its trained weights."
+            )
+
+    def _check_X(self, X, *, reset):
+        if is_dataframe(X) and not is_net(self.estimator):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+            return check_rows(X, type(self).__name__, allow_nan=allow_nan)
+        dtype = np.float32 if is_net(self.estimator) else [np.float64, np.float32]
+        return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if not is_net(self.estimator):
+            tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
+        return tags
+
+
+def has_one_logit(net):
+    """Whether a skorch net is a binary one, with a single logit and labels as floats."""
+    return any(c.__name__ == "NeuralNetBinaryClassifier" for c in type(net).__mro__)
+
+
+def set_sizes(net, X, n_classes):
+    """Tell the module how wide its input and output are, where it takes them."""
+    if not inspect.isclass(net.module):
+        return
+    accepted = inspect.signature(net.module.__init__).parameters
+    sizes = {}
+    if X.ndim == 2:
+        sizes |= dict.fromkeys(_INPUT_NAMES, X.shape[1])
+    if not has_one_logit(net):
+        sizes |= dict.fromkeys(_OUTPUT_NAMES, n_classes)
+    net.set_params(
+        **{f"module__{name}": n for name, n in sizes.items() if name in accepted}
+    )
+
+
+@contextmanager
+def seeded(seed, device):
+    """Seed torch inside, and leave its global random state as it was."""
+    device = torch.device(device)
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@differentiable.register(TrainingDefense)
+def training_defense(estimator):
+    """View the classifier inside; its labels are the outer ones."""
+    view = differentiable.view(estimator.estimator_)
+    view.classes = estimator.classes_
+    return view

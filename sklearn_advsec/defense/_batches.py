@@ -1,0 +1,133 @@
+"""Attacking the batches of a network while it is trained."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+
+from ..differentiable._skorch import outputs_to_logits
+from ..evasion._aim import LOSSES, Aim
+from ..evasion._state import AttackState
+
+
+class BatchAccess:
+    """The network in training, as the loops of the gradient attacks see a victim.
+
+    Nothing is counted or copied: the network is the defender's own.
+    """
+
+    exact, mixed = True, False
+
+    def __init__(self, module, to_logits, x):
+        self.module = module
+        self.to_logits = to_logits
+        self.x = x
+
+    @property
+    def device(self):
+        """Where the batch is."""
+        return self.x.device
+
+    def remaining(self, rows=None):
+        """There is no budget."""
+        return np.inf
+
+    def logits(self, x):
+        """Return the module's logits."""
+        out = self.module(x)
+        return self.to_logits(out[0] if isinstance(out, tuple) else out)
+
+    def gradient(self, x, rows, loss):
+        """Return the logits, and the gradient of a loss with respect to the input."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = self.logits(x)
+            (gradient,) = torch.autograd.grad(loss(logits, slice(None)).sum(), x)
+        return logits.detach(), gradient
+
+
+class BatchAttack:
+    """A gradient attack, made ready for batches of a network in training.
+
+    The inner maximisation of adversarial training takes every step of the attack (no
+    early stopping, no restarts), against the network in evaluation mode.
+
+    Parameters
+    ----------
+    attack : evasion attack
+        The prototype, of knowledge "gradient".
+    box : Box
+        The range of the training data, or the attack's own bounds.
+    generator : torch.Generator
+        Source of randomness for random starts.
+    """
+
+    def __init__(self, attack, box, generator):
+        self.attack = attack
+        self.box = box
+        self.generator = generator
+
+    def __call__(self, net, x, y):
+        """Return the adversarial batch for rows `x` and labels `y`, on their device."""
+        attack = self.attack
+        access = BatchAccess(net.module_, outputs_to_logits(net)[0], x)
+        lower, upper = self.box.room(x)
+        state = AttackState(access, attack.norm, lower, upper, self.generator)
+        with frozen(net.module_):
+            labels = y.long()
+            if attack.goal == "targeted":  # away from no label, so none can leak
+                with torch.no_grad():
+                    labels = access.logits(x).argmin(1)
+            state.aim = Aim(attack.goal, labels, loss=LOSSES[attack.loss])
+            start = attack._random_start(state) if attack.random_start else None
+            _, x_adv = attack._steps(state, start, early_stopping=False)
+        return x_adv
+
+
+class AdversarialBatches(Callback):
+    """Replace a share of the rows of each training batch by adversarial ones.
+
+    Parameters
+    ----------
+    batch_attack : BatchAttack
+        Makes them.
+    share : float
+        Which share of a batch; the first rows are taken, batches being shuffled.
+    """
+
+    def __init__(self, batch_attack, share):
+        self.batch_attack = batch_attack
+        self.share = share
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Rewrite the batch, which skorch's default collation makes a list."""
+        if not training:
+            return
+        x, y = batch[0].to(net.device), batch[1].to(net.device)
+        n = int(np.ceil(self.share * len(x)))
+        batch[0] = torch.cat([self.batch_attack(net, x[:n], y[:n]), x[n:]])
+
+
+@contextmanager
+def frozen(module):
+    """Evaluate a module in training with fixed weights; give it back as it was."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    wanted = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        module.eval()
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+
+
+def with_callback(net, name, callback):
+    """Add a named callback to a net that is not initialised, after the user's own."""
+    # skorch takes the text "disable" for no callbacks at all; ours is still needed.
+    callbacks = [] if isinstance(net.callbacks, str) else list(net.callbacks or [])
+    return net.set_params(callbacks=[*callbacks, (name, callback)])

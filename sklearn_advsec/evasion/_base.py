@@ -1,0 +1,360 @@
+"""The base of the evasion attacks: it validates and batches, a subclass attacks."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    _fit_context,
+    clone,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_random_state, gen_batches, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from .._rows import check_rows, is_dataframe
+from .._validation import allows_nan, check_victim
+from ..exceptions import QueryBudgetExceeded
+from ..threat import Box
+from ..victim import GradientAccess, LabelAccess, ScoreAccess
+from ._aim import GOALS, Aim, class_positions
+from ._state import AttackState, concatenate
+
+_ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
+
+
+class EvasionAttack(
+    OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+):
+    """Base of the attacks that move rows until the victim gets them wrong.
+
+    A subclass states its `knowledge`, lists its parameters, and writes `_attack`. The
+    parameters that this class reads are `estimator`, `norm`, `goal`, `target`,
+    `confidence`, `bounds`, `max_queries`, `max_total_queries`, `batch_size`, `n_jobs`
+    and `random_state`; a subclass that has no use for one leaves it out, and its value
+    is then the class attribute of that name.
+
+    Attributes
+    ----------
+    knowledge : {"gradient", "score", "label"}
+        What the attacker sees of the victim (class attribute).
+    """
+
+    knowledge = None
+    norm = np.inf
+    goal = "misclassification"
+    target = None
+    confidence = None
+    bounds = "data"
+    max_queries = None
+    max_total_queries = None
+    batch_size = "auto"
+    n_jobs = None
+    random_state = None
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit"]), None],
+        "goal": [StrOptions(set(GOALS))],
+        "confidence": [Interval(Real, 0, 1, closed="neither"), None],
+        "bounds": [StrOptions({"data"}), tuple, list, None],
+        "max_queries": [Interval(Integral, 1, None, closed="left"), None],
+        "max_total_queries": [Interval(Integral, 0, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the victim (a frozen one is kept) and learn the range of the data.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Data on which the victim is fitted and from which `bounds` are learned.
+        y : array-like of shape (n_samples,), default=None
+            Its labels. Not needed for a victim that is fitted already.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        if self.estimator is None:
+            raise ValueError(
+                f"{type(self).__name__}(estimator=None) is a prototype for scorers, "
+                "displays and defenses. To attack, set estimator to a classifier, or to "
+                "FrozenEstimator(classifier) if it is fitted already."
+            )
+        if y is None and self.__sklearn_tags__().target_tags.required:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. Wrap a victim that is fitted already: FrozenEstimator(estimator)."
+            )
+        X = self._check_X(X, reset=True)
+        if y is not None:
+            y = _check_y(y, multi_output=False, y_numeric=False)
+            check_consistent_length(X, y)
+            check_classification_targets(y)
+        self._check_parameters(self.row_shape_)
+        self.estimator_ = clone(self.estimator).fit(X, y)
+        check_victim(self.estimator_)
+        if self.goal == "targeted":
+            self._check_target(self.target, n_rows=None)
+        self.box_ = Box(self.bounds, X)
+        self.batch_size_ = self._choose_batch_size(X)
+        if hasattr(self, "max_iter"):
+            self.n_iter_ = self.max_iter
+        return self
+
+    def transform(self, X):
+        """Attack the victim's own predictions, so that no label leaks.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows to attack.
+
+        Returns
+        -------
+        X_adv : {ndarray, DataFrame} of shape (n_samples, ...)
+            ``run(X).X_adv``.
+        """
+        check_is_fitted(self)
+        return self.run(X).X_adv
+
+    def run(self, X, y=None, target=None):
+        """Attack rows, and say what was reached.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows to attack.
+        y : array-like of shape (n_samples,), default=None
+            True labels. Rows that the victim gets wrong already are successes of
+            distance 0. By default the victim's own predictions are attacked.
+        target : class label, "least_likely" or array-like of shape (n_samples,), \
+                default=None
+            Wanted class, instead of the parameter of that name.
+
+        Returns
+        -------
+        result : EvasionResult
+            Adversarial rows, the victim's predictions for them, success, distance and
+            number of queries.
+
+        Raises
+        ------
+        QueryBudgetExceeded, KeyboardInterrupt
+            Where the attack ends early; ``exception.result`` is the
+            :class:`EvasionResult` of the rows that were finished by then.
+        """
+        check_is_fitted(self)
+        X = self._check_X(X, reset=False)
+        n_rows = len(X)
+        classes = np.asarray(self.estimator_.classes_)
+        if y is not None:
+            y = _check_y(y, multi_output=False, y_numeric=False)
+            check_consistent_length(X, y)
+            y = class_positions(y, classes, "y")
+        if target is not None and self.goal != "targeted":
+            raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
+        if self.goal == "targeted":
+            target = self._check_target(self.target if target is None else target, n_rows)
+        self.box_.check(X)
+        chunks = list(gen_batches(n_rows, 8 * self.batch_size_))
+        # One seed per chunk, whose bounds do not depend on n_jobs: nor does the result.
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=len(chunks))
+        tasks = (
+            (
+                X.iloc[chunk] if is_dataframe(X) else X[chunk],
+                None if y is None else y[chunk],
+                target[chunk] if isinstance(target, np.ndarray) else target,
+                chunk.start,
+                int(seed),
+            )
+            for chunk, seed in zip(chunks, seeds, strict=True)
+        )
+        return self._run_chunks(tasks)
+
+    def score(self, X, y, sample_weight=None):
+        """Robust accuracy: the victim's accuracy on the attacked rows.
+
+        `GridSearchCV` maximises this. To tune an *attack*, pass
+        ``scoring=attack_success_scorer``.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows to attack.
+        y : array-like of shape (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Sample weights.
+
+        Returns
+        -------
+        score : float
+            Share of rows that the victim still gets right.
+        """
+        check_is_fitted(self)
+        y_pred = self.run(X, y).y_pred
+        return float(accuracy_score(y, y_pred, sample_weight=sample_weight))
+
+    def _attack(self, state):
+        """Attack all rows of an :class:`AttackState`; the one method of a subclass."""
+        raise NotImplementedError
+
+    def _check_parameters(self, row_shape):
+        """Check what `_parameter_constraints` cannot say, before anything is fitted."""
+
+    def _open_access(self, X, max_total_queries=None):
+        """Open the access to the victim that goes with `knowledge`."""
+        return _ACCESS[self.knowledge](
+            self.estimator_,
+            X,
+            max_queries=self.max_queries,
+            max_total_queries=max_total_queries,
+            batch_size=self.batch_size_,
+        )
+
+    def _run_chunks(self, tasks):
+        """Run the chunks, here or through joblib, and lose nothing on the way."""
+        results, limit = [], self.max_total_queries
+        try:
+            # A cap on the total needs to know what was spent: one chunk after another.
+            if limit is not None or effective_n_jobs(self.n_jobs) == 1:
+                spent = 0
+                for task in tasks:
+                    left = None if limit is None else limit - spent
+                    results.append(self._run_chunk(*task, max_total_queries=left))
+                    spent += int(results[-1].n_queries.sum())
+            else:
+                parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+                for result in parallel(delayed(self._run_chunk)(*t) for t in tasks):
+                    results.append(result)
+        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+            inner = getattr(stop, "result", None)
+            finished = results if inner is None else [*results, inner]
+            stop.result = concatenate(finished) if finished else None
+            if isinstance(stop, QueryBudgetExceeded) and limit is not None:
+                stop.args = (
+                    f"max_total_queries={limit} queries are spent; the rows that were "
+                    "finished by then are in this exception's result.",
+                )
+            raise
+        return concatenate(results)
+
+    def _run_chunk(self, X, y, target, offset, seed, max_total_queries=None):
+        access = self._open_access(X, max_total_queries)
+        lower, upper = self.box_.room(access.x, access.codec.mutable)
+        state = AttackState(
+            access, self.norm, lower, upper, torch.Generator().manual_seed(seed)
+        )
+        try:
+            state.aim = self._make_aim(access, y, target)
+            self._attack(state)
+        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+            stop.result = state.result(offset, finished_only=True)
+            raise
+        return state.result(offset)
+
+    def _make_aim(self, access, y, target):
+        if self.confidence is not None or self.goal == "confidence_reduction":
+            if not getattr(access, "probability", False):
+                raise ValueError(
+                    "confidence, and goal='confidence_reduction', need a victim with "
+                    f"predict_proba; {type(self.estimator_).__name__} has none (or the "
+                    "attack does not see it)."
+                )
+        if self.goal == "targeted":
+            if isinstance(target, str):  # "least_likely"
+                if not hasattr(access, "scores"):
+                    raise ValueError("target='least_likely' needs the victim's scores.")
+                labels = access.scores(access.x).argmin(1)
+            else:
+                labels = torch.as_tensor(target, device=access.device)
+        elif y is not None:
+            labels = torch.as_tensor(y, device=access.device)
+        else:
+            labels = access.predict(access.x)
+        return Aim(self.goal, labels, confidence=self.confidence)
+
+    def _check_X(self, X, *, reset):
+        """Validate rows: DataFrames stay, all else becomes an array of floats."""
+        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        if is_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
+        else:
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                allow_nd=True,
+                ensure_all_finite="allow-nan" if allow_nan else True,
+            )
+        if reset:
+            self.row_shape_ = X.shape[1:]
+        elif X.shape[1:] != self.row_shape_:
+            raise ValueError(
+                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
+                f"expecting rows of shape {self.row_shape_} as in fit."
+            )
+        return X
+
+    def _check_target(self, target, n_rows):
+        """Return "least_likely" or the positions of the wanted classes, one per row."""
+        if target is None:
+            if n_rows is None:  # run(X, target=...) may still bring one
+                return None
+            raise ValueError(
+                "goal='targeted' needs a target: a class label, 'least_likely' or one "
+                "label per row."
+            )
+        classes = np.asarray(self.estimator_.classes_)
+        if isinstance(target, str) and target == "least_likely":
+            return target
+        position = class_positions(target, classes, "target")
+        if n_rows is None:
+            return position
+        if np.ndim(position) and len(position) != n_rows:
+            raise ValueError(f"target has {len(position)} labels for {n_rows} rows of X.")
+        return np.broadcast_to(position, (n_rows,)).copy()
+
+    def _choose_batch_size(self, X):
+        if self.batch_size != "auto":
+            return self.batch_size
+        if self.knowledge != "gradient":
+            return 1024
+        self.batch_size_ = 1
+        access = self._open_access(X.iloc[:1] if is_dataframe(X) else X[:1])
+        return access.auto_batch_size()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.target_tags.required = False
+        if self.estimator is not None:
+            victim = get_tags(self.estimator)
+            tags.target_tags.required = victim.target_tags.required and not isinstance(
+                self.estimator, FrozenEstimator
+            )
+            tags.input_tags.allow_nan = allows_nan(self.estimator)
+        return tags

@@ -1,0 +1,386 @@
+"""Displays of attacks and defenses. Matplotlib is imported only when one is drawn."""
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+__all__ = ["AdversarialExamplesDisplay", "RobustnessCurveDisplay"]
+
+
+class RobustnessCurveDisplay:
+    """Accuracy against the size of the perturbation that is allowed.
+
+    Use :meth:`from_estimator` or :meth:`from_predictions`; for several models in one
+    axes, pass ``ax=display.ax_`` to the next call.
+
+    Parameters
+    ----------
+    eps : ndarray of shape (n_eps,)
+        The bounds on the perturbation, increasing.
+    accuracy : dict of str to ndarray of shape (n_eps,)
+        Accuracy at each bound, for each curve.
+    n_samples : int
+        Number of rows that the accuracies rest on.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        The axes.
+    figure_ : matplotlib Figure
+        Its figure.
+    lines_ : list of matplotlib Line2D
+        The curves.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import FastGradientMethod
+    >>> from sklearn_advsec.inspection import RobustnessCurveDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> victim = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> display = RobustnessCurveDisplay.from_estimator(
+    ...     victim, X, y, attack=FastGradientMethod(), eps=[0.0, 0.5, 1.0])
+    >>> display.accuracy["LogisticRegression"].round(2).tolist()
+    [0.97, 0.53, 0.02]
+    """
+
+    def __init__(self, eps, accuracy, n_samples):
+        self.eps = eps
+        self.accuracy = accuracy
+        self.n_samples = n_samples
+
+    def interval(self, name, level=0.95):
+        """Compute the Wilson interval of a curve.
+
+        Parameters
+        ----------
+        name : str
+            The curve.
+        level : float, default=0.95
+            Confidence level.
+
+        Returns
+        -------
+        low, high : ndarray of shape (n_eps,)
+            Bounds of the accuracy on rows from the same source.
+        """
+        counts = np.rint(self.accuracy[name] * self.n_samples).astype(int)
+        bounds = [
+            binomtest(int(k), self.n_samples).proportion_ci(level, method="wilson")
+            for k in counts
+        ]
+        return np.array(bounds).T
+
+    def plot(self, ax=None, *, level=0.95, **line_kw):
+        """Draw the curves.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; a new figure by default.
+        level : float, default=0.95
+            Confidence level of the shaded interval.
+        **line_kw : dict
+            Passed to ``ax.plot``.
+
+        Returns
+        -------
+        self : RobustnessCurveDisplay
+            The display.
+        """
+        check_matplotlib_support("RobustnessCurveDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots()
+        self.lines_ = []
+        for name, accuracy in self.accuracy.items():
+            (line,) = ax.plot(
+                self.eps, accuracy, **{"marker": "o", "label": name, **line_kw}
+            )
+            low, high = self.interval(name, level)
+            ax.fill_between(self.eps, low, high, color=line.get_color(), alpha=0.15, lw=0)
+            self.lines_.append(line)
+        ax.set(xlabel="eps", ylabel="Accuracy", ylim=(-0.02, 1.02))
+        ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y, *, attack, eps, name=None, ax=None, level=0.95, **line_kw
+    ):
+        """Attack a fitted classifier with growing bounds, and draw what is left.
+
+        A row that falls at one bound counts as fallen at all larger ones, whose balls
+        contain the smaller.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted victim.
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Labels.
+        attack : evasion attack or dict of str to evasion attack
+            Prototypes; a dict gives one curve for each.
+        eps : array-like of shape (n_eps,)
+            The bounds.
+        name : str, default=None
+            Name of the curve of a single attack; the estimator's class by default.
+        ax : matplotlib Axes, default=None
+            Where to draw.
+        level : float, default=0.95
+            Confidence level of the shaded interval.
+        **line_kw : dict
+            Passed to ``ax.plot``.
+
+        Returns
+        -------
+        display : RobustnessCurveDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support("RobustnessCurveDisplay.from_estimator")
+        check_is_fitted(estimator)
+        check_consistent_length(X, y)
+        eps = _increasing(eps)
+        if not isinstance(attack, dict):
+            attack = {name or type(estimator).__name__: attack}
+        accuracy = {
+            label: _robust_accuracies(estimator, X, np.asarray(y), prototype, eps)
+            for label, prototype in attack.items()
+        }
+        return cls(eps, accuracy, len(y)).plot(ax, level=level, **line_kw)
+
+    @classmethod
+    def from_predictions(
+        cls, y_true, y_pred, *, eps, name=None, ax=None, level=0.95, **line_kw
+    ):
+        """Draw the accuracy of predictions that were made on attacked rows.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            Labels.
+        y_pred : array-like of shape (n_eps, n_samples), or dict of str to such
+            Predictions for the rows attacked with each bound.
+        eps : array-like of shape (n_eps,)
+            The bounds.
+        name : str, default=None
+            Name of a single curve.
+        ax : matplotlib Axes, default=None
+            Where to draw.
+        level : float, default=0.95
+            Confidence level of the shaded interval.
+        **line_kw : dict
+            Passed to ``ax.plot``.
+
+        Returns
+        -------
+        display : RobustnessCurveDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support("RobustnessCurveDisplay.from_predictions")
+        eps, y_true = _increasing(eps), np.asarray(y_true)
+        curves = y_pred if isinstance(y_pred, dict) else {name or "Classifier": y_pred}
+        accuracy = {}
+        for label, predictions in curves.items():
+            predictions = np.asarray(predictions)
+            if predictions.shape != (len(eps), len(y_true)):
+                raise ValueError(
+                    f"y_pred has shape {predictions.shape}; it must be (n_eps, "
+                    f"n_samples) = {(len(eps), len(y_true))}."
+                )
+            accuracy[label] = (predictions == y_true).mean(axis=1)
+        return cls(eps, accuracy, len(y_true)).plot(ax, level=level, **line_kw)
+
+
+class AdversarialExamplesDisplay:
+    """Images before and after an attack: original, amplified perturbation, adversarial.
+
+    Parameters
+    ----------
+    images, adversarial : ndarray of shape (n_images, height, width) or \
+            (n_images, height, width, 3)
+        The images.
+    titles, adversarial_titles : list of str
+        What the victim says of each.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, shape (3, n_images)
+        The axes.
+    figure_ : matplotlib Figure
+        The figure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import FastGradientMethod
+    >>> from sklearn_advsec.inspection import AdversarialExamplesDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> victim = LogisticRegression(max_iter=1000).fit(X / 16, y)
+    >>> display = AdversarialExamplesDisplay.from_estimator(
+    ...     victim, X[:3] / 16, attack=FastGradientMethod(eps=0.1), image_shape=(8, 8))
+    >>> display.axes_.shape
+    (3, 3)
+    """
+
+    def __init__(self, images, adversarial, titles, adversarial_titles):
+        self.images = images
+        self.adversarial = adversarial
+        self.titles = titles
+        self.adversarial_titles = adversarial_titles
+
+    def plot(self, *, figure=None, cmap="gray"):
+        """Draw one column per image.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure, default=None
+            Where to draw; a new one by default.
+        cmap : str, default="gray"
+            Colours of images with one channel.
+
+        Returns
+        -------
+        self : AdversarialExamplesDisplay
+            The display.
+        """
+        check_matplotlib_support("AdversarialExamplesDisplay.plot")
+        import matplotlib.pyplot as plt
+
+        n = len(self.images)
+        if figure is None:
+            figure = plt.figure(figsize=(1.6 * n, 5.4), layout="constrained")
+        axes = figure.subplots(3, n, squeeze=False)
+        low, high = self.images.min(), self.images.max()
+        delta = self.adversarial - self.images
+        largest = np.abs(delta).max() or 1.0
+        shade = {"cmap": cmap, "vmin": low, "vmax": high}
+        for i in range(n):
+            axes[0, i].imshow(np.clip(self.images[i], low, high), **shade)
+            axes[0, i].set_title(self.titles[i], fontsize=9)
+            centred = 0.5 + 0.5 * delta[i] / largest
+            axes[1, i].imshow(centred, cmap="coolwarm", vmin=0, vmax=1)
+            axes[2, i].imshow(np.clip(self.adversarial[i], low, high), **shade)
+            axes[2, i].set_title(self.adversarial_titles[i], fontsize=9)
+        times = (high - low) / (2 * largest)
+        for row, label in enumerate(
+            ("original", f"change (x {times:.1f})", "adversarial")
+        ):
+            axes[row, 0].set_ylabel(label)
+        for ax in axes.flat:
+            ax.set(xticks=[], yticks=[])
+        self.axes_, self.figure_ = axes, figure
+        return self
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, X, y=None, *, attack, image_shape=None, figure=None, cmap="gray"
+    ):
+        """Attack images and draw them.
+
+        Parameters
+        ----------
+        estimator : classifier
+            Fitted victim.
+        X : array-like of shape (n_images, channels, height, width) or \
+                (n_images, n_features)
+            The images.
+        y : array-like of shape (n_images,), default=None
+            Labels; by default the victim's predictions are attacked.
+        attack : evasion attack
+            A prototype.
+        image_shape : tuple, default=None
+            ``(height, width)`` or ``(channels, height, width)`` of images in flat rows.
+        figure : matplotlib Figure, default=None
+            Where to draw.
+        cmap : str, default="gray"
+            Colours of images with one channel.
+
+        Returns
+        -------
+        display : AdversarialExamplesDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support("AdversarialExamplesDisplay.from_estimator")
+        check_is_fitted(estimator)
+        X = np.asarray(X)
+        attack = clone(attack).set_params(estimator=FrozenEstimator(estimator)).fit(X)
+        X_adv = attack.run(X, y).X_adv
+        return cls(
+            as_images(X, image_shape),
+            as_images(X_adv, image_shape),
+            _titles(estimator, X),
+            _titles(estimator, X_adv),
+        ).plot(figure=figure, cmap=cmap)
+
+
+def as_images(X, image_shape=None):
+    """Return rows as images that matplotlib draws: channels last, or none.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_images, ...)
+        Images with channels first, or flat rows.
+    image_shape : tuple, default=None
+        ``(height, width)`` or ``(channels, height, width)`` of flat rows.
+
+    Returns
+    -------
+    images : ndarray of shape (n_images, height, width) or (n_images, height, width, 3)
+        The images.
+    """
+    if image_shape is not None:
+        if np.prod(image_shape) != np.prod(X.shape[1:]):
+            raise ValueError(
+                f"image_shape={tuple(image_shape)} does not fit rows of shape "
+                f"{X.shape[1:]}."
+            )
+        X = X.reshape(len(X), *image_shape)
+    if X.ndim == 3:
+        return X
+    if X.ndim != 4 or X.shape[1] not in (1, 3):
+        raise ValueError(
+            f"image_shape is needed: rows of shape {X.shape[1:]} are no images with one "
+            "or three channels."
+        )
+    return X[:, 0] if X.shape[1] == 1 else np.moveaxis(X, 1, -1)
+
+
+def _titles(estimator, X):
+    labels = estimator.predict(X)
+    if not hasattr(estimator, "predict_proba"):
+        return [f"{label}" for label in labels]
+    confidence = estimator.predict_proba(X).max(axis=1)
+    return [f"{label} ({p:.0%})" for label, p in zip(labels, confidence, strict=True)]
+
+
+def _increasing(eps):
+    eps = np.asarray(eps, dtype=float)
+    if eps.ndim != 1 or not len(eps) or (np.diff(eps) < 0).any() or (eps < 0).any():
+        raise ValueError("eps must be a list of numbers, not negative and increasing.")
+    return eps
+
+
+def _robust_accuracies(estimator, X, y, prototype, eps):
+    """Accuracy at each bound; only rows that still stand are attacked again."""
+    standing = np.flatnonzero(np.asarray(estimator.predict(X)) == y)
+    accuracy = np.empty(len(eps))
+    for i, bound in enumerate(eps):
+        if bound > 0 and len(standing):
+            attack = clone(prototype)
+            attack.set_params(estimator=FrozenEstimator(estimator), eps=bound)
+            attack.fit(X)
+            y_pred = attack.run(_safe_indexing(X, standing), y[standing]).y_pred
+            standing = standing[y_pred == y[standing]]
+        accuracy[i] = len(standing) / len(y)
+    return accuracy

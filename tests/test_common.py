@@ -1,0 +1,143 @@
+"""Checks that every public estimator passes: scikit-learn's, and each family's own."""
+
+import inspect
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from registry import EVASION, EXPECTED_FAILURES, FAMILIES, NOT_CHECKED
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_advsec.exceptions import QueryBudgetExceeded
+
+INSTANCES = [instance for family in FAMILIES.values() for instance in family]
+
+
+def _expected_failures(estimator):
+    return EXPECTED_FAILURES.get(type(estimator).__name__, {})
+
+
+@parametrize_with_checks(
+    INSTANCES, expected_failed_checks=_expected_failures, xfail_strict=True
+)
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda module: module.__name__)
+def test_every_public_estimator_is_checked(family):
+    public = {
+        name
+        for name in family.__all__
+        if inspect.isclass(getattr(family, name)) and name not in NOT_CHECKED
+    }
+    assert public == {type(instance).__name__ for instance in FAMILIES[family]}
+
+
+# The evasion family -------------------------------------------------------------------
+
+X, y = load_iris(return_X_y=True)
+X = MinMaxScaler().fit_transform(X)
+
+
+def _frozen(attack, data=X):
+    victim = LogisticRegression().fit(data, y)
+    parameters = {"estimator": FrozenEstimator(victim)}
+    if "random_state" in attack.get_params(deep=False):
+        parameters["random_state"] = 0
+    return clone(attack).set_params(**parameters).fit(data, y), victim
+
+
+def check_victim_is_untouched(attack):
+    attack, victim = _frozen(attack)
+    before = joblib.hash(victim)
+    attack.run(X[::5], y[::5])
+    assert joblib.hash(victim) == before
+
+
+def check_no_label_leak(attack):
+    attack, _ = _frozen(attack)
+    if "surrogate" in attack.get_params(deep=False):
+        return  # what is trained on the labels here is the surrogate
+    first = attack.transform(X[::5])
+    again = attack.fit(X, np.roll(y, 50)).transform(X[::5])
+    np.testing.assert_array_equal(first, again)
+
+
+def check_result_is_what_the_victim_says(attack):
+    attack, victim = _frozen(attack)
+    result = attack.run(X[::5], y[::5])
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+    assert (result.distance[(result.X_adv == X[::5]).all(1)] == 0).all()
+    assert (result.n_queries >= 1).all()
+    assert attack.score(X[::5], y[::5]) == np.mean(result.y_pred == y[::5])
+    assert result.rows.tolist() == list(range(len(X[::5])))
+
+
+def check_rows_that_are_wrong_already_stay(attack):
+    attack, victim = _frozen(attack)
+    # Attacks on a stand-in of the victim cannot know that a row is wrong already.
+    stand_in = {"surrogate", "transformations"} & set(attack.get_params(deep=False))
+    if attack.goal != "misclassification" or stand_in:
+        return
+    result = attack.run(X[::5], (victim.predict(X[::5]) + 1) % 3)
+    assert result.success.all() and (result.distance == 0).all()
+    np.testing.assert_array_equal(result.X_adv, X[::5])
+
+
+def check_clone_pickle_and_jobs_agree(attack):
+    if "batch_size" in attack.get_params(deep=False):
+        attack = clone(attack).set_params(batch_size=2)  # two chunks for two jobs
+    attack, _ = _frozen(attack)
+    expected = attack.transform(X[::5])
+    again = pickle.loads(pickle.dumps(attack))
+    np.testing.assert_array_equal(again.transform(X[::5]), expected)
+    if "n_jobs" in attack.get_params(deep=False):
+        many = clone(attack).set_params(n_jobs=2).fit(X, y)
+        with joblib.parallel_config(backend="threading"):
+            np.testing.assert_array_equal(many.transform(X[::5]), expected)
+
+
+def check_dataframes_stay_dataframes(attack):
+    frame = pd.DataFrame(X, columns=list("abcd"), index=np.arange(len(X)) + 7)
+    attack, victim = _frozen(attack, frame)
+    assert attack.feature_names_in_.tolist() == list("abcd")
+    X_adv = attack.transform(frame[::5])
+    assert X_adv.index.equals(frame[::5].index) and list(X_adv) == list("abcd")
+    plain, _ = _frozen(attack, X)
+    np.testing.assert_array_equal(X_adv.to_numpy(), plain.transform(X[::5]))
+
+
+def check_query_budget_is_never_exceeded(attack):
+    attack, _ = _frozen(attack)
+    if "max_queries" in attack.get_params(deep=False):
+        for limit in (5, 12):
+            try:
+                result = attack.set_params(max_queries=limit).run(X[::10])
+            except (QueryBudgetExceeded, ValueError):
+                continue  # the attack cannot begin with so little, and says so
+            assert result.n_queries.max() <= limit
+
+
+EVASION_CHECKS = [
+    check_victim_is_untouched,
+    check_no_label_leak,
+    check_result_is_what_the_victim_says,
+    check_rows_that_are_wrong_already_stay,
+    check_clone_pickle_and_jobs_agree,
+    check_dataframes_stay_dataframes,
+    check_query_budget_is_never_exceeded,
+]
+
+
+@pytest.mark.parametrize("check", EVASION_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("attack", EVASION, ids=lambda attack: type(attack).__name__)
+def test_evasion_contract(attack, check):
+    check(attack)
