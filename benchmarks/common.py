@@ -1,0 +1,463 @@
+"""What the benchmarks share: data, reference networks, timing, and the results file.
+
+Every comparison follows the same rules. All libraries get the same victim, rows and
+budget; what a library can build beforehand is built outside of the timed region; the
+runners take turns for several rounds in one thread and in CPU time, so that a busy
+machine disturbs all of them alike; and what they return is judged by one function.
+"""
+
+import datetime
+import gc
+import os
+import platform
+import sys
+import time
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent
+CACHE = ROOT / ".cache"
+RESULTS = ROOT / "RESULTS.md"
+
+# Runners whose names start with this are ours; all others are peers.
+OURS = "sklearn_advsec"
+
+# Shorter runs are repeated until one measurement takes about this long.
+_MIN_SECONDS = 0.3
+
+_PACKAGES = [
+    "sklearn-advsec",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "torch",
+    "skorch",
+    "adversarial-robustness-toolbox",
+    "foolbox",
+    "torchattacks",
+    "cleverhans",
+]
+
+
+# Data ---------------------------------------------------------------------------------
+
+
+def data_path(name):
+    """Return the path of a data file.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the data folder: the one that the environment variable
+        ``SKLEARN_ADVSEC_DATA`` names, or else ``../shared/data`` beside the repository.
+    """
+    folder = os.environ.get("SKLEARN_ADVSEC_DATA")
+    folder = Path(folder) if folder else ROOT.parents[1] / "shared" / "data"
+    path = folder / name
+    if not path.exists():
+        sys.exit(
+            f"The benchmark needs {name}, which is not in {folder}.\n"
+            "Set the environment variable SKLEARN_ADVSEC_DATA to the folder with it."
+        )
+    return path
+
+
+def load_mnist():
+    """Return MNIST as `(X_train, y_train, X_test, y_test)`.
+
+    The images are float32 of shape (n, 1, 28, 28) in [0, 1], the labels int64.
+    """
+    with np.load(data_path("mnist.npz")) as arrays:
+        parts = []
+        for part in ("train", "test"):
+            images = arrays[f"X_{part}"].astype(np.float32) / 255
+            parts += [images[:, None], arrays[f"y_{part}"].astype(np.int64)]
+    return tuple(parts)
+
+
+# Reference networks -------------------------------------------------------------------
+
+
+class MnistCNN(nn.Module):
+    """The small MNIST network of Wong et al. (2020): two convolutions, fc 100.
+
+    While :func:`recorded_passes` is active, every pass through any instance or copy is
+    noted, so that a benchmark can tell how much work a library really did.
+    """
+
+    passes = None
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 16, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 7 * 7, 100),
+            nn.ReLU(),
+            nn.Linear(100, 10),
+        )
+
+    def forward(self, x):
+        if MnistCNN.passes is not None:
+            MnistCNN.passes.append((len(x), x.requires_grad))
+        return self.layers(x)
+
+
+@contextmanager
+def recorded_passes():
+    """Collect `(n_rows, with_gradient)` of every pass through a :class:`MnistCNN`."""
+    MnistCNN.passes = passes = []
+    try:
+        yield passes
+    finally:
+        MnistCNN.passes = None
+
+
+def train(X, y, *, eps=0.0, epochs=2, batch_size=100, lr=5e-3, seed=0):
+    """Train a :class:`MnistCNN`, by FGSM with random starts where `eps` is not 0.
+
+    References
+    ----------
+    .. [1] E. Wong, L. Rice, J. Z. Kolter, "Fast is better than free: revisiting
+       adversarial training", arXiv:2001.03994 (Algorithm 3).
+    """
+    X, y = torch.as_tensor(X), torch.as_tensor(y)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = MnistCNN()
+        optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+        n_steps = epochs * -(-len(X) // batch_size)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda i: float(np.interp(i / n_steps, [0, 0.4, 1], [0, 1, 0]))
+        )
+        for epoch in range(epochs):
+            for at in torch.randperm(len(X)).split(batch_size):
+                xb, yb = X[at], y[at]
+                if eps:
+                    xb = _fgsm_random_start(module, xb, yb, eps)
+                loss = nn.functional.cross_entropy(module(xb), yb)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+            print(f"  epoch {epoch + 1} of {epochs}", file=sys.stderr)
+    return module.eval()
+
+
+def _fgsm_random_start(module, x, y, eps):
+    start = (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1)
+    start.requires_grad_()
+    loss = nn.functional.cross_entropy(module(start), y)
+    (gradient,) = torch.autograd.grad(loss, start)
+    delta = (start.detach() - x + 1.25 * eps * gradient.sign()).clamp(-eps, eps)
+    return (x + delta).clamp(0, 1)
+
+
+def pgd(module, x, y, eps, step_size=0.01, max_iter=40):
+    """Plain PGD (Linf, zero start, box [0, 1]) to check the reference networks with."""
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    lower, upper = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
+    x_adv = x.clone()
+    for _ in range(max_iter):
+        x_adv.requires_grad_()
+        loss = nn.functional.cross_entropy(module(x_adv), y)
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        x_adv = (x_adv.detach() + step_size * gradient.sign()).clamp(lower, upper)
+    return x_adv
+
+
+# Training settings, and what the network must reach. FGSM training collapses now and
+# then (its PGD accuracy falls to 0): a benchmark on such a network would say nothing.
+REFERENCES = {
+    "undefended": (dict(epochs=2), dict(clean=0.98)),
+    "robust": (
+        dict(epochs=8, batch_size=50, eps=0.3, seed=1),
+        dict(clean=0.97, robust=0.8),
+    ),
+}
+
+
+def reference_model(name):
+    """Return a trained network: from ``benchmarks/.cache``, or trained now.
+
+    Parameters
+    ----------
+    name : {"undefended", "robust"}
+        Plain training (20 CPU seconds), or FGSM training with random starts at Linf .3
+        (three CPU minutes), both from a fixed seed.
+    """
+    settings, wanted = REFERENCES[name]
+    path = CACHE / f"mnist_{name}.pt"
+    X, y, X_test, y_test = load_mnist()
+    if path.exists():
+        module = MnistCNN()
+        module.load_state_dict(torch.load(path, weights_only=True))
+        return module.eval()
+    print(f"training the {name} network", file=sys.stderr)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the sums of several threads differ in their last bits
+    module = train(X, y, **settings)
+    few, labels = X_test[:1000], y_test[:1000]
+    reached = {
+        "clean": accuracy(module, X_test, y_test),
+        "robust": accuracy(module, pgd(module, few, labels, 0.3), labels),
+    }
+    torch.set_num_threads(threads)
+    print(f"  {reached}", file=sys.stderr)
+    for key, least in wanted.items():
+        if reached[key] < least:
+            sys.exit(f"The {name} network reached {reached}, not {key} {least}.")
+    CACHE.mkdir(exist_ok=True)
+    torch.save(module.state_dict(), path)
+    return module
+
+
+def accuracy(module, X, y):
+    """Accuracy of a network in float32, in batches of a fixed size."""
+    X, y = torch.as_tensor(X), torch.as_tensor(y)
+    with torch.no_grad():
+        predicted = [module(part).argmax(1) for part in X.split(500)]
+    return float((torch.cat(predicted) == y).double().mean())
+
+
+# Comparison ---------------------------------------------------------------------------
+
+
+def available(build, *modules):
+    """Return what `build` builds, or, as text, why it cannot be built.
+
+    Parameters
+    ----------
+    build : callable
+        Returns the function to be timed. Called with the imported modules.
+    *modules : str
+        Modules that it needs.
+    """
+    try:
+        imported = [import_module(module) for module in modules]
+    except Exception as error:  # a broken peer fails with whatever it likes
+        return f"not importable: {_one_line(error)}"
+    return build(*imported)
+
+
+def compare(runners, rounds=5, quality=None):
+    """Run everybody in turn, several times, and measure CPU time and quality.
+
+    Parameters
+    ----------
+    runners : dict of str to (callable or str)
+        What to run, without arguments; or, as text, why it is skipped. A peer that
+        fails is listed with its error; ours is not forgiven.
+    rounds : int
+        How often each is measured, after one run to warm up.
+    quality : callable, optional
+        Maps what a runner returned to a dict of columns. Not timed.
+
+    Returns
+    -------
+    rows : list of dict
+        One per runner: the median of its seconds, and the median over the rounds of its
+        ratio to the fastest peer of the same round.
+    """
+    ready, first, repeats, found, notes = {}, {}, {}, {}, {}
+    with threadpool_limits(1), _one_torch_thread():
+        for name, run in runners.items():
+            if isinstance(run, str):
+                notes[name] = f"skipped, {run}"
+                continue
+            try:
+                _seed(0)
+                with recorded_passes() as passes:
+                    first[name] = run()
+            except Exception as error:
+                if name.startswith(OURS):
+                    raise
+                notes[name] = f"fails, {_one_line(error)}"
+                continue
+            seconds = _timed(run)[0]
+            repeats[name] = max(1, round(_MIN_SECONDS / max(seconds, 1e-6)))
+            ready[name] = run
+            found[name] = {} if quality is None else quality(first[name])
+            found[name] |= _work(passes, len(first[name]))
+        times = {name: [] for name in ready}
+        order = list(ready)
+        for i in range(rounds):
+            for name in order:
+                _seed(i + 1)
+                seconds, last = _timed(ready[name], repeats[name])
+                times[name].append(seconds)
+                if not _same(first[name], last):
+                    notes[name] = "random: rounds differ"
+            order = order[1:] + order[:1]  # nobody always runs after the same one
+    columns = _time_columns(times)
+    rows = []
+    for name in runners:
+        row = {"runner": name} | columns.get(name, {}) | found.get(name, {})
+        rows.append(row | ({"note": notes[name]} if name in notes else {}))
+    return rows
+
+
+def ratio_of(rows, name):
+    """Ratio of a runner to the fastest peer, or None where either is missing."""
+    return next((row.get("ratio") for row in rows if row["runner"] == name), None)
+
+
+def _time_columns(times):
+    peers = [name for name in times if not name.startswith(OURS)]
+    fastest = min(peers, key=lambda name: np.median(times[name]), default=None)
+    columns = {}
+    for name, seconds in times.items():
+        columns[name] = {
+            "CPU s": float(np.median(seconds)),
+            "range": f"{min(seconds):.3g}-{max(seconds):.3g}",
+        }
+        if fastest is not None:
+            ratio = np.median(np.divide(seconds, times[fastest]))
+            columns[name]["ratio"] = float(ratio)
+    return columns
+
+
+def _work(passes, n_rows):
+    """How many gradients and plain forward passes each row took, from the record."""
+    if not passes:
+        return {}
+    rows, with_gradient = np.array(passes).T
+    return {
+        "gradients per row": float(rows[with_gradient == 1].sum() / n_rows),
+        "forwards per row": float(rows[with_gradient == 0].sum() / n_rows),
+        "batch": int(rows.max()),
+    }
+
+
+def _timed(run, repeats=1):
+    gc.collect()
+    start = time.process_time()
+    for _ in range(repeats):
+        result = run()
+    return (time.process_time() - start) / repeats, result
+
+
+@contextmanager
+def _one_torch_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seed(seed):
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+
+
+def _same(one, other):
+    try:
+        return np.array_equal(np.asarray(one), np.asarray(other))
+    except (TypeError, ValueError):
+        return True
+
+
+def _one_line(error):
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+# Results ------------------------------------------------------------------------------
+
+
+def markdown(rows):
+    """Lay rows (dicts) out as a markdown table; columns in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if "note" in columns:  # the longest text goes last
+        columns.append(columns.pop(columns.index("note")))
+    cells = [columns, *([_cell(row.get(c, "")) for c in columns] for row in rows)]
+    widths = [max(3, *(len(line[j]) for line in cells)) for j in range(len(columns))]
+    if columns[-1] == "note":
+        widths[-1] = 4
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _cell(value):
+    if isinstance(value, float):
+        digits = ".3f" if not value or 0.1 <= abs(value) < 1000 else ".3g"
+        return f"{value:{digits}}"
+    return str(value).replace("|", "/")
+
+
+def has_bf16():
+    """Whether the processor (or the GPU) computes in bfloat16, not just emulates it."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text().lower().split()
+        if flags:
+            return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    except OSError:
+        pass
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def environment():
+    """Describe the machine and the installed libraries, in two lines of markdown."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(li.partition(":")[2].strip() for li in lines if "model name" in li)
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
+    versions = [f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            pass
+    bf16 = "yes" if has_bf16() else "no"
+    return (
+        f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores, best vector unit "
+        f"{torch.backends.cpu.get_cpu_capability()}, bfloat16 arithmetic in hardware: "
+        f"{bf16}. One thread, CPU seconds.\n\n{', '.join(versions)}."
+    )
+
+
+def append_results(path, title, command, table):
+    """Write a section of the results file, in place of the one of the same title.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, usually `RESULTS`. It is made where it is missing.
+    title : str
+        Heading of the section.
+    command : str
+        How to run the benchmark again.
+    table : str
+        The section's text, in markdown.
+    """
+    path = Path(path)
+    text = path.read_text() if path.exists() else "# Benchmark results\n"
+    begin, end = f"<!-- begin {title} -->", f"<!-- end {title} -->"
+    parts = [f"## {title}", f"`{command}`", environment(), table.strip()]
+    section = "\n".join([begin, "\n\n".join(parts), end])
+    if begin in text:
+        before, _, rest = text.partition(begin)
+        text = before + section + rest.partition(end)[2]
+    else:
+        text = f"{text.rstrip()}\n\n{section}\n"
+    path.write_text(text)
