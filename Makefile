@@ -32,7 +32,8 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.bench
 	@echo "==> The benchmarks (figures go to benchmarks/RESULTS.md)"
-	$(BIN)/python benchmarks/bench_evasion.py --write
+	for script in benchmarks/bench_*.py; do \
+	echo "==> $$script"; $(BIN)/python $$script --write || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -156,7 +156,8 @@ def nearest_on_hyperplane(weight, value, norm, lower, upper):
         order = slope.argsort(dim=1, descending=True)
         slope, width = slope.gather(1, order), room.gather(1, order)
         gain = torch.where(slope > 0, slope * width, 0)
-        left = (value - (gain.cumsum(1) - gain).nan_to_num(posinf=math.inf)).clamp_min(0)
+        before = torch.nn.functional.pad(gain.cumsum(1)[:, :-1], (1, 0))
+        left = (value - before).clamp_min(0)  # of the value, when a feature's turn comes
         used = torch.minimum(left / slope.clamp_min(torch.finfo(slope.dtype).tiny), width)
         size = torch.zeros_like(slope).scatter(1, order, used)
     else:
@@ -172,16 +173,17 @@ def _fill(slope, speed, room, value):
     soon as no further feature reaches its box.
     """
     gain = slope * speed
-    tiny = torch.finfo(slope.dtype).tiny
-    t = value / gain.sum(1, keepdim=True).clamp_min(tiny)
+    limits = torch.finfo(slope.dtype)
+    free = gain.sum(1, keepdim=True)
+    t = value / free.clamp_min(limits.tiny)
     for _ in range(slope.shape[1]):
-        at_box = t * speed >= room
-        left = value - torch.where(at_box, slope * room, 0).sum(1, keepdim=True)
-        free = torch.where(at_box, 0, gain).sum(1, keepdim=True)
+        size = torch.minimum(t * speed, room)
+        left = value - torch.linalg.vecdot(slope, size)[:, None]
+        before, inside = free, (size < room).to(slope.dtype)
+        free = torch.linalg.vecdot(gain, inside)[:, None]
         # No feature is free any more: t cannot get large enough.
-        new = torch.where(free > 0, left.clamp_min(0) / free.clamp_min(tiny), math.inf)
-        new = torch.maximum(new, t)
-        if torch.equal(new, t):
+        step = torch.where(free > 0, left / free.clamp_min(limits.tiny), math.inf)
+        t = (t + step.clamp_min(0)).clamp_max(limits.max)
+        if torch.equal(free, before):
             break
-        t = new
-    return t.clamp_max(torch.finfo(slope.dtype).max)
+    return t

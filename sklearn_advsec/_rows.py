@@ -42,6 +42,9 @@ class RowCodec:
         The rows to be attacked.
     feature_names : array-like of str, optional
         Names to give plain rows on the way back: those that the victim was fitted on.
+    categories : dict, optional
+        The values of some columns by name, whose positions are to be their codes. Values
+        of `X` that are not among them come behind.
 
     Attributes
     ----------
@@ -49,11 +52,14 @@ class RowCodec:
         What the columns are; None for plain numbers.
     mutable : ndarray of bool, shape (n_columns,), or None
         Which columns hold numbers; None where all do.
+    categories : dict or None
+        As given.
     """
 
-    def __init__(self, X, feature_names=None):
+    def __init__(self, X, feature_names=None, categories=None):
         self.columns = self.mutable = self._index = None
         self._names = feature_names
+        self.categories = categories
         if not is_dataframe(X):
             return
         from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -64,7 +70,12 @@ class RowCodec:
         numeric = np.array(
             [is_numeric_dtype(t) and not is_bool_dtype(t) for t in self._dtypes], bool
         )
-        values = [None if n else _values(X.iloc[:, j]) for j, n in enumerate(numeric)]
+        categories = categories or {}
+        numeric &= np.array([name not in categories for name in X.columns], bool)
+        values = [
+            None if n else _values(X.iloc[:, j], categories.get(X.columns[j], ()))
+            for j, n in enumerate(numeric)
+        ]
         self.columns = Columns(list(X.columns), numeric, values)
         if not numeric.all():
             self.mutable = numeric
@@ -130,11 +141,21 @@ class RowCodec:
         return pd.Series(column).astype(dtype)
 
 
-def _values(column):
-    """Return the distinct values of a column, missing ones included, as an array."""
-    from pandas import factorize
+def _values(column, first=()):
+    """Return the distinct values of a column, missing ones included, as an array.
 
-    return np.asarray(factorize(column, use_na_sentinel=False)[1], dtype=object)
+    The values `first` come first, whether they occur or not.
+    """
+    from pandas import factorize, isna
+
+    values = np.asarray(factorize(column, use_na_sentinel=False)[1], dtype=object)
+    if not len(first):
+        return values
+    known = np.empty(len(first), dtype=object)
+    known[:] = list(first)
+    held = isna(known).any()
+    new = [not (held if isna(value) else value in set(first)) for value in values]
+    return np.concatenate([known, values[np.array(new, bool)]])
 
 
 def _index_of(values, column):

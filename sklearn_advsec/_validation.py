@@ -2,8 +2,13 @@
 
 import numpy as np
 from sklearn.base import is_regressor
+from sklearn.compose import ColumnTransformer
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
+
+from ._regression import is_regression
 
 
 def check_victim(estimator):
@@ -14,8 +19,15 @@ def check_victim(estimator):
             f"estimator must be a classifier; got {name}. Wrap a trained torch module as "
             "PretrainedModule(module, classes=...)."
         )
+    if is_regression(estimator):
+        check_is_fitted(estimator)
+        return
     if is_regressor(estimator):
-        raise TypeError(f"estimator must be a classifier; {name} is a regressor.")
+        raise TypeError(
+            f"estimator must be a classifier; {name} is a regressor. Attacks take "
+            "RegressionVictim(regressor, delta=...): delta is by how much the prediction "
+            "has to move."
+        )
     check_is_fitted(estimator)
     classes = getattr(estimator, "classes_", None)
     if classes is None:
@@ -32,7 +44,17 @@ def check_victim(estimator):
 
 
 def allows_nan(estimator):
-    """Whether the victim takes rows with missing values."""
+    """Whether the victim takes rows with missing values.
+
+    A ColumnTransformer's tags do not say so, even where it imputes: its parts are asked.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return allows_nan(estimator.estimator)
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        return bool(steps) and allows_nan(steps[0])
+    if isinstance(estimator, ColumnTransformer):
+        return any(allows_nan(part) for _, part, _ in estimator.transformers)
     try:
         return bool(get_tags(estimator).input_tags.allow_nan)
     except (AttributeError, TypeError):

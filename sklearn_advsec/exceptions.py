@@ -1,6 +1,13 @@
 """The errors and warnings of this package."""
 
-__all__ = ["NoGradientError", "QueryBudgetExceeded"]
+__all__ = ["GradientMaskingWarning", "NoGradientError", "QueryBudgetExceeded"]
+
+
+class GradientMaskingWarning(UserWarning):
+    """A defense seems to hide its gradients: attacks that should be weaker are stronger.
+
+    Its robust accuracy under gradient attacks is then no measure of its robustness.
+    """
 
 
 class NoGradientError(TypeError):

@@ -1,5 +1,7 @@
 """Displays of attacks and defenses. Matplotlib is imported only when one is drawn."""
 
+from importlib import import_module
+
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.base import clone
@@ -8,7 +10,29 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-__all__ = ["AdversarialExamplesDisplay", "RobustnessCurveDisplay"]
+# ruff: noqa: F822 (some are fetched by __getattr__)
+__all__ = [
+    "AdversarialExamplesDisplay",
+    "ExtractionCurveDisplay",
+    "MembershipRocDisplay",
+    "RobustnessCurveDisplay",
+]
+
+# Displays that are written beside their family, whose import costs seconds.
+_ELSEWHERE = {
+    "ExtractionCurveDisplay": "extraction._display",
+    "MembershipRocDisplay": "privacy._display",
+}
+
+
+def __getattr__(name):
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ELSEWHERE[name]}", __package__), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 class RobustnessCurveDisplay:
@@ -25,6 +49,8 @@ class RobustnessCurveDisplay:
         Accuracy at each bound, for each curve.
     n_samples : int
         Number of rows that the accuracies rest on.
+    certified : ndarray of shape (n_eps,), default=None
+        Certified accuracy at each bound, below which no attack can get.
 
     Attributes
     ----------
@@ -49,10 +75,11 @@ class RobustnessCurveDisplay:
     [0.97, 0.53, 0.02]
     """
 
-    def __init__(self, eps, accuracy, n_samples):
+    def __init__(self, eps, accuracy, n_samples, certified=None):
         self.eps = eps
         self.accuracy = accuracy
         self.n_samples = n_samples
+        self.certified = certified
 
     def interval(self, name, level=0.95):
         """Compute the Wilson interval of a curve.
@@ -106,14 +133,45 @@ class RobustnessCurveDisplay:
             low, high = self.interval(name, level)
             ax.fill_between(self.eps, low, high, color=line.get_color(), alpha=0.15, lw=0)
             self.lines_.append(line)
+        if self.certified is not None:
+            self._plot_certified(ax)
         ax.set(xlabel="eps", ylabel="Accuracy", ylim=(-0.02, 1.02))
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    def _plot_certified(self, ax):
+        """Draw the certified accuracy, and shade what lies between it and the attacks."""
+        color = self.lines_[-1].get_color()
+        strongest = np.min(list(self.accuracy.values()), axis=0)
+        (line,) = ax.plot(
+            self.eps, self.certified, color=color, ls="--", marker="s", label="certified"
+        )
+        ax.fill_between(
+            self.eps,
+            self.certified,
+            strongest,
+            hatch="//",
+            fc="none",
+            ec=color,
+            alpha=0.3,
+        )
+        self.lines_.append(line)
+
     @classmethod
     def from_estimator(
-        cls, estimator, X, y, *, attack, eps, name=None, ax=None, level=0.95, **line_kw
+        cls,
+        estimator,
+        X,
+        y,
+        *,
+        attack,
+        eps,
+        certificate=None,
+        name=None,
+        ax=None,
+        level=0.95,
+        **line_kw,
     ):
         """Attack a fitted classifier with growing bounds, and draw what is left.
 
@@ -132,6 +190,10 @@ class RobustnessCurveDisplay:
             Prototypes; a dict gives one curve for each.
         eps : array-like of shape (n_eps,)
             The bounds.
+        certificate : Certificate, default=None
+            What :func:`~sklearn_advsec.defense.certify` says of `X`, in the norm of the
+            attacks: the robust accuracy is then bracketed between the certified one and
+            the strongest attack's.
         name : str, default=None
             Name of the curve of a single attack; the estimator's class by default.
         ax : matplotlib Axes, default=None
@@ -156,7 +218,17 @@ class RobustnessCurveDisplay:
             label: _robust_accuracies(estimator, X, np.asarray(y), prototype, eps)
             for label, prototype in attack.items()
         }
-        return cls(eps, accuracy, len(y)).plot(ax, level=level, **line_kw)
+        certified = None
+        if certificate is not None:
+            norms = {prototype.norm for prototype in attack.values()}
+            if norms != {certificate.norm} or len(certificate.radius) != len(y):
+                raise ValueError(
+                    "certificate must be of the rows X and in the norm of the attacks, "
+                    f"{norms}; got one of {len(certificate.radius)} rows in norm "
+                    f"{certificate.norm}."
+                )
+            certified = certificate.accuracy(y, eps)
+        return cls(eps, accuracy, len(y), certified).plot(ax, level=level, **line_kw)
 
     @classmethod
     def from_predictions(

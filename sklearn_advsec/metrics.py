@@ -1,9 +1,12 @@
-"""Scorers: robust accuracy and attack success, for `GridSearchCV` and friends.
+"""Scorers for `GridSearchCV` and friends, and the scores of each family.
 
-They take the estimator, so `make_scorer` cannot make them; they are small callables
-``scorer(estimator, X, y, sample_weight=None)`` that pickle, that work alone or in a
-``scoring={...}`` dict, with any `n_jobs`, and with metadata routing on or off.
+Robust accuracy and attack success take the estimator, so `make_scorer` cannot make them;
+they are small callables ``scorer(estimator, X, y, sample_weight=None)`` that pickle, that
+work alone or in a ``scoring={...}`` dict, with any `n_jobs`, and with metadata routing on
+or off. Scores of membership attacks are ``score(y_true, y_score)``, with intervals.
 """
+
+from importlib import import_module
 
 import numpy as np
 from sklearn.base import clone
@@ -11,7 +14,43 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
-__all__ = ["attack_success_scorer", "robust_accuracy_scorer"]
+# ruff: noqa: F822 (some are fetched by __getattr__)
+__all__ = [
+    "attack_success_scorer",
+    "bootstrap_interval",
+    "certified_accuracy_scorer",
+    "clopper_pearson",
+    "destruction_rate",
+    "fidelity_scorer",
+    "gradient_masking_report",
+    "membership_advantage",
+    "robust_accuracy_scorer",
+    "roc_auc_interval",
+    "tpr_at_fpr",
+    "tpr_at_fpr_scorer",
+]
+
+# What is written beside its family, whose import costs seconds: fetched when asked for.
+_ELSEWHERE = {
+    "bootstrap_interval": "privacy._scores",
+    "clopper_pearson": "privacy._scores",
+    "destruction_rate": "evasion._destruction",
+    "gradient_masking_report": "_masking",
+    "membership_advantage": "privacy._scores",
+    "roc_auc_interval": "privacy._scores",
+    "tpr_at_fpr": "privacy._scores",
+    "tpr_at_fpr_scorer": "privacy._scores",
+}
+
+
+def __getattr__(name):
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_ELSEWHERE[name]}", __package__), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 class _Scorer:
@@ -53,17 +92,30 @@ class _Scorer:
 
 
 class _RobustAccuracy(_Scorer):
-    def __init__(self, attack):
+    def __init__(self, attack, check_masking=False):
         super().__init__()
         self.attack = attack
+        self.check_masking = check_masking
 
     def __call__(self, estimator, X, y, sample_weight=None):
         check_is_fitted(estimator)
+        if self.check_masking:
+            from ._masking import gradient_masking_report
+
+            gradient_masking_report(estimator, X, y, self.attack)
         attack = clone(self.attack).set_params(estimator=FrozenEstimator(estimator))
         return attack.fit(X, y).score(X, y, sample_weight=sample_weight)
 
     def __repr__(self):
         return f"robust_accuracy_scorer({self.attack!r})"
+
+
+class _Fidelity(_Scorer):
+    def __call__(self, estimator, X, y=None, sample_weight=None):
+        return estimator.fidelity(X, sample_weight=sample_weight)
+
+    def __repr__(self):
+        return "fidelity_scorer"
 
 
 class _AttackSuccess(_Scorer):
@@ -75,7 +127,59 @@ class _AttackSuccess(_Scorer):
         return "attack_success_scorer"
 
 
-def robust_accuracy_scorer(attack):
+class _CertifiedAccuracy(_Scorer):
+    def __init__(self, eps, options):
+        super().__init__()
+        self.eps = eps
+        self.options = options
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        from .defense import certify
+        from .defense._certify import certifies_itself
+
+        options = dict(self.options)
+        if not certifies_itself(estimator):
+            options["eps"] = self.eps
+        certificate = certify(estimator, X, **options)
+        return certificate.accuracy(y, self.eps, sample_weight)
+
+    def __repr__(self):
+        return f"certified_accuracy_scorer({self.eps!r})"
+
+
+def certified_accuracy_scorer(eps, **options):
+    """Make a scorer of the accuracy that no attack of a size can take.
+
+    Parameters
+    ----------
+    eps : float
+        The size of the perturbations.
+    **options : dict
+        Passed to :func:`~sklearn_advsec.defense.certify`, such as `norm` (np.inf by
+        default; a randomized smoothing classifier needs ``norm=2``), `method` and
+        `bounds`.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, sample_weight=None)``, larger is better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn_advsec.metrics import certified_accuracy_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> scorer = certified_accuracy_scorer(0.3, norm=2)
+    >>> score = cross_val_score(LogisticRegression(max_iter=1000), X, y, scoring=scorer)
+    >>> float(score.mean().round(1))
+    0.9
+    """
+    return _CertifiedAccuracy(eps, options)
+
+
+def robust_accuracy_scorer(attack, *, check_masking=False):
     """Make a scorer of the accuracy that is left under an attack.
 
     Parameters
@@ -84,6 +188,9 @@ def robust_accuracy_scorer(attack):
         A prototype (``estimator=None``), or any attack: a clone of it is set on the
         estimator that is scored. Give its `bounds`: with "data" the box is learned from
         the rows that are scored.
+    check_masking : bool, default=False
+        Whether to run :func:`gradient_masking_report` too, which warns where the
+        gradients of the estimator seem to be masked. It costs a few more attacks.
 
     Returns
     -------
@@ -110,7 +217,7 @@ def robust_accuracy_scorer(attack):
                 "attack must be an evasion attack, such as "
                 f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
             )
-    return _RobustAccuracy(attack)
+    return _RobustAccuracy(attack, check_masking)
 
 
 attack_success_scorer = _AttackSuccess()
@@ -118,4 +225,10 @@ attack_success_scorer = _AttackSuccess()
 
 Unlike ``attack.score``, larger is better for the attacker. The victim's own predictions
 are attacked.
+"""
+
+fidelity_scorer = _Fidelity()
+"""Share of rows on which copy and victim agree: what tunes an *extraction* attack.
+
+Labels are not used. The victim is asked about the rows, which is not counted as queries.
 """

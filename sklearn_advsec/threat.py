@@ -1,4 +1,4 @@
-"""What the attacker may change: a ball around a row, inside a box.
+"""What the attacker may change: a ball around a row, inside a box, and valid rows only.
 
 Balls are batched torch; they keep the precision and the device of its input, and
 works on perturbations `delta` of any shape (n_rows, ...).
@@ -9,10 +9,11 @@ import math
 import numpy as np
 import torch
 
+from ._constraints import FeatureConstraints
 from ._projection import fill_l2, project, project_weighted
 from ._rows import RowCodec
 
-__all__ = ["Box", "LpBall"]
+__all__ = ["Box", "FeatureConstraints", "LpBall"]
 
 _NORMS = (0, 1, 2, np.inf)
 

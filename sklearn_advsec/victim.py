@@ -9,11 +9,12 @@ import torch
 
 from . import differentiable
 from ._hardware import auto_batch_size, bfloat16_is_fast
+from ._regression import RegressionVictim, by_reference, is_regression
 from ._rows import RowCodec, check_rows
 from ._validation import allows_nan, check_victim
 from .exceptions import NoGradientError, QueryBudgetExceeded
 
-__all__ = ["GradientAccess", "LabelAccess", "ScoreAccess"]
+__all__ = ["GradientAccess", "LabelAccess", "RegressionVictim", "ScoreAccess"]
 
 
 class LabelAccess:
@@ -35,6 +36,8 @@ class LabelAccess:
         How many rows may be sent in all.
     batch_size : int, default=1024
         How many rows a network gets at once.
+    categories : dict, optional
+        The values of some columns by name, whose positions are to be their codes.
 
     Attributes
     ----------
@@ -67,6 +70,10 @@ class LabelAccess:
 
     knowledge = "label"
 
+    def __new__(cls, estimator, *args, **kwargs):
+        """Open the access to a regressor where the victim is one."""
+        return super().__new__(by_reference(cls) if is_regression(estimator) else cls)
+
     def __init__(
         self,
         estimator,
@@ -75,13 +82,14 @@ class LabelAccess:
         max_queries=None,
         max_total_queries=None,
         batch_size=1024,
+        categories=None,
     ):
         check_victim(estimator)
         X = check_rows(X, type(estimator).__name__, allow_nan=allows_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
         self.classes = np.asarray(estimator.classes_)
-        self.codec = RowCodec(X, names if np.ndim(X) == 2 else None)
+        self.codec = RowCodec(X, names if np.ndim(X) == 2 else None, categories)
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
@@ -177,6 +185,24 @@ class LabelAccess:
             np.arange(len(array)) if rows is None else at,
         )
 
+    def answers(self, predicted, x, rows):
+        """Return what the victim said of some rows, in its own terms.
+
+        Parameters
+        ----------
+        predicted : tensor of int64, shape (n,)
+            Positions in `classes`.
+        x : tensor of shape (n, ...)
+            The rows that it was asked about.
+        rows : tensor of int, shape (n,)
+            Which rows under attack these stand for.
+        """
+        return self.classes[_host(predicted)]
+
+    def moved(self, x, rows):
+        """Return how far each feature was moved; what is missing has not been."""
+        return (x - self._x0[rows]).nan_to_num(0.0)
+
     def _batched(self, function, x):
         if len(x) <= self.batch_size:
             return function(x)
@@ -222,7 +248,8 @@ class ScoreAccess(LabelAccess):
     def __init__(self, estimator, X, **budget):
         super().__init__(estimator, X, **budget)
         self.probability = hasattr(estimator, "predict_proba")
-        if not (self.probability or hasattr(estimator, "decision_function")):
+        graded = self.probability or hasattr(estimator, "decision_function")
+        if not (graded or is_regression(estimator)):
             raise TypeError(
                 f"estimator: {type(estimator).__name__} has neither predict_proba nor "
                 "decision_function; use an attack whose knowledge is 'label'."

@@ -1,32 +1,151 @@
 """Every public estimator once, as the common checks construct it."""
 
-from nets import net
-from sklearn.linear_model import LogisticRegression
+from importlib.util import find_spec
 
-from sklearn_advsec import defense, evasion
+from nets import net
+from privacy_targets import any_width_target
+from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec import defense, evasion, extraction, privacy
 
 VICTIM = LogisticRegression()
+TREE_VICTIM = DecisionTreeClassifier(max_depth=4, random_state=0)
 
 EVASION = [
+    evasion.AdversarialPatch(VICTIM, max_iter=5, n_images=10),
+    evasion.AutoAttack(VICTIM, max_iter=5, square_queries=20),
+    evasion.AutoProjectedGradientDescent(VICTIM, max_iter=10),
     evasion.BasicIterativeMethod(VICTIM),
+    evasion.CarliniWagner(VICTIM, max_iter=10, n_searches=2),
+    evasion.ConstrainedAPGD(VICTIM),
+    evasion.ConstrainedAdaptiveAttack(VICTIM, n_generations=3, population=6),
+    evasion.DeepFool(VICTIM),
+    evasion.FastAdaptiveBoundary(VICTIM, max_iter=5),
     evasion.FastGradientMethod(VICTIM),
+    evasion.FastMinimumNorm(VICTIM, max_iter=10),
+    evasion.GreedyFeatureAttack(VICTIM, max_queries=60),
+    evasion.HopSkipJump(VICTIM, max_queries=60),
     evasion.IterativeLeastLikely(VICTIM),
+    evasion.JacobianSaliencyMap(VICTIM),
+    evasion.LabelOnlyNES(VICTIM, max_queries=60),
+    evasion.MultiObjectiveEvolution(VICTIM, n_generations=3, population=6),
+    evasion.NaturalEvolutionStrategy(VICTIM, max_queries=60),
+    evasion.OnePixel(VICTIM, max_queries=60),
+    evasion.PointwiseAttack(VICTIM, max_queries=60),
     evasion.ProjectedGradientDescent(VICTIM),
-]
-
-DEFENSE = [
-    defense.AdversarialTrainingClassifier(VICTIM, n_rounds=1, random_state=0),
-    defense.AdversarialTrainingClassifier(
-        net(max_epochs=5),
-        evasion.ProjectedGradientDescent(eps=0.05, max_iter=2),
-        random_state=0,
+    evasion.RayS(VICTIM, max_queries=60),
+    evasion.SimBA(VICTIM, max_queries=60),
+    evasion.SquareAttack(VICTIM, max_queries=60),
+    evasion.TransferAttack(VICTIM, surrogate=LogisticRegression(C=0.1)),
+    evasion.TreeCoordinateAttack(TREE_VICTIM),
+    evasion.TreeExactAttack(TREE_VICTIM),
+    evasion.UniversalPerturbation(VICTIM, max_iter=5),
+    evasion.ZerothOrderOptimization(VICTIM, max_queries=60),
+    evasion.ExpectationOverTransformation(
+        VICTIM, transformations=[evasion.GaussianNoise(0.05)], n_samples=2
     ),
 ]
 
-FAMILIES = {evasion: EVASION, defense: DEFENSE}
+TRAINING_ATTACK = evasion.ProjectedGradientDescent(eps=0.05, max_iter=2)
+DEFENSE = [
+    defense.AdversarialDetector(VICTIM),
+    defense.AdversarialTrainingClassifier(VICTIM, n_rounds=1, random_state=0),
+    defense.AdversarialTrainingClassifier(
+        net(max_epochs=5), TRAINING_ATTACK, random_state=0
+    ),
+    defense.FeatureNoise(),
+    defense.FeatureSqueezing(),
+    defense.IntervalBoundClassifier(net(max_epochs=5), eps=0.01, random_state=0),
+    defense.JPEGCompression(),
+    defense.LabelSmoothingClassifier(net(max_epochs=5), random_state=0),
+    defense.LogitPairingClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
+    defense.MagNet(VICTIM, max_epochs=30, lr=0.02),
+    defense.MARTClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
+    defense.MixupClassifier(net(max_epochs=5), random_state=0),
+    defense.RandomDepthwiseSignedClassifier(n_filters=50, C=1.0),
+    defense.RandomizedSmoothingClassifier(VICTIM, n_samples=20),
+    defense.RandomizedSmoothingClassifier(net(max_epochs=5), n_samples=5, sigma=0.1),
+    defense.RobustDecisionTreeClassifier(random_state=0),
+    defense.RobustRandomForestClassifier(n_estimators=5, random_state=0),
+    defense.TRADESClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
+]
+
+# Rows of the checks carry no label: the target's own predictions take its place.
+MEMBERSHIP = [
+    attack(any_width_target(), label_column=None, **parameters)
+    for attack, parameters in (
+        (privacy.BoundaryDistance, {"max_queries": 40}),
+        (privacy.GapAttack, {}),
+        (privacy.LikelihoodRatio, {"n_shadow_models": 4}),
+        (privacy.LossThreshold, {}),
+        (privacy.ModifiedEntropy, {}),
+        (privacy.QuantileMembership, {}),
+        (privacy.RMIA, {"n_shadow_models": 2}),
+        (privacy.ShadowModels, {"n_shadow_models": 2}),
+    )
+]
+for attack in MEMBERSHIP:
+    if "shadow_estimator" in attack.get_params(deep=False):
+        attack.set_params(shadow_estimator=DecisionTreeClassifier(max_depth=3))
+
+PRIVACY = [
+    *MEMBERSHIP,
+    privacy.AttributeInference(any_width_target(), label_column=None),
+    privacy.ModelInversion(VICTIM),
+]
+
+THIEVES = [
+    extraction.ActiveExtraction(VICTIM, surrogate=LogisticRegression()),
+    extraction.CopycatCNN(VICTIM, surrogate=LogisticRegression()),
+    extraction.EquationSolving(VICTIM),
+    extraction.JacobianSubstitute(VICTIM, surrogate=LogisticRegression(), n_rounds=2),
+    extraction.KnockoffNets(VICTIM, surrogate=LogisticRegression()),
+    extraction.PathFinding(DecisionTreeClassifier(random_state=0)),
+    extraction.ReLUExtraction(VICTIM),
+]
+
+EXTRACTION = [
+    *THIEVES,
+    extraction.LabelsOnly(VICTIM),
+    extraction.PRADADetector(VICTIM),
+    extraction.ReverseSigmoid(VICTIM),
+    extraction.RoundedProbabilities(VICTIM, decimals=8),  # so that they sum to 1
+    extraction.TopKProbabilities(VICTIM),
+]
+
+FAMILIES = {
+    evasion: EVASION,
+    defense: DEFENSE,
+    extraction: EXTRACTION,
+    privacy: PRIVACY,
+}
 
 # Public names that are no estimators, or that scikit-learn's checks cannot construct.
-NOT_CHECKED = {"EvasionResult": "a result"}
+NOT_CHECKED = {
+    "Blur": "a transformation of images",
+    "Certificate": "a result",
+    "Brightness": "a transformation of images",
+    "Contrast": "a transformation of images",
+    "EvasionResult": "a result",
+    "ExtractionCurveDisplay": "a display",
+    "ExtractionDetected": "an error",
+    "GaussianNoise": "a transformation of images",
+    "JPEGCompression": "a transformation of images",
+    "MembershipGame": "makes targets for attacks, and is no estimator",
+    "MembershipRound": "a result",
+    "Perspective": "a transformation of images",
+    "PrintScan": "a transformation of images",
+    "Rotation": "a transformation of images",
+    "Scaling": "a transformation of images",
+    "Shift": "a transformation of images",
+    "TreeExactResult": "a result",
+}
+
+if find_spec("opacus"):
+    PRIVACY.append(privacy.DPSGDClassifier(net(max_epochs=8, lr=0.05), random_state=0))
+else:
+    NOT_CHECKED["DPSGDClassifier"] = "needs opacus, which is not installed"
 
 # A check that an estimator cannot pass, with the reason.
 EXPECTED_FAILURES = {}

@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from sklearn_advsec.defense import certify
 from sklearn_advsec.evasion import FastGradientMethod, ProjectedGradientDescent
 from sklearn_advsec.inspection import (
     AdversarialExamplesDisplay,
@@ -100,4 +101,22 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"image_shape=\(3, 3\) does not fit"):
         AdversarialExamplesDisplay.from_estimator(
             victim, X, attack=attack, image_shape=(3, 3)
+        )
+
+
+def test_certificate_brackets_the_curve():
+    eps = [0.0, 0.02, 0.05, 0.1]
+    attack = ProjectedGradientDescent(bounds=None, max_iter=40)
+    certificate = certify(victim, X)
+    display = RobustnessCurveDisplay.from_estimator(
+        victim, X, y, attack=attack, eps=eps, certificate=certificate
+    )
+    above = display.accuracy["LogisticRegression"]
+    # The distance of a linear model is exact, and the attack finds it.
+    assert (display.certified <= above).all()
+    np.testing.assert_allclose(display.certified, above, atol=0.02)
+    assert [line.get_label() for line in display.lines_][-1] == "certified"
+    with pytest.raises(ValueError, match="certificate"):
+        RobustnessCurveDisplay.from_estimator(
+            victim, X, y, attack=attack, eps=eps, certificate=certify(victim, X, norm=2)
         )

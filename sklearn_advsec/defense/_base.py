@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
 
 from .. import differentiable
 from .._rows import check_rows, is_dataframe
+from ..evasion._aim import class_positions
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -58,6 +59,10 @@ def _estimator_has(name):
     return check
 
 
+def _trains_a_net(self):
+    return is_net(self.estimator)
+
+
 class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Base of the meta-estimators that train their classifier in a way of their own.
 
@@ -89,7 +94,33 @@ class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self : object
             The fitted classifier.
         """
-        X = self._check_X(X, reset=True)
+        self._fit(X, y, reset=True)
+        return self
+
+    @available_if(_trains_a_net)
+    @fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y, classes=None):
+        """Train on, or begin to: ``max_epochs`` more epochs of the net.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come, for the first call; by default those of `y`.
+
+        Returns
+        -------
+        self : object
+            The classifier.
+        """
+        self._fit(X, y, reset=not hasattr(self, "estimator_"), classes=classes)
+        return self
+
+    def _fit(self, X, y, *, reset, classes=None):
+        X = self._check_X(X, reset=reset)
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
@@ -98,23 +129,29 @@ class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y = _check_y(y, multi_output=False, y_numeric=False)
         check_consistent_length(X, y)
         check_classification_targets(y)
-        self.classes_, encoded = np.unique(y, return_inverse=True)
+        if reset:
+            self.classes_ = np.unique(y if classes is None else classes)
+        encoded = class_positions(y, self.classes_, "y")
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y has one class only, {self.classes_[0]!r}; classifiers need at least "
                 "two."
             )
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        if is_net(self.estimator):
-            net = clone(self.estimator)
+        if not is_net(self.estimator):
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            self.estimator_ = self._fit_estimator(X, encoded, seed)
+            return
+        net = clone(self.estimator) if reset else self.estimator_
+        if reset:
             self._check_net(net)
             set_sizes(net, X, len(self.classes_))
-            encoded = encoded.astype(np.float32 if has_one_logit(net) else np.int64)
-            with seeded(seed, net.device):
-                self.estimator_ = self._fit_net(net, X, encoded, seed)
-        else:
-            self.estimator_ = self._fit_estimator(X, encoded, seed)
-        return self
+        # Each call that goes on draws a seed of its own.
+        n_before = 0 if reset else len(net.history)
+        rng = check_random_state(self.random_state)
+        seed = int(rng.randint(2**31 - 1, size=n_before + 1)[-1])
+        encoded = encoded.astype(np.float32 if has_one_logit(net) else np.int64)
+        with seeded(seed, net.device):
+            self.estimator_ = self._fit_net(net, X, encoded, seed)
 
     def predict(self, X):
         """Predict labels.
@@ -168,8 +205,11 @@ class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.decision_function(self._check_X(X, reset=False))
 
     def _fit_net(self, net, X, y, seed):
-        """Train a clone of the user's net on float32 rows and labels 0..K-1."""
-        return net.fit(X, y)
+        """Train a clone of the user's net on float32 rows and labels 0..K-1.
+
+        A net that is initialised was trained here before, and goes on.
+        """
+        raise NotImplementedError
 
     def _fit_estimator(self, X, y, seed):
         """Train an estimator that is no net."""

@@ -68,8 +68,20 @@ class BatchAttack:
         self.box = box
         self.generator = generator
 
-    def __call__(self, net, x, y):
-        """Return the adversarial batch for rows `x` and labels `y`, on their device."""
+    def __call__(self, net, x, y, loss=None, start=None):
+        """Return the adversarial batch for rows `x` and labels `y`, on their device.
+
+        Parameters
+        ----------
+        net : skorch.NeuralNet
+            The net in training.
+        x, y : tensor
+            The batch.
+        loss : callable, optional
+            What is ascended instead of the attack's own loss: ``loss(logits, labels)``.
+        start : tensor of the shape of `x`, optional
+            Perturbations to begin with, where the attack has no random start.
+        """
         attack = self.attack
         access = BatchAccess(net.module_, outputs_to_logits(net)[0], x)
         lower, upper = self.box.room(x)
@@ -79,10 +91,18 @@ class BatchAttack:
             if attack.goal == "targeted":  # away from no label, so none can leak
                 with torch.no_grad():
                     labels = access.logits(x).argmin(1)
-            state.aim = Aim(attack.goal, labels, loss=LOSSES[attack.loss])
-            start = attack._random_start(state) if attack.random_start else None
+            state.aim = Aim(attack.goal, labels, loss=loss or LOSSES[attack.loss])
+            if attack.random_start:
+                start = attack._random_start(state)
+            elif start is not None:
+                start = start.clamp(lower, upper)
             _, x_adv = attack._steps(state, start, early_stopping=False)
         return x_adv
+
+    def logits(self, net, x):
+        """Return the logits of rows, in evaluation mode."""
+        with frozen(net.module_), torch.no_grad():
+            return BatchAccess(net.module_, outputs_to_logits(net)[0], x).logits(x)
 
 
 class AdversarialBatches(Callback):
@@ -124,10 +144,3 @@ def frozen(module):
             layer.training = mode
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
-
-
-def with_callback(net, name, callback):
-    """Add a named callback to a net that is not initialised, after the user's own."""
-    # skorch takes the text "disable" for no callbacks at all; ours is still needed.
-    callbacks = [] if isinstance(net.callbacks, str) else list(net.callbacks or [])
-    return net.set_params(callbacks=[*callbacks, (name, callback)])

@@ -14,9 +14,11 @@ from . import (  # noqa: F401
     _multiclass,
     _neighbors,
     _neural,
+    _regression,
     _scaling,
     _svm,
 )
+from ._bpda import bpda
 from ._registry import register, supported, view
 from ._views import ClassifierView, TransformerView, binary_logits
 
@@ -24,6 +26,7 @@ __all__ = [
     "ClassifierView",
     "TransformerView",
     "binary_logits",
+    "bpda",
     "register",
     "supported",
     "view",

@@ -26,23 +26,33 @@ def multilayer_perceptron(estimator):
         raise NoGradientError(
             "MLPClassifier was fitted on several labels per row; attacks here need one."
         )
-    layers = [
-        (constant(weight), constant(bias))
-        for weight, bias in zip(estimator.coefs_, estimator.intercepts_, strict=True)
-    ]
-    activation = _ACTIVATIONS[estimator.activation]
+    outputs = multilayer_outputs(estimator)
 
     def logits(x):
-        for weight, bias in layers[:-1]:
-            x = activation(x @ weight + bias)
-        weight, bias = layers[-1]
-        return binary_logits(x @ weight + bias)
+        return binary_logits(outputs(x))
 
     return ClassifierView(
         estimator.classes_,
         predict_proba=lambda x: torch.softmax(logits(x), dim=1),
         logits=logits,
     )
+
+
+def multilayer_outputs(estimator):
+    """Return the last layer of a fitted perceptron, before its activation."""
+    layers = [
+        (constant(weight), constant(bias))
+        for weight, bias in zip(estimator.coefs_, estimator.intercepts_, strict=True)
+    ]
+    activation = _ACTIVATIONS[estimator.activation]
+
+    def outputs(x):
+        for weight, bias in layers[:-1]:
+            x = activation(x @ weight + bias)
+        weight, bias = layers[-1]
+        return x @ weight + bias
+
+    return outputs
 
 
 @register(torch.nn.Module)

@@ -4,7 +4,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -25,13 +24,16 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._regression import is_regression
 from .._rows import check_rows, is_dataframe
 from .._validation import allows_nan, check_victim
 from ..exceptions import QueryBudgetExceeded
-from ..threat import Box
+from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ._aim import GOALS, Aim, class_positions
-from ._state import AttackState, concatenate
+from ._chunks import run_chunks
+from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale, takes_constraints
+from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
 
@@ -45,7 +47,7 @@ class EvasionAttack(
     parameters that this class reads are `estimator`, `norm`, `goal`, `target`,
     `confidence`, `bounds`, `max_queries`, `max_total_queries`, `batch_size`, `n_jobs`
     and `random_state`; a subclass that has no use for one leaves it out, and its value
-    is then the class attribute of that name.
+    is then the class attribute of that name. All get the parameter `constraints`.
 
     Attributes
     ----------
@@ -64,9 +66,12 @@ class EvasionAttack(
     batch_size = "auto"
     n_jobs = None
     random_state = None
+    verbose = 0
+    constraints = None
 
     _parameter_constraints = {
         "estimator": [HasMethods(["fit"]), None],
+        "constraints": [FeatureConstraints, None],
         "goal": [StrOptions(set(GOALS))],
         "confidence": [Interval(Real, 0, 1, closed="neither"), None],
         "bounds": [StrOptions({"data"}), tuple, list, None],
@@ -77,6 +82,11 @@ class EvasionAttack(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            takes_constraints(cls)
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -107,10 +117,14 @@ class EvasionAttack(
                 "None. Wrap a victim that is fitted already: FrozenEstimator(estimator)."
             )
         X = self._check_X(X, reset=True)
+        if self.constraints is not None:
+            self.constraints.encode(X[:1])  # raises where the columns do not fit
         if y is not None:
-            y = _check_y(y, multi_output=False, y_numeric=False)
+            regression = is_regression(self.estimator)
+            y = _check_y(y, multi_output=False, y_numeric=regression)
             check_consistent_length(X, y)
-            check_classification_targets(y)
+            if not regression:
+                check_classification_targets(y)
         self._check_parameters(self.row_shape_)
         self.estimator_ = clone(self.estimator).fit(X, y)
         check_victim(self.estimator_)
@@ -168,15 +182,23 @@ class EvasionAttack(
         X = self._check_X(X, reset=False)
         n_rows = len(X)
         classes = np.asarray(self.estimator_.classes_)
+        regression = is_regression(self.estimator_)
+        if regression and (hasattr(self, "attack_") or hasattr(self, "attacks_")):
+            raise TypeError(
+                f"{type(self).__name__} runs other attacks, which have to be given the "
+                "RegressionVictim themselves."
+            )
         if y is not None:
-            y = _check_y(y, multi_output=False, y_numeric=False)
+            y = _check_y(y, multi_output=False, y_numeric=regression)
             check_consistent_length(X, y)
-            y = class_positions(y, classes, "y")
+            y = y if regression else class_positions(y, classes, "y")
         if target is not None and self.goal != "targeted":
             raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
         if self.goal == "targeted":
             target = self._check_target(self.target if target is None else target, n_rows)
         self.box_.check(X)
+        if self.constraints is not None:
+            self.constraints.check(X)
         chunks = list(gen_batches(n_rows, 8 * self.batch_size_))
         # One seed per chunk, whose bounds do not depend on n_jobs: nor does the result.
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=len(chunks))
@@ -190,7 +212,7 @@ class EvasionAttack(
             )
             for chunk, seed in zip(chunks, seeds, strict=True)
         )
-        return self._run_chunks(tasks)
+        return run_chunks(self, tasks, n_rows)
 
     def score(self, X, y, sample_weight=None):
         """Robust accuracy: the victim's accuracy on the attacked rows.
@@ -210,10 +232,14 @@ class EvasionAttack(
         Returns
         -------
         score : float
-            Share of rows that the victim still gets right.
+            Share of rows that the victim still gets right; of a regressor, whose
+            prediction is still within `delta` of `y`.
         """
         check_is_fitted(self)
         y_pred = self.run(X, y).y_pred
+        if is_regression(self.estimator_):
+            near = np.abs(np.asarray(y) - y_pred) <= self.estimator_.delta
+            return float(np.average(near, weights=sample_weight))
         return float(accuracy_score(y, y_pred, sample_weight=sample_weight))
 
     def _attack(self, state):
@@ -231,48 +257,42 @@ class EvasionAttack(
             max_queries=self.max_queries,
             max_total_queries=max_total_queries,
             batch_size=self.batch_size_,
+            **self._access_options(),
         )
 
-    def _run_chunks(self, tasks):
-        """Run the chunks, here or through joblib, and lose nothing on the way."""
-        results, limit = [], self.max_total_queries
-        try:
-            # A cap on the total needs to know what was spent: one chunk after another.
-            if limit is not None or effective_n_jobs(self.n_jobs) == 1:
-                spent = 0
-                for task in tasks:
-                    left = None if limit is None else limit - spent
-                    results.append(self._run_chunk(*task, max_total_queries=left))
-                    spent += int(results[-1].n_queries.sum())
-            else:
-                parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-                for result in parallel(delayed(self._run_chunk)(*t) for t in tasks):
-                    results.append(result)
-        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-            inner = getattr(stop, "result", None)
-            finished = results if inner is None else [*results, inner]
-            stop.result = concatenate(finished) if finished else None
-            if isinstance(stop, QueryBudgetExceeded) and limit is not None:
-                stop.args = (
-                    f"max_total_queries={limit} queries are spent; the rows that were "
-                    "finished by then are in this exception's result.",
-                )
-            raise
-        return concatenate(results)
+    def _access_options(self):
+        """Return what else the access is opened with."""
+        return {}
 
     def _run_chunk(self, X, y, target, offset, seed, max_total_queries=None):
-        access = self._open_access(X, max_total_queries)
-        lower, upper = self.box_.room(access.x, access.codec.mutable)
+        access, lower, upper = self._constrain(self._open_access(X, max_total_queries), X)
+        attack = self if self._constraints() is None else in_units_of_scale(self, access)
         state = AttackState(
             access, self.norm, lower, upper, torch.Generator().manual_seed(seed)
         )
         try:
             state.aim = self._make_aim(access, y, target)
-            self._attack(state)
+            attack._attack(state)
         except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-            stop.result = state.result(offset, finished_only=True)
+            stop.result = self._result(state, offset, finished_only=True)
             raise
-        return state.result(offset)
+        return self._result(state, offset)
+
+    def _result(self, state, offset, finished_only=False):
+        """Return what was found; a subclass may know more than an EvasionResult says."""
+        return state.result(offset, finished_only)
+
+    def _constrain(self, access, X):
+        """Put the constraints in front of the victim; return the room of each row too."""
+        constraints = self._constraints()
+        if constraints is None:
+            return access, *self.box_.room(access.x, access.codec.mutable)
+        access = ConstrainedAccess(access, constraints, X, self.box_, ball_of(self))
+        return access, *access.room()
+
+    def _constraints(self):
+        """Return the constraints in use, if any."""
+        return self.constraints
 
     def _make_aim(self, access, y, target):
         if self.confidence is not None or self.goal == "confidence_reduction":
@@ -282,6 +302,7 @@ class EvasionAttack(
                     f"predict_proba; {type(self.estimator_).__name__} has none (or the "
                     "attack does not see it)."
                 )
+        unchanged = access.refer(y) if is_regression(self.estimator_) else None
         if self.goal == "targeted":
             if isinstance(target, str):  # "least_likely"
                 if not hasattr(access, "scores"):
@@ -289,6 +310,8 @@ class EvasionAttack(
                 labels = access.scores(access.x).argmin(1)
             else:
                 labels = torch.as_tensor(target, device=access.device)
+        elif unchanged is not None:
+            labels = unchanged
         elif y is not None:
             labels = torch.as_tensor(y, device=access.device)
         else:

@@ -58,7 +58,7 @@ def concatenate(results):
         return results[0]
     parts = {
         field.name: [getattr(result, field.name) for result in results]
-        for field in fields(EvasionResult)
+        for field in fields(results[0])
     }
     frames = parts.pop("X_adv")
     if is_dataframe(frames[0]):
@@ -68,7 +68,7 @@ def concatenate(results):
     else:
         X_adv = np.concatenate(frames)
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return EvasionResult(X_adv=X_adv, **joined)
+    return type(results[0])(X_adv=X_adv, **joined)
 
 
 class AttackState:
@@ -139,12 +139,16 @@ class AttackState:
         keep = self.finished if finished_only else torch.ones_like(self.finished)
         at = torch.nonzero(keep).flatten()
         host = at.cpu().numpy()
-        moved = (self.x_adv[at] - access.x[at]).nan_to_num(0.0).flatten(1)
+        x_adv, predicted = self.x_adv[at], self.predicted[at]
+        moved = access.moved(x_adv, at).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=1)
+        success = self.success[at]
+        if hasattr(access, "still_valid"):
+            success = success & access.still_valid(x_adv, at).to(success.device)
         return EvasionResult(
-            X_adv=access.decode(self.x_adv[at], at),
-            y_pred=access.classes[self.predicted[at].cpu().numpy()],
-            success=self.success[at].cpu().numpy(),
+            X_adv=access.decode(x_adv, at),
+            y_pred=access.answers(predicted, x_adv, at),
+            success=success.cpu().numpy(),
             distance=distance.cpu().numpy().astype(np.float64),
             n_queries=access.n_queries[host],
             rows=host + offset,

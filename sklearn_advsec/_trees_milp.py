@@ -1,0 +1,198 @@
+"""The smallest change that succeeds, as a mixed-integer program.
+
+Kantchelian et al. (2016, arXiv:1509.07892): a binary variable per edge says on which side
+of it the row is; leaves are continuous variables that the edges force to 0 or 1.
+"""
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+# What HiGHS says: optimal, time or iterations spent, infeasible.
+_OPTIMAL, _SPENT, _INFEASIBLE = 0, 1, 2
+
+
+class Program:
+    """The program of a :class:`RowProblem`.
+
+    Variables are, in this order: for each edge between two cells whether the row is above
+    it, for each leaf whether the row is in it, and for norm inf the cost.
+
+    Parameters
+    ----------
+    problem : RowProblem
+        The leaves and cells around a row.
+    least : ndarray of shape (n_rivals,)
+        The gain that is needed, of each rival.
+    """
+
+    def __init__(self, problem, least):
+        self.problem = problem
+        # Costs are counted in units of the budget: the solver's tolerances are absolute.
+        largest = problem.cost.max(initial=0.0) * max(1, len(problem.columns))
+        self.unit = min(problem.budget, largest) or 1.0
+        self.n_edges = int((problem.size - 1).sum())
+        self.n_leaves = len(problem.leaf)
+        self.n_variables = self.n_edges + self.n_leaves + (problem.norm == np.inf)
+        # Edge b of a column lies below its cell b, for b >= 1.
+        self.first = problem.first - np.arange(len(problem.first)) - 1
+        self._rows, self._columns, self._values = [], [], []
+        self._lower, self._upper = [], []
+        self._objective = np.zeros(self.n_variables)
+        self._chain_edges()
+        self._pick_leaves(least)
+        self._tie_leaves()
+        self._price()
+
+    def _add(self, row, column, value, lower, upper):
+        """Add constraints; `row` counts from 0 among the new ones."""
+        shift = len(self._lower)
+        self._rows.append(np.asarray(row) + shift)
+        self._columns.append(np.asarray(column))
+        self._values.append(np.broadcast_to(value, np.shape(row)).astype(float))
+        self._lower.extend(lower)
+        self._upper.extend(upper)
+
+    def _edges(self):
+        """Return the column and the number of each edge."""
+        size = self.problem.size
+        column = np.repeat(np.arange(len(size)), size - 1)
+        number = np.arange(self.n_edges) - self.first[column]
+        return column, number
+
+    def _chain_edges(self):
+        """Who is above an edge is above all that are below it."""
+        column, _ = self._edges()
+        lower = np.flatnonzero(column[1:] == column[:-1])
+        row = np.tile(np.arange(len(lower)), 2)
+        value = np.repeat([1.0, -1.0], len(lower))
+        self._add(
+            row,
+            np.concatenate([lower, lower + 1]),
+            value,
+            np.zeros(len(lower)),
+            np.full(len(lower), np.inf),
+        )
+
+    def _pick_leaves(self, least):
+        """Take one leaf of each tree, with a gain that is enough."""
+        problem = self.problem
+        leaf = self.n_edges + np.arange(self.n_leaves)
+        self._add(
+            problem.tree, leaf, 1.0, np.ones(problem.n_trees), np.ones(problem.n_trees)
+        )
+        for own, base, need in zip(problem.gain, problem.base, least, strict=True):
+            size = np.abs(own).max(initial=0.0) or 1.0
+            need = (need - base) / size
+            self._add(np.zeros(len(leaf), int), leaf, own / size, [need], [np.inf])
+
+    def _tie_leaves(self):
+        """Leaves of a tree above (below) one of its edges need the row to be there."""
+        problem = self.problem
+        for above in (True, False):
+            limit = problem.low if above else problem.high + 1
+            full = 0 if above else problem.size[:, None]
+            column, leaf = np.nonzero(limit != full)
+            number = limit[column, leaf]
+            # One constraint for each edge that some leaf of the tree ends at.
+            keys = np.stack([problem.tree[leaf], column, number], 1)
+            keys = np.unique(keys, axis=0)
+            starts = np.searchsorted(problem.tree, np.arange(problem.n_trees + 1))
+            sizes = np.diff(starts)[keys[:, 0]]
+            row = np.repeat(np.arange(len(keys)), sizes)
+            member = np.repeat(starts[keys[:, 0]] - np.cumsum(sizes) + sizes, sizes)
+            member = member + np.arange(len(row))
+            edge = keys[row, 2]
+            own = limit[keys[row, 1], member]
+            beyond = own >= edge if above else own <= edge
+            row, member = row[beyond], member[beyond]
+            variable = self.first[keys[:, 1]] + keys[:, 2]
+            n_rows = len(keys)
+            self._add(
+                np.concatenate([row, np.arange(n_rows)]),
+                np.concatenate([self.n_edges + member, variable]),
+                np.concatenate(
+                    [np.ones(len(row)), np.full(n_rows, -1.0 if above else 1)]
+                ),
+                np.full(n_rows, -np.inf),
+                np.full(n_rows, 0.0 if above else 1.0),
+            )
+
+    def _price(self):
+        """Add up what the edges cost that are crossed."""
+        problem = self.problem
+        column, number = self._edges()
+        cell = problem.first[column] + number
+        price = (problem.cost[cell] - problem.cost[cell - 1]) / self.unit
+        up = number > problem.home[column]
+        # Below the home cell it costs not to be above: price * (p - 1).
+        if problem.norm != np.inf:
+            self._objective[: self.n_edges] = price
+            self.offset = -float(price[~up].sum())
+            return
+        self.offset = 0.0
+        self._objective[-1] = 1.0
+        for side, constant in ((up, 0.0), (~up, -price)):
+            of, row = np.unique(column[side], return_inverse=True)
+            free = np.bincount(row, np.broadcast_to(constant, price.shape)[side])
+            self._add(
+                np.concatenate([row, np.arange(len(of))]),
+                np.concatenate(
+                    [np.flatnonzero(side), np.full(len(of), self.n_variables - 1)]
+                ),
+                np.concatenate([price[side], np.full(len(of), -1.0)]),
+                np.full(len(of), -np.inf),
+                -free,
+            )
+
+    def solve(self, time_limit, lower=0.0):
+        """Solve the program.
+
+        Parameters
+        ----------
+        time_limit : float
+            In seconds.
+        lower : float
+            A cost below which nothing succeeds.
+
+        Returns
+        -------
+        bound : float
+            No success is cheaper.
+        cells : ndarray of int, shape (n_active,), or None
+            The cheapest point found.
+        solved : bool
+            Whether `bound` is its cost.
+        """
+        problem = self.problem
+        n_rows = len(self._lower)
+        matrix = csr_array(
+            (
+                np.concatenate(self._values),
+                (np.concatenate(self._rows), np.concatenate(self._columns)),
+            ),
+            shape=(n_rows, self.n_variables),
+        )
+        lowest = np.zeros(self.n_variables)
+        highest = np.ones(self.n_variables)
+        if problem.norm == np.inf:
+            lowest[-1], highest[-1] = lower / self.unit, problem.budget / self.unit
+        kind = np.zeros(self.n_variables)
+        kind[: self.n_edges] = 1
+        result = milp(
+            self._objective,
+            integrality=kind,
+            bounds=Bounds(lowest, highest),
+            constraints=LinearConstraint(matrix, self._lower, self._upper),
+            options={"time_limit": time_limit, "mip_rel_gap": 0.0},
+        )
+        if result.status == _INFEASIBLE:
+            return np.inf, None, True
+        bound = result.mip_dual_bound
+        bound = -np.inf if bound is None else (bound + self.offset) * self.unit
+        if result.x is None:
+            return max(bound, lower), None, False
+        above = np.rint(result.x[: self.n_edges])
+        column, _ = self._edges()
+        cells = np.bincount(column, above, minlength=len(problem.size)).astype(int)
+        return max(bound, lower), cells, result.status == _OPTIMAL

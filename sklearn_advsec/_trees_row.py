@@ -1,0 +1,256 @@
+"""What is left of an ensemble around one row: the leaves and cells within reach."""
+
+import numpy as np
+
+
+class Surroundings:
+    """One row in the grid: what each cell costs, and how far each leaf is away.
+
+    Parameters
+    ----------
+    grid : TreeGrid
+        The grid.
+    x : ndarray of float64, shape (n_columns,)
+        The row.
+    lower, upper : ndarray of shape (n_columns,)
+        The values that may be taken; equal to `x` in columns that may not change.
+    norm : {np.inf, 1, 2, 0}
+        The norm of costs.
+    row : {ndarray, DataFrame} of shape (1, n_columns)
+        The row as the estimator takes it.
+    scale : ndarray of shape (n_columns,), optional
+        The units in which changes are measured.
+
+    Attributes
+    ----------
+    home : ndarray of int, shape (n_columns,)
+        The cell of the row itself.
+    cost : ndarray of shape (n_cells,)
+        What it takes to get to a cell: the distance, its square for norm 2, or 1 for norm
+        0; infinite where that is not allowed. Costs of columns add up, or for norm inf
+        the largest counts.
+    place : ndarray of shape (n_cells,)
+        The nearest value of each cell.
+    reach : ndarray of shape (n_leaves,)
+        The cost of each leaf's box.
+    """
+
+    def __init__(self, grid, x, lower, upper, norm, row, scale=None):
+        self.grid, self.norm, self.x = grid, norm, x
+        self.scale = np.ones(len(x)) if scale is None else scale
+        self.frozen = np.isnan(x) | ~grid.movable | ~(lower < upper)
+        self.home = grid.cells(x)
+        self._cost_cells(lower, upper)
+        column = grid.entry_column
+        first = self.first_cell[column]
+        low, high, home = grid.entry_low, grid.entry_high, self.home[column]
+        nearest = np.clip(home, low, high)
+        cost = np.where(self.frozen[column], 0.0, self.cost[first + nearest])
+        self.reach = self._sum_up(cost)
+        self.reach[grid.blocked(row, self.frozen)] = np.inf
+
+    def _cost_cells(self, lower, upper):
+        grid = self.grid
+        n_cells = np.diff(grid.first_edge) + 1
+        self.first_cell = np.cumsum(n_cells) - n_cells
+        total = int(n_cells.sum())
+        self.cell_column = np.repeat(np.arange(grid.n_columns), n_cells)
+        position = np.arange(total) - self.first_cell[self.cell_column]
+        home = self.home[self.cell_column]
+        self.place = self.x[self.cell_column].copy()
+        above, below = position > home, position < home
+        edge = grid.first_edge[self.cell_column] + position
+        self.place[above] = grid.up[edge[above] - 1]
+        self.place[below] = grid.down[edge[below]]
+        away = np.abs(self.place - self.x[self.cell_column])
+        away = away / self.scale[self.cell_column]
+        outside = (self.place > upper[self.cell_column]) | (
+            self.place < lower[self.cell_column]
+        )
+        cost = away if self.norm in (1, np.inf) else away**2
+        if self.norm == 0:
+            cost = np.where(above | below, 1.0, 0.0)
+        frozen = self.frozen[self.cell_column]
+        self.cost = np.where(above | below, np.where(outside | frozen, np.inf, cost), 0.0)
+
+    def _sum_up(self, cost):
+        """Join the costs of the entries of each leaf."""
+        begins = self.grid.first_entry
+        if not len(cost):
+            return np.zeros(len(begins) - 1)
+        join = np.maximum if self.norm == np.inf else np.add
+        total = join.reduceat(cost, np.minimum(begins[:-1], len(cost) - 1))
+        return np.where(np.diff(begins) > 0, total, 0.0)
+
+    def distance(self, cost):
+        """Turn a cost into the distance in the norm."""
+        return np.sqrt(cost) if self.norm == 2 else cost
+
+
+class RowProblem:
+    """The leaves that can be reached at some cost, and the cells that tell them apart.
+
+    Parameters
+    ----------
+    around : Surroundings
+        The row in the grid.
+    gains : ndarray of shape (n_rivals, n_leaves)
+        How far each leaf puts the wanted class ahead of each rival.
+    base : ndarray of shape (n_rivals,)
+        The same of the scores before the first tree.
+    budget : float
+        The largest cost.
+    alive : ndarray of bool, shape (n_leaves,), optional
+        Leaves to keep among those in reach.
+
+    Attributes
+    ----------
+    columns : ndarray of int, shape (n_active,)
+        Columns in which the leaves differ.
+    first, size : ndarray of int, shape (n_active,)
+        Where their cells begin in `cost`, and how many there are.
+    home : ndarray of int, shape (n_active,)
+        The row's own cell.
+    cost, place : ndarray of shape (n_cells,)
+        What each cell costs, and its nearest value.
+    leaf : ndarray of int, shape (n_leaves,)
+        The leaves, as positions in the grid. Trees of which a single one is in reach are
+        part of `base`.
+    tree : ndarray of int, shape (n_leaves,)
+        Their trees, numbered from 0, in order.
+    low, high : ndarray of int, shape (n_active, n_leaves)
+        Their boxes of cells.
+    gain : ndarray of shape (n_rivals, n_leaves)
+        Their gains.
+    base : ndarray of shape (n_rivals,)
+        The gain of all else.
+    """
+
+    def __init__(self, around, gains, base, budget, alive=None):
+        self.around, self.norm, self.budget = around, around.norm, budget
+        self._gains, self._base = gains, base
+        grid = around.grid
+        keep = around.reach <= budget
+        if alive is not None:
+            keep &= alive
+        leaf = np.flatnonzero(keep)
+        tree = grid.leaf_tree[leaf]
+        count = np.bincount(tree, minlength=grid.ensemble.n_trees)
+        self.complete = bool((count > 0).all())  # else no row is left at all
+        # The only leaf in reach is where a row stays; the only one kept is a condition.
+        single = (count[tree] == 1) & (alive is None)
+        self.base = base + gains[:, leaf[single]].sum(1)
+        self.leaf, tree = leaf[~single], tree[~single]
+        _, self.tree = np.unique(tree, return_inverse=True)
+        self.n_trees = int(self.tree.max(initial=-1)) + 1
+        self.gain = gains[:, self.leaf]
+        self._cut()
+
+    def _cut(self):
+        """Find the cells that tell the leaves apart."""
+        around, grid, leaf = self.around, self.around.grid, self.leaf
+        counts = grid.first_entry[leaf + 1] - grid.first_entry[leaf]
+        owner = np.repeat(np.arange(len(leaf)), counts)
+        begins = np.repeat(grid.first_entry[leaf] - np.cumsum(counts) + counts, counts)
+        entry = begins + np.arange(len(owner))
+        column = grid.entry_column[entry]
+        keep = ~around.frozen[column]
+        owner, entry, column = owner[keep], entry[keep], column[keep]
+        # Cells in reach, which are next to each other in a column.
+        near = around.cost <= self.budget
+        begin = np.zeros(len(near), dtype=bool)
+        first, last = around.first_cell[column], grid.first_edge[column + 1]
+        last = first + last - grid.first_edge[column]
+        low, high = first + grid.entry_low[entry], first + grid.entry_high[entry]
+        begin[low] = True
+        begin[high[high < last] + 1] = True
+        # In each column, the first cell in reach begins one in any case.
+        reached = np.flatnonzero(near)
+        of = around.cell_column[reached]
+        begin[reached[np.flatnonzero(np.diff(of, prepend=-1))]] = True
+        begin = begin[reached]
+        label = np.cumsum(begin) - 1  # of the cells in reach: the joined cell
+        joined_column = of[begin]
+        full = np.full(len(near) + 1, -1)
+        full[reached] = label
+        # The cheapest of the cells that were joined.
+        starts = np.flatnonzero(begin)
+        cost = np.minimum.reduceat(around.cost[reached], starts)
+        nearest = self._nearest(around.cost[reached], label, cost)
+        place = around.place[reached][nearest]
+        home = full[around.first_cell + around.home]
+        size = np.bincount(joined_column, minlength=grid.n_columns)
+        self.columns = np.flatnonzero(size > 1)
+        active = size[joined_column] > 1
+        self.cost, self.place = cost[active], place[active]
+        self.size = size[self.columns]
+        self.first = np.cumsum(self.size) - self.size
+        self.cell = np.repeat(np.arange(len(self.columns)), self.size)
+        shift = np.searchsorted(joined_column, self.columns)  # first label of each
+        self.home = home[self.columns] - shift
+        # Boxes, in the cells of their column.
+        slot = np.full(grid.n_columns, -1)
+        slot[self.columns] = np.arange(len(self.columns))
+        use = slot[column] >= 0
+        owner, at = owner[use], slot[column[use]]
+        reach_low, reach_high = self._find_ends(reached, of)
+        self._label, self._shift = full, shift
+        self._ends = reach_low[self.columns], reach_high[self.columns]
+        low = full[np.maximum(low[use], reach_low[column[use]])] - shift[at]
+        high = full[np.minimum(high[use], reach_high[column[use]])] - shift[at]
+        shape = (len(self.columns), len(leaf))
+        box_low = np.zeros(shape, dtype=np.int32)
+        box_high = np.repeat(self.size[:, None] - 1, len(leaf), axis=1).astype(np.int32)
+        box_low[at, owner], box_high[at, owner] = low, high
+        self.low, self.high = box_low, box_high
+
+    def _find_ends(self, reached, of):
+        n_columns = self.around.grid.n_columns
+        first, last = np.zeros(n_columns, dtype=int), np.full(n_columns, -1)
+        first[of[::-1]] = reached[::-1]
+        last[of] = reached
+        return first, last
+
+    @staticmethod
+    def _nearest(cost, label, cheapest):
+        hit = np.flatnonzero(cost == cheapest[label])
+        nearest = np.zeros(len(cheapest), dtype=int)
+        nearest[label[hit]] = hit
+        return nearest
+
+    def keep(self, alive):
+        """Return the same problem with those leaves only, of all leaves of the grid."""
+        return RowProblem(self.around, self._gains, self._base, self.budget, alive)
+
+    def total(self, cells):
+        """Cost of points, given by their cells, of shape (n, n_active)."""
+        each = self.cost[self.first + cells]
+        if self.norm == np.inf:
+            return each.max(1, initial=0.0)
+        return each.sum(1)
+
+    def margin(self, cells):
+        """Return the gain of one point, of shape (n_rivals,)."""
+        own = cells[:, None]
+        inside = ((self.low <= own) & (own <= self.high)).all(0)
+        return self.base + self.gain[:, inside].sum(1)
+
+    def point(self, cells):
+        """Return the row's nearest point in the given cells, of shape (n_active,)."""
+        x = self.around.x.copy()
+        x[self.columns] = self.place[self.first + cells]
+        return x
+
+    def cells_of(self, x):
+        """Return the cells in reach that are next to a point, of shape (n_active,)."""
+        around = self.around
+        cell = around.first_cell + around.grid.cells(x)
+        cell = np.clip(cell[self.columns], *self._ends)
+        return self._label[cell] - self._shift
+
+    def best(self):
+        """Gain of the best leaf of each tree, of shape (n_rivals, n_trees)."""
+        if not self.n_trees:
+            return np.zeros((len(self.base), 0))
+        starts = np.flatnonzero(np.diff(self.tree, prepend=-1))
+        return np.maximum.reduceat(self.gain, starts, axis=1)

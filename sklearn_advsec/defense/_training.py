@@ -1,0 +1,203 @@
+"""What a training defense adds to a clone of the user's net, while it trains.
+
+A defense changes the batch (a callback) or a step of the training (a mixin, put in front
+of the net's own class). The mixins are gone when training ends: the fitted net is of the
+user's class, and pickles as any other.
+"""
+
+from functools import partial
+
+import torch
+from skorch.callbacks import Callback
+
+
+def train(net, X, y, *mixins, callbacks=()):
+    """Train a net with mixins before its class and named callbacks after its own.
+
+    A net that is initialised already goes on from where it is.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        A clone of the user's, or one that was trained here before.
+    X, y : ndarray
+        Rows and encoded labels.
+    *mixins : type
+        Classes that override methods of a training step.
+    callbacks : sequence of tuple (str, Callback)
+        They run after the net's own.
+
+    Returns
+    -------
+    net : skorch.NeuralNet
+        The same net, trained.
+    """
+    if not net.initialized_:
+        net.initialize()
+    cls, own = type(net), net.callbacks_
+    net.callbacks_ = [
+        *own,
+        *((name, callback.initialize()) for name, callback in callbacks),
+    ]
+    net.__class__ = type(cls.__name__, (*mixins, cls), {})
+    try:
+        return net.partial_fit(X, y)
+    finally:
+        net.__class__ = cls
+        net.callbacks_ = own
+
+
+def own_loss(loss):
+    """Make a mixin whose training loss is ``loss(net, criterion, out, x, y)``.
+
+    `criterion(out, y)` is the net's own loss. Validation keeps that one.
+    """
+
+    class OwnLoss:
+        def get_loss(self, y_pred, y_true, X=None, *args, training=False, **kwargs):
+            criterion = partial(super().get_loss, X=X, training=training, **kwargs)
+            if not training:
+                return criterion(y_pred, y_true)
+            y_true = y_true.to(self.device)
+            return loss(self, criterion, y_pred, X.to(self.device), y_true)
+
+    return OwnLoss
+
+
+def perturbed_weights(gamma):
+    r"""Make a mixin whose gradients are taken at the worst weights nearby.
+
+    Before each step every matrix of weights moves up the loss of the batch by `gamma`
+    times its norm, and back after the gradient is known (Wu et al. 2020, equation 9 and
+    Algorithm 1, with one step). It costs one more forward and backward pass.
+    """
+
+    class PerturbedWeights:
+        def train_step_single(self, batch, **fit_params):
+            weights = [p for p in self.module_.parameters() if p.requires_grad]
+            weights = [w for w in weights if w.ndim > 1]
+            self._set_training(True)
+            out = self.infer(batch[0], **fit_params)
+            loss = self.get_loss(out, batch[1], X=batch[0], training=True)
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            before = [weight.detach().clone() for weight in weights]
+            with torch.no_grad():
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    if gradient is not None:
+                        size = weight.norm() / gradient.norm().clamp_min(1e-12)
+                        weight.add_(gamma * size * gradient)
+            try:
+                return super().train_step_single(batch, **fit_params)
+            finally:
+                with torch.no_grad():
+                    for weight, value in zip(weights, before, strict=True):
+                        weight.copy_(value)
+
+    return PerturbedWeights
+
+
+def extra_mixins(gamma):
+    """Return the mixins for the option ``weight_perturbation=gamma``."""
+    return (perturbed_weights(gamma),) if gamma else ()
+
+
+class BesideBatches(Callback):
+    """Make something beside each training batch, for the loss to use.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(net, x, y)``, of tensors on the net's device; its result is `made`.
+    """
+
+    def __init__(self, make):
+        self.make = make
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Look at the batch before it is trained on."""
+        if training:
+            self.made = self.make(net, batch[0].to(net.device), batch[1].to(net.device))
+
+
+class BlendedBatches(Callback):
+    """Blend each training batch with itself in another order.
+
+    Parameters
+    ----------
+    alpha : float
+        Concentration of the blend's share.
+    rng : RandomState
+        Source of shares and partners.
+
+    Attributes
+    ----------
+    share : float
+        What the last batch kept of its rows.
+    partner : tensor of int64, shape (n_rows,)
+        What each row was blended with.
+    """
+
+    def __init__(self, alpha, rng):
+        self.alpha = alpha
+        self.rng = rng
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Rewrite the batch, which skorch's default collation makes a list."""
+        if not training:
+            return
+        x = batch[0].to(net.device)
+        self.share = float(self.rng.beta(self.alpha, self.alpha))
+        self.partner = torch.as_tensor(self.rng.permutation(len(x)), device=x.device)
+        batch[0] = self.share * x + (1 - self.share) * x[self.partner]
+
+
+class NoisyBatches(Callback):
+    """Add Gaussian noise to each training batch.
+
+    Parameters
+    ----------
+    sigma : float
+        Its standard deviation.
+    generator : torch.Generator
+        Its source.
+    """
+
+    def __init__(self, sigma, generator):
+        self.sigma = sigma
+        self.generator = generator
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Rewrite the batch, which skorch's default collation makes a list."""
+        if training:
+            x = batch[0].to(net.device)
+            noise = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+            batch[0] = x + self.sigma * noise.to(x.device)
+
+
+class StepCount(Callback):
+    """Know which share of a training is over; all of it, where a net trains on.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of training rows.
+
+    Attributes
+    ----------
+    share : float
+        The share, in [0, 1].
+    """
+
+    def __init__(self, n_rows):
+        self.n_rows = n_rows
+
+    def on_train_begin(self, net, **kwargs):
+        """Count the steps to come."""
+        self.share = 1.0 if len(net.history) else 0.0
+        batch = net.batch_size if net.batch_size > 0 else self.n_rows
+        self.step = 1 / (net.max_epochs * -(-self.n_rows // batch))
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        """One more."""
+        if training:
+            self.share = min(1.0, self.share + self.step)

@@ -1,0 +1,183 @@
+"""The base of the defenses that stand around a classifier trained as usual."""
+
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import _fit_context as fit_context
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from .._validation import check_victim
+from ._base import TrainingDefense, is_net
+
+
+class AugmentedClassifier(TrainingDefense):
+    """Train a classifier on rows under Gaussian noise; on the rows as they are for 0.
+
+    Parameters
+    ----------
+    estimator : classifier
+        A skorch net, whose batches get new noise each time, or any other, which is
+        fitted on `n_copies` noisy copies of the rows.
+    sigma : float
+        Standard deviation of the noise.
+    n_copies : int
+        Copies of the rows for what is no net.
+    random_state : int, RandomState instance or None
+        Seed.
+    """
+
+    _parameter_constraints = {
+        **TrainingDefense._parameter_constraints,
+        "sigma": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(self, estimator, *, sigma=0.0, n_copies=1, random_state=None):
+        self.estimator = estimator
+        self.sigma = sigma
+        self.n_copies = n_copies
+        self.random_state = random_state
+
+    def _fit_net(self, net, X, y, seed):
+        from ._training import NoisyBatches, train
+
+        noise = NoisyBatches(self.sigma, torch.Generator().manual_seed(seed))
+        callbacks = [("noisy_batches", noise)] if self.sigma else []
+        return train(net, X, y, callbacks=callbacks)
+
+    def _fit_estimator(self, X, y, seed):
+        if self.sigma:
+            rng = np.random.RandomState(seed)
+            noise = rng.standard_normal((self.n_copies, *X.shape)) * self.sigma
+            X = (X + noise).reshape(-1, *X.shape[1:]).astype(X.dtype)
+            y = np.tile(y, self.n_copies)
+        return clone(self.estimator).fit(X, y)
+
+
+class WrappingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Base of the defenses around a classifier that may be fitted already.
+
+    A subclass lists its parameters, among them `estimator` and `random_state`, and writes
+    `_fit_defense(X, seed)` and `predict`.
+    """
+
+    random_state = None
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "random_state": ["random_state"],
+    }
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit the classifier (a frozen one is kept) and the defense.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Clean training rows, all numeric.
+        y : array-like of shape (n_samples,), default=None
+            Their labels. Not needed for a classifier that is fitted already.
+
+        Returns
+        -------
+        self : object
+            The fitted defense.
+        """
+        if y is None and self.__sklearn_tags__().target_tags.required:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. Wrap a classifier that is fitted: FrozenEstimator(estimator)."
+            )
+        array = self._check_X(X, reset=True)
+        if y is not None:
+            y = _check_y(y, multi_output=False, y_numeric=False)
+            check_consistent_length(array, y)
+            check_classification_targets(y)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self.estimator_ = self._fit_inside(X, array, y, seed)
+        check_victim(self.estimator_)
+        self.classes_ = np.asarray(self.estimator_.classes_)
+        self._fit_defense(array, seed)
+        return self
+
+    def _fit_inside(self, X, array, y, seed):
+        """Fit the classifier inside."""
+        if isinstance(self.estimator, FrozenEstimator):
+            return clone(self.estimator).fit(X, y)
+        if is_net(self.estimator):
+            return AugmentedClassifier(self.estimator, random_state=seed).fit(array, y)
+        return clone(self.estimator).fit(array, y)
+
+    def _fit_defense(self, X, seed):
+        """Fit what stands around the classifier, on an array of rows."""
+        raise NotImplementedError
+
+    def _check_X(self, X, *, reset):
+        """Return the rows as an array of floats."""
+        dtype = np.float32 if is_net(self.estimator) else [np.float64, np.float32]
+        return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+
+    def _inside(self, array):
+        """Give rows the column names that the classifier inside was fitted with."""
+        names = getattr(self.estimator_, "feature_names_in_", None)
+        if names is None:
+            return array
+        import pandas as pd
+
+        return pd.DataFrame(array, columns=names)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = not isinstance(self.estimator, FrozenEstimator)
+        return tags
+
+
+class DetectingDefense(WrappingDefense):
+    """Base of the wrapping defenses that tell adversarial rows from clean ones.
+
+    Its parameter `abstain_label` is read here; a subclass writes `detect` and
+    `_predict(X)`, the labels of an array of rows.
+    """
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels; `abstain_label`, where one is set, for rows that are detected.
+        """
+        check_is_fitted(self)
+        array = self._check_X(X, reset=False)
+        return abstain(self._predict(array), self.abstain_label, lambda: self.detect(X))
+
+
+def abstain(y_pred, label, where):
+    """Replace predictions by a label where ``where()`` says so; None replaces nothing."""
+    if label is None:
+        return y_pred
+    label = np.asarray(label)
+    kinds = {y_pred.dtype.kind, label.dtype.kind}
+    if len({"iuf" if kind in "iuf" else kind for kind in kinds}) > 1:
+        raise ValueError(
+            f"abstain_label must be of the type of the labels, {y_pred.dtype}; got "
+            f"{label.item()!r}."
+        )
+    return np.where(where(), label, y_pred)

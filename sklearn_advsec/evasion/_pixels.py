@@ -1,0 +1,45 @@
+"""What counts as a pixel: of images, and of flat rows that are images or are not."""
+
+import math
+
+
+def image_shape_of(row_shape, image_shape=None):
+    """Return (channels, height, width) of rows, or None where they are no images.
+
+    Parameters
+    ----------
+    row_shape : tuple of int
+        The shape of a row: (n_features,), (height, width) or (channels, height, width).
+    image_shape : tuple of int, optional
+        What a flat row is: (height, width) or (channels, height, width).
+
+    Raises
+    ------
+    ValueError
+        If the two do not go together, or rows have more than three axes.
+    """
+    if image_shape is None:
+        shape = tuple(row_shape)
+        if len(shape) == 1:
+            return None
+    else:
+        shape = tuple(int(size) for size in image_shape)
+        if math.prod(shape) != math.prod(row_shape):
+            raise ValueError(
+                f"image_shape={image_shape!r} has {math.prod(shape)} values, but rows of "
+                f"shape {tuple(row_shape)} have {math.prod(row_shape)}."
+            )
+    if len(shape) == 2:
+        shape = (1, *shape)
+    if len(shape) != 3:
+        raise ValueError(
+            "image_shape must be (height, width) or (channels, height, width); got "
+            f"{shape}."
+        )
+    return shape
+
+
+def pixel_grid(row_shape, image_shape=None):
+    """Return (channels, height, width), with a flat row as one line of one channel."""
+    shape = image_shape_of(row_shape, image_shape)
+    return (1, 1, math.prod(row_shape)) if shape is None else shape

@@ -1,0 +1,351 @@
+"""Square attack (Andriushchenko et al. 2019)."""
+
+from bisect import bisect_left
+from functools import cache
+from math import sqrt
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+
+from .._projection import fill_l2
+from ..threat import LpBall
+from ._pixels import image_shape_of
+from ._query_loop import QueryAttack, climb
+
+# The window shrinks to a half at these shares of the budget, as its authors have it.
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+class SquareAttack(QueryAttack):
+    r"""Square attack: random search over squares of the image, by scores.
+
+    For ``norm=np.inf`` every feature stands at the edge of its range,
+    :math:`x_i \pm \epsilon`, cut off by the box. It starts with vertical stripes; each
+    step sets one square, at a random place, to one random sign per channel, and keeps
+    the change if the victim's margin falls. For ``norm=2`` each step moves the mass of
+    one square into another, as a bump of two halves of opposite sign, and stretches the
+    whole back to length :math:`\epsilon` inside the box. The share of the image that a
+    square covers falls from `p_init` as the budget is spent.
+
+    Rows that are no images have no neighbourhoods: there a "square" is a random set of
+    features of the same size, each of which takes a sign of its own.
+
+    What it finds depends on the budget: a robust accuracy under a few hundred queries is
+    a loose bound. On victims whose scores are constant over large regions, such as small
+    trees, it is a blind search.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; it needs `predict_proba` or `decision_function`, and its label is the
+        class of the largest score. It is cloned and fitted in `fit`; wrap one that is
+        fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+    norm : {np.inf, 2}, default=np.inf
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features; an array gives each feature its own.
+    max_queries : int, default=1000
+        How often the victim may be asked about each row. It sets the schedule of the
+        window too.
+    p_init : float, default=0.8
+        Share of the image that the first square covers.
+    n_proposals : int, default=1
+        How many squares are asked about at once for each row; the best of them counts.
+        More than the paper's one take more queries, and much less time where a call of
+        the victim costs the same whatever the number of rows, as with forests.
+    image_shape : tuple of int, default=None
+        What a flat row is: (height, width) or (channels, height, width).
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        Any other class; the class `target`; or a lower confidence in the present class.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach (that the present one has to
+        fall to, for "confidence_reduction").
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the squares.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    ValueError
+        If `norm` or `image_shape` does not fit.
+
+    References
+    ----------
+    .. [1] M. Andriushchenko, F. Croce, N. Flammarion, M. Hein, "Square attack: a
+       query-efficient black-box adversarial attack via random search", arXiv:1912.00049
+       (Algorithms 1, 2 and 3; the schedule is that of its authors' program).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_advsec.evasion import SquareAttack
+    >>> X, y = load_digits(return_X_y=True)
+    >>> victim = RandomForestClassifier(n_estimators=20, random_state=0)
+    >>> attack = SquareAttack(victim, eps=4, max_queries=100, image_shape=(8, 8))
+    >>> result = attack.fit(X[:1000], y[:1000]).run(X[1000:1050], y[1000:1050])
+    >>> bool(result.success.mean() > 0.9), int(result.n_queries.max()) <= 100
+    (True, True)
+    """
+
+    knowledge = "score"
+
+    _parameter_constraints = {
+        **QueryAttack._parameter_constraints,
+        "eps": [Real, "array-like"],
+        "norm": [Real],
+        "p_init": [Interval(Real, 0, 1, closed="right")],
+        "n_proposals": [Interval(Integral, 1, None, closed="left")],
+        "image_shape": [tuple, list, None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=0.1,
+        max_queries=1000,
+        p_init=0.8,
+        n_proposals=1,
+        image_shape=None,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        bounds="data",
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.max_queries = max_queries
+        self.p_init = p_init
+        self.n_proposals = n_proposals
+        self.image_shape = image_shape
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.bounds = bounds
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self, row_shape):
+        ball = LpBall(self.norm, self.eps)
+        if ball.norm not in (np.inf, 2):
+            raise ValueError(
+                f"norm must be np.inf or 2 for SquareAttack; got {ball.norm}."
+            )
+        ball.scale(torch.zeros((1, *row_shape)))  # raises where eps does not fit
+        image_shape_of(row_shape, self.image_shape)
+
+    def _search(self, active, state):
+        windows = _Windows(self.row_shape_, self.image_shape, state.generator)
+        search = _linf if self.norm == np.inf else _l2
+        propose, start = search(active, LpBall(self.norm, self.eps), windows, self._share)
+        climb(active, propose, start, self.n_proposals)
+
+    def _share(self, step):
+        """Share of the image that the square of this step covers."""
+        return self.p_init / 2 ** bisect_left(_HALVINGS, step / self.max_queries)
+
+
+def _linf(active, ball, windows, share):
+    """Algorithm 2: one sign per channel for all pixels of a square.
+
+    Returns how to propose a change, and the first perturbations.
+    """
+    eps = ball.scale(active.x)
+    active.high = torch.minimum(active.upper, eps).reshape(windows.shape)
+    active.low = torch.maximum(active.lower, -eps).reshape(windows.shape)
+    shape = active.x.shape[1:]
+
+    def propose(step):
+        at = windows.draw(share(step))
+        up = windows.signs(at) > 0
+        delta = active.delta.reshape(windows.shape)
+        high, low = active.high[:, :, at], active.low[:, :, at]
+        new = torch.where(up, high, low)
+        # Where that changes nothing, the query would be wasted: take the other signs.
+        same = (delta[:, :, at] == new).flatten(1).all(1)[:, None, None]
+        new = torch.where(up ^ same, high, low)
+        return delta.index_copy(2, at, new).reshape(len(delta), *shape)
+
+    stripes = torch.where(windows.stripes() > 0, active.high, active.low)
+    return propose, stripes.reshape(active.x.shape)
+
+
+def _l2(active, ball, windows, share):
+    """Algorithm 3: the mass of one square goes into another, the whole is refilled.
+
+    It works on the perturbation in units of `eps`, so that the ball has radius 1.
+    """
+    eps = ball.scale(active.x)
+    safe = torch.where(eps > 0, eps, 1)
+    active.room_up = torch.where(eps > 0, active.upper / safe, 0).flatten(1)
+    active.room_down = torch.where(eps > 0, -active.lower / safe, 0).flatten(1)
+    one = torch.ones((), dtype=eps.dtype, device=eps.device)
+
+    def inside(unit):
+        """Stretch to length 1, as far as the box allows."""
+        flat = unit.flatten(1)
+        room = torch.where(flat < 0, active.room_down, active.room_up)
+        flat = fill_l2(flat.abs(), room, one).copysign(flat)
+        delta = flat.reshape(active.x.shape) * eps
+        return torch.clamp(delta, active.lower, active.upper)
+
+    def propose(step):
+        unit = (active.delta / safe).reshape(windows.shape)
+        to, origin = windows.draw_pair(share(step))
+        present = unit[:, :, to]
+        unused = (1 - unit.square().sum((1, 2), keepdim=True)).clamp_min(0)
+        both = torch.cat([to, origin]).unique()
+        mass = unit[:, :, both].square().sum(2, keepdim=True)
+        length = (mass + unused / unit.shape[1]).sqrt()
+        bump = windows.bump(to).to(unit) + present / _length(present)
+        unit = unit.index_fill(2, origin, 0)
+        return inside(unit.index_copy(2, to, bump / _length(bump) * length))
+
+    bumps = windows.bumps().to(active.x)
+    return propose, inside(bumps.expand(len(active), -1, -1))
+
+
+def _length(window):
+    length = torch.linalg.vector_norm(window, dim=2, keepdim=True)
+    return length.clamp_min(torch.finfo(window.dtype).tiny)
+
+
+class _Windows:
+    """Random squares of an image, or random sets of the features of a flat row.
+
+    All draws are shared by the rows. Windows are positions within a channel; what is
+    drawn for them has shape (channels, n_positions).
+    """
+
+    def __init__(self, row_shape, image_shape, generator):
+        self.generator = generator
+        self.image = image_shape_of(row_shape, image_shape)
+        channels, *size = self.image or (1, 1, int(np.prod(row_shape)))
+        self.n_pixels = size[0] * size[1]
+        self.shape = (-1, channels, self.n_pixels)
+
+    def draw(self, share, smallest=1):
+        """Positions of a window that covers about this share of a channel."""
+        if self.image is None:
+            k = min(max(smallest, round(share * self.n_pixels)), self.n_pixels)
+            return torch.randperm(self.n_pixels, generator=self.generator)[:k]
+        _, height, width = self.image
+        side = max(round(sqrt(share * self.n_pixels)), smallest)
+        rows, columns = min(side, height), min(side, width)
+        top = self._integer(height - rows + 1)
+        left = self._integer(width - columns + 1)
+        return self._square(top, left, rows, columns)
+
+    def draw_pair(self, share):
+        """Two windows for the L2 attack; squares have an odd side of at least 3."""
+        if self.image is None:
+            return self.draw(share), self.draw(share)
+        side = max(round(sqrt(share * self.n_pixels)), 3)
+        share = (side + 1 - side % 2) ** 2 / self.n_pixels
+        return self.draw(share, 3), self.draw(share, 3)
+
+    def signs(self, at):
+        """One sign per channel of a square, one per feature of a set."""
+        n = 1 if self.image else len(at)
+        return self._signs(self.shape[1], n).expand(-1, len(at))
+
+    def stripes(self):
+        """One sign per channel and column of an image, one per feature of a flat row."""
+        if self.image is None:
+            return self._signs(1, self.n_pixels)
+        channels, height, width = self.image
+        columns = self._signs(channels, 1, width).expand(-1, height, -1)
+        return columns.reshape(channels, self.n_pixels)
+
+    def bump(self, at):
+        """A bump of length 1 over a window, with a random sign per channel."""
+        if self.image is None:
+            return self._signs(1, len(at)).double() / sqrt(len(at))
+        rows = int(at[-1] // self.image[2] - at[0] // self.image[2]) + 1
+        shape = _two_halves(rows, len(at) // rows)
+        if self._integer(2):
+            shape = _two_halves(len(at) // rows, rows).T
+        shape = shape.reshape(1, -1) / torch.linalg.vector_norm(shape)
+        return shape * self._signs(self.shape[1], 1)
+
+    def bumps(self):
+        """The first perturbation of the L2 attack: a grid of up to 5 x 5 bumps."""
+        if self.image is None:
+            return self.bump(torch.arange(self.n_pixels))
+        channels, height, width = self.image
+        rows, columns = max(1, height // 5), max(1, width // 5)
+        unit = torch.zeros(channels, self.n_pixels, dtype=torch.float64)
+        for top in range(height % rows // 2, height - rows + 1, rows):
+            for left in range(width % columns // 2, width - columns + 1, columns):
+                at = self._square(top, left, rows, columns)
+                unit[:, at] = self.bump(at)
+        return unit
+
+    def _square(self, top, left, rows, columns):
+        row = torch.arange(top, top + rows)[:, None] * self.image[2]
+        return (row + torch.arange(left, left + columns)).flatten()
+
+    def _integer(self, stop):
+        return int(torch.randint(stop, (), generator=self.generator))
+
+    def _signs(self, *shape):
+        return 2 * torch.randint(2, shape, generator=self.generator) - 1
+
+
+@cache
+def _two_halves(rows, columns):
+    """Two bumps side by side, of opposite sign: eta of the paper's Section 3.3."""
+    left = columns // 2
+    if not left:
+        return _one_bump(rows, columns)
+    return torch.cat([_one_bump(rows, left), -_one_bump(rows, columns - left)], dim=1)
+
+
+def _one_bump(rows, columns):
+    """Nested squares around the middle, whose heights 1 / k^2 add up towards it."""
+    far = torch.maximum(
+        (torch.arange(rows) - rows // 2).abs()[:, None],
+        (torch.arange(columns) - columns // 2).abs()[None],
+    )
+    steps = 1 / torch.arange(1.0, max(rows, columns) // 2 + 2, dtype=torch.float64) ** 2
+    return steps.flip(0).cumsum(0).flip(0)[far]

@@ -1,0 +1,185 @@
+"""What the attacks on tree ensembles share: the trees, the grid, row after row."""
+
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from .._rows import RowCodec, is_dataframe
+from .._trees_certify import Question
+from .._trees_grid import TreeGrid
+from .._trees_row import Surroundings
+from ..trees import tree_ensemble
+from ..victim import LabelAccess
+from ._base import EvasionAttack
+
+# Rows of the data that a search may begin at, and how many it takes for one row.
+_KEPT, _SEEDS = 200, 8
+
+
+class TreeAttack(EvasionAttack):
+    """Base of the attacks on tree ensembles.
+
+    A subclass writes `_search_row`, which is handed what surrounds one row and returns
+    the adversarial one. What it returns is shown to the victim, whose answer counts.
+    """
+
+    knowledge = "gradient"  # all of the model: gradients of trees are zero
+
+    _parameter_constraints = {
+        **EvasionAttack._parameter_constraints,
+        "norm": [Options(Real, {np.inf, 0, 1, 2})],
+        "goal": [StrOptions({"misclassification", "targeted"})],
+        "eps": [Interval(Real, 0, None, closed="left"), None],
+        "min_step": [Interval(Real, 0, None, closed="left"), "array-like"],
+    }
+
+    def fit(self, X, y=None):
+        """Fit the victim (a frozen one is kept), read its trees and cut the columns.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Data on which the victim is fitted and from which `bounds` are learned.
+        y : array-like of shape (n_samples,), default=None
+            Its labels. Not needed for a victim that is fitted already.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        super().fit(X, y)
+        X = self._check_X(X, reset=False)
+        self.ensemble_ = tree_ensemble(self.estimator_)
+        self.grid_ = TreeGrid(self.ensemble_, X, self._step())
+        kept = np.unique(np.linspace(0, len(X) - 1, min(_KEPT, len(X))).astype(int))
+        rows = X.iloc[kept] if is_dataframe(X) else X[kept]
+        self.seeds_ = RowCodec(rows).encode(rows).astype(np.float64)
+        self.seed_labels_ = self._positions(self.ensemble_.predict(rows))
+        self._kinds = _kinds(X)
+        return self
+
+    def _step(self):
+        step = np.asarray(self.min_step, dtype=np.float64)
+        if step.shape not in ((), self.row_shape_) or not (step >= 0).all():
+            raise ValueError(
+                f"min_step must be one number or one for each of {self.row_shape_[0]} "
+                f"features, and not negative; got {self.min_step!r}."
+            )
+        return step
+
+    def _check_parameters(self, row_shape):
+        if len(row_shape) != 1:
+            raise ValueError(
+                f"{type(self).__name__} takes rows of features; got rows of shape "
+                f"{row_shape}."
+            )
+        self._step()
+
+    def _positions(self, labels):
+        order = np.argsort(self.ensemble_.classes)
+        return order[np.searchsorted(self.ensemble_.classes, labels, sorter=order)]
+
+    def _open_access(self, X, max_total_queries=None):
+        return LabelAccess(
+            self.estimator_,
+            X,
+            max_total_queries=max_total_queries,
+            **self._access_options(),
+        )
+
+    def _choose_batch_size(self, X):
+        return 4  # a chunk of 32 rows is a job of about a second
+
+    def _attack(self, state):
+        access = state.access
+        everything = torch.arange(len(access.x))
+        if self.goal == "misclassification" and access.n_total_queries:
+            predicted = state.aim.labels  # the victim's own answers
+            reached = torch.zeros_like(state.success)
+        else:
+            predicted, reached = state.aim.ask(access, access.x, everything)
+        state.record(everything, access.x, predicted, reached)
+        rows = access.decode(access.x)
+        grid = self.grid_
+        if _kinds(rows) != self._kinds:
+            grid = TreeGrid(self.ensemble_, rows, self._step())
+        x, lower, upper, scale = _in_units_of_the_rows(state)
+        found = state.open_rows()
+        x_adv = access.x[found].clone()
+        for k, i in enumerate(found.tolist()):
+            row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
+            around = Surroundings(grid, x[i], lower[i], upper[i], self.norm, row, scale)
+
+            def confirm(point, i=i):
+                point = torch.as_tensor(point / scale)[None]
+                at = torch.tensor([i])
+                return bool(state.aim.take(at).ask(access, point, at)[1])
+
+            point = self._search_row(state, i, around, confirm)
+            if point is not None:
+                x_adv[k] = torch.as_tensor(point / scale)
+        moved = found[(x_adv != access.x[found]).any(1)]
+        if len(moved):
+            shown = x_adv[torch.isin(found, moved)]
+            predicted, reached = state.aim.take(moved).ask(access, shown, moved)
+            state.record(moved, shown, predicted, reached)
+        state.finished[:] = True
+
+    def _search_row(self, state, row, around, confirm):
+        """Return the adversarial row in the victim's units, or None."""
+        raise NotImplementedError
+
+    def _questions(self, around, label):
+        """Return the questions of a row, the one of the least lower bound first."""
+        classes = range(len(self.ensemble_.classes))
+        others = [k for k in classes if k != label]
+        if self.goal == "targeted":
+            return [Question(around, label, others)]
+        questions = [Question(around, target, [label]) for target in others]
+        return sorted(questions, key=lambda question: question.lower)
+
+    def _limit(self):
+        """Return the cost that a success has to be below."""
+        if self.eps is None:
+            return np.inf
+        eps = float(self.eps)
+        return np.nextafter(eps**2 if self.norm == 2 else eps, np.inf)
+
+    def _coordinate_search(self, questions, label):
+        """Return the cheapest search of all questions, or None."""
+        best, limit = None, self._limit()
+        for question in questions:
+            if question.lower >= limit:
+                break
+            search = question.search(limit).run(self._seeds(question, label))
+            if search.x is not None:
+                best, limit = search, search.cost
+        return best
+
+    def _seeds(self, question, label):
+        """Return rows of the data that have a wanted class, the nearest first."""
+        same = self.seed_labels_ == label
+        seeds = self.seeds_[same if self.goal == "targeted" else ~same]
+        away = np.nan_to_num(seeds - question.around.x)
+        distance = np.linalg.norm(away / question.around.scale, axis=1)
+        return seeds[np.argsort(distance, kind="stable")[:_SEEDS]]
+
+
+def _kinds(X):
+    """Return what decides where the edges lie: the kinds of the columns."""
+    return [str(t) for t in X.dtypes] if is_dataframe(X) else [str(X.dtype)]
+
+
+def _in_units_of_the_rows(state):
+    """Return the rows, their range, and the scale of costs."""
+    access = state.access
+    if hasattr(access, "ref"):  # under constraints, all else is in units of scale
+        parts = access.ref, access.free_lower, access.free_upper
+        scale = access.region.scale.numpy().astype(np.float64)
+    else:
+        parts = access.x, access.x + state.lower, access.x + state.upper
+        scale = np.ones(access.x.shape[1])
+    return *(part.numpy().astype(np.float64) for part in parts), scale

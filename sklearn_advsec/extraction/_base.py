@@ -1,0 +1,430 @@
+"""The base of the extraction attacks: it opens the victim, a subclass steals it."""
+
+from functools import partial
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    _fit_context,
+    clone,
+    is_regressor,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from .._rows import RowCodec, check_rows, is_dataframe
+from .._validation import allows_nan, check_victim
+from ._oracle import Oracle, QueryLog
+from ._victims import (
+    classes_of,
+    gives_scores,
+    is_estimator,
+    kind_of_scores,
+    labels_of,
+    scores_of,
+)
+
+
+def _copy_has(method):
+    def check(self):
+        getattr(self.copy_, method)
+        return True
+
+    return check
+
+
+class ExtractionAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Base of the attacks that copy a model by asking it.
+
+    A subclass lists its parameters and writes `_steal`, which asks the oracle and sets
+    `copy_`, a fitted scikit-learn estimator. `predict` is the copy's.
+
+    A victim with `fit` and `get_params` is an estimator: it is cloned and fitted, and a
+    fitted one comes as `FrozenEstimator`. Any other object with `predict` or
+    `predict_proba` is a remote victim, such as the client of a service: it is used as it
+    is, with its `classes_` where it has them. Give it ``__sklearn_clone__`` (returning
+    itself) if it cannot be deep-copied.
+
+    Attributes
+    ----------
+    knowledge : {"label", "score", "auto"}
+        What the attacker sees of the victim (class attribute, or parameter).
+    numeric : bool
+        Whether the attack makes rows of its own and so needs numbers (class attribute).
+    """
+
+    knowledge = "auto"
+    numeric = True
+    max_queries = None
+    batch_size = 1024
+    query_log = False
+    warm_start = False
+    verbose = 0
+    random_state = None
+
+    _parameter_constraints = {
+        "estimator": [HasMethods("predict"), HasMethods("predict_proba")],
+        "max_queries": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "query_log": ["boolean"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Steal the victim.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows that the attacker has: the pool from which queries are taken, the seed,
+            or merely what tells the range of the features. An unfitted victim is fitted
+            on them first.
+        y : array-like of shape (n_samples,), default=None
+            Labels for an unfitted victim.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+
+        Raises
+        ------
+        Exception
+            Whatever the victim raises, and KeyboardInterrupt, are passed on; the answers
+            paid for by then are in `query_log_`, and a fit with ``warm_start=True`` goes
+            on from there.
+        """
+        warm = self._warm_log()
+        self._stolen = False
+        if y is None and self.__sklearn_tags__().target_tags.required:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. Wrap a victim that is fitted already: FrozenEstimator(estimator)."
+            )
+        X = self._check_X(X, reset=True)
+        if y is not None:
+            y = _check_y(y, multi_output=False, y_numeric=False)
+            check_consistent_length(X, y)
+        self._check_parameters()
+        if warm is None:
+            self.estimator_ = self._open_victim(X, y)
+        self._victim = self.estimator
+        oracle = self._open_oracle(X, warm)
+        array = oracle.log.codec.encode(X)
+        self.bounds_ = np.stack([array.min(axis=0), array.max(axis=0)])
+        # From here on what is paid for is on the estimator, however the fit ends.
+        self.query_log_ = oracle.log
+        try:
+            self._steal(oracle, array, y)
+        finally:
+            self.n_queries_ = oracle.n_queries
+        self._codec = oracle.log.codec
+        if not (self.query_log or self.warm_start):
+            del self.query_log_
+        self._stolen = True
+        return self
+
+    def predict(self, X):
+        """Predict with the copy; the victim is not asked.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            What the copy predicts.
+        """
+        check_is_fitted(self)
+        return self.copy_.predict(self._rows_for_copy(X))
+
+    @available_if(_copy_has("predict_proba"))
+    def predict_proba(self, X):
+        """Predict probabilities with the copy.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities, in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        proba = self.copy_.predict_proba(self._rows_for_copy(X))
+        return in_columns(proba, self.copy_.classes_, self.classes_)
+
+    def fidelity(self, X, sample_weight=None):
+        """Share of rows on which copy and victim agree.
+
+        The victim is asked about `X`, which is not counted as queries: this is a
+        measurement, not a part of the attack.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        fidelity : float
+            Between 0 and 1. For regressors, the share of equal predictions.
+        """
+        check_is_fitted(self)
+        rows = self._check_X(X, reset=False)
+        truth = labels_of(self.estimator_, self._rows_for_victim(rows))
+        same = truth == self.predict(X)
+        return float(np.average(same, weights=sample_weight))
+
+    def extraction_report(self, X, *, n_uniform=10_000, random_state=0):
+        """Measure how good the copy is, in the terms of Tramer et al.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows such as the victim will meet: a test set.
+        n_uniform : int, default=10000
+            Number of rows drawn uniformly between the smallest and the largest value of
+            each feature seen in `fit`.
+        random_state : int, RandomState instance or None, default=0
+            Draws those rows.
+
+        Returns
+        -------
+        report : dict
+            `R_test` and `R_unif`, the shares of rows on which copy and victim differ
+            (lower is better, 0 is exact), `R_test_TV` and `R_unif_TV`, the mean total
+            variation between their probabilities, where both have some, and
+            `n_queries`.
+        """
+        check_is_fitted(self)
+        X = self._check_X(X, reset=False)
+        low, high = self.bounds_
+        rng = check_random_state(random_state)
+        uniform = rng.uniform(size=(n_uniform, *low.shape)) * (high - low) + low
+        columns = self._codec.columns
+        if columns is not None and not columns.numeric.all():
+            uniform[:, ~columns.numeric] = np.rint(uniform[:, ~columns.numeric])
+        uniform = self._codec.decode(uniform.astype(self._dtype))
+        report = {}
+        for name, rows in (("test", X), ("unif", uniform)):
+            sent = self._rows_for_victim(rows)
+            rows = self._rows_for_copy(rows, check=False)
+            same = labels_of(self.estimator_, sent) == self.copy_.predict(rows)
+            report[f"R_{name}"] = float(1 - np.mean(same))
+            if hasattr(self.estimator_, "predict_proba") and hasattr(
+                self, "predict_proba"
+            ):
+                truth = np.asarray(self.estimator_.predict_proba(sent))
+                proba = self.copy_.predict_proba(rows)
+                proba = in_columns(proba, self.copy_.classes_, self.classes_)
+                if truth.shape == proba.shape:
+                    distance = np.abs(truth - proba).sum(axis=1) / 2
+                    report[f"R_{name}_TV"] = float(distance.mean())
+        report["n_queries"] = self.n_queries_
+        return report
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of the copy on true labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            The accuracy. To tune an attack, use `fidelity_scorer`.
+        """
+        check_is_fitted(self)
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    # What a subclass writes or changes -------------------------------------------------
+
+    def _steal(self, oracle, array, y):
+        """Ask the oracle, and set `copy_` and `classes_`; the one method of a subclass.
+
+        Parameters
+        ----------
+        oracle : Oracle
+            The victim.
+        array : ndarray of shape (n_samples, ...)
+            The attacker's rows, encoded.
+        y : ndarray of shape (n_samples,) or None
+            What came with them.
+        """
+        raise NotImplementedError
+
+    def _check_parameters(self):
+        """Check what `_parameter_constraints` cannot say, before anything is fitted."""
+
+    def _check_fitted_victim(self, victim):
+        check_victim(victim)
+
+    def _responder(self, kind):
+        """Return the function that asks the victim for answers of a kind."""
+        return partial(labels_of if kind == "label" else scores_of, self.estimator_)
+
+    def _answer_kind(self):
+        """What to ask for: "label" or "score"."""
+        has_scores = gives_scores(self.estimator_)
+        if self.knowledge == "auto":
+            return "score" if has_scores else "label"
+        if self.knowledge == "score" and not has_scores:
+            raise TypeError(
+                f"estimator: {type(self.estimator_).__name__} has neither predict_proba "
+                "nor decision_function, so it gives no scores; use an attack, or "
+                "knowledge='label', that needs labels only."
+            )
+        return self.knowledge
+
+    # The machinery ---------------------------------------------------------------------
+
+    def _open_victim(self, X, y):
+        victim = self.estimator
+        if not is_estimator(victim):
+            return victim
+        if y is not None and not isinstance(victim, FrozenEstimator):
+            if not is_regressor(victim):
+                check_classification_targets(y)
+        victim = clone(victim).fit(X, y)
+        self._check_fitted_victim(victim)
+        return victim
+
+    def _open_oracle(self, X, log):
+        names = getattr(self.estimator_, "feature_names_in_", None)
+        codec = RowCodec(X, names if np.ndim(X) == 2 else None)
+        kind = self._answer_kind()
+        if log is None or log.kind != kind:
+            log = QueryLog(codec, kind)
+        elif codec.columns is not None and not codec.columns.numeric.all():
+            import pandas as pd
+
+            codec = RowCodec(pd.concat([log.X, X]))  # so that old values have codes too
+            log = log.recoded(codec)
+        self._dtype = np.float64 if is_dataframe(X) else X.dtype
+        return Oracle(
+            self._responder(kind),
+            log,
+            dtype=self._dtype,
+            max_queries=self.max_queries,
+            batch_size=self.batch_size,
+            name=type(self).__name__ if self.verbose else None,
+        )
+
+    def _warm_log(self):
+        """Return the log of an earlier fit to go on from, if that is wanted."""
+        if not self.warm_start or getattr(self, "query_log_", None) is None:
+            return None
+        return self.query_log_ if self._victim is self.estimator else None
+
+    def _victim_classes(self, seen):
+        """The victim's classes, or what can be told of them from answers."""
+        return classes_of(self.estimator_, seen)
+
+    def _score_kind(self, scores):
+        """Whether answers are a "probability" or a "logit"."""
+        return kind_of_scores(self.estimator_, scores)
+
+    def _rows_for_victim(self, rows):
+        if is_dataframe(rows):
+            return rows
+        names = getattr(self.estimator_, "feature_names_in_", None)
+        if names is None or rows.ndim != 2:
+            return rows
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=names)
+
+    def _rows_for_copy(self, X, check=True):
+        if check:
+            X = self._check_X(X, reset=False)
+        if self.numeric and is_dataframe(X):
+            return X.to_numpy(dtype=np.float64)
+        return X
+
+    def _check_X(self, X, *, reset):
+        """Validate rows: DataFrames stay, all else becomes an array of floats."""
+        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        if is_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
+            if self.numeric:
+                X = self._numbers_only(X)
+        else:
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                allow_nd=True,
+                ensure_all_finite="allow-nan" if allow_nan else True,
+            )
+        if reset:
+            self.row_shape_ = X.shape[1:]
+        elif X.shape[1:] != self.row_shape_:
+            raise ValueError(
+                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
+                f"expecting rows of shape {self.row_shape_} as in fit."
+            )
+        return X
+
+    def _numbers_only(self, X):
+        other = X.columns.difference(X.select_dtypes("number").columns, sort=False)
+        if len(other):
+            raise ValueError(
+                f"{type(self).__name__} makes rows of its own and needs numeric "
+                f"columns; {list(other)[:5]} hold something else."
+            )
+        return X.astype(np.float64)  # its rows are not integers, whatever those of X are
+
+    def __sklearn_is_fitted__(self):
+        return getattr(self, "_stolen", False)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        if is_estimator(self.estimator):
+            victim = get_tags(self.estimator)
+            tags.target_tags.required = victim.target_tags.required and not isinstance(
+                self.estimator, FrozenEstimator
+            )
+            tags.input_tags.allow_nan = not self.numeric and allows_nan(self.estimator)
+        return tags
+
+
+def in_columns(proba, have, want):
+    """Give probabilities of the classes `have` the columns of the classes `want`."""
+    if np.array_equal(have, want):
+        return proba
+    full = np.zeros((len(proba), len(want)))
+    order = np.argsort(want)
+    full[:, order[np.searchsorted(want, have, sorter=order)]] = proba
+    return full

@@ -1,0 +1,389 @@
+"""Parameters of linear and small neural classifiers, by solving equations."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ..exceptions import QueryBudgetExceeded
+from ._answers import centered_logits, decimals_of, soft_targets
+from ._base import ExtractionAttack
+from ._boundaries import bisect, solve_boundaries
+from ._copies import linear_copy, network_copy
+from ._probes import Probes
+from ._softmax_fit import fit_network, fit_softmax, refine_softmax
+
+# Beyond this log-odds, 1 - p has lost so many digits that a probe is worth little.
+_SATURATED = 16.0
+
+_MOST_BISECTIONS = 52
+_FEWEST_BISECTIONS = 8
+
+
+class EquationSolving(ExtractionAttack):
+    r"""Steal a linear classifier, or a small network, by solving for its parameters.
+
+    The log-ratios of the probabilities of a softmax model are linear in its input, so
+    :math:`d + 1` answers give all of its parameters: a base point and one step along each
+    feature. Affine steps before the model (scalers, PCA, ...) only change which
+    parameters they are; what is found is the whole pipeline as one linear model.
+
+    ======================  =======================================  ====================
+    the victim answers      queries without a `max_queries`          what is found
+    ======================  =======================================  ====================
+    probabilities           d + 1                                    all, to ~1e-10
+    rounded probabilities   10 (d + 1)                               least squares
+    labels                  about 52 for each unknown                all but the scale
+    probabilities, with     5 per unknown                            an equivalent
+    `n_hidden`                                                       network, if lucky
+    ======================  =======================================  ====================
+
+    Parameters
+    ----------
+    estimator : classifier
+        The victim: unfitted, a `FrozenEstimator`, or any object that answers.
+    knowledge : {"auto", "score", "label"}, default="auto"
+        What is asked for; "auto" asks for scores where there are some.
+    n_hidden : int, default=None
+        Number of hidden units of a victim that is a network of one hidden layer. None is
+        a linear victim.
+    activation : {"tanh", "logistic", "relu"}, default="tanh"
+        Activation of those units. For "relu", :class:`ReLUExtraction` is exact.
+    decimals : int or "auto", default="auto"
+        To how many decimals the victim rounds; "auto" looks at its answers.
+    max_queries : int, default=None
+        How many rows may be sent in all. None is as in the table; more than that is
+        never used.
+    n_restarts : int, default=5
+        Random starts of the fit of a network.
+    batch_size : int, default=1024
+        How many rows are sent at once.
+    query_log : bool, default=False
+        Whether to keep `query_log_`.
+    warm_start : bool, default=False
+        Whether the next fit goes on with the answers that were paid for in this one.
+    verbose : int, default=0
+        Whether to print, now and then, how many rows were sent.
+    random_state : int, RandomState instance or None, default=0
+        Draws further queries, and the starts.
+
+    Attributes
+    ----------
+    coef_, intercept_ : ndarray of shape (1 or n_classes, n_features), (1 or n_classes,)
+        Parameters of a linear victim on raw features. Of more than two classes, only
+        differences can be known: they sum to 0 over the classes. From labels, all are
+        known up to one positive factor, if enough pairs of classes touch: three classes
+        in a row, of which the outer two do not, leave one ratio open (and the labels
+        right all the same).
+    coefs_, intercepts_ : list of ndarray
+        Those of a network, as in `MLPClassifier`.
+    copy_ : estimator
+        The stolen model, as a scikit-learn estimator.
+    classes_ : ndarray of shape (n_classes,)
+        The victim's classes.
+    decimals_ : int or None
+        To how many decimals the answers are rounded; None where they are exact.
+    residual_ : float
+        Largest error of the copy on the queries (in probability), or, from labels, the
+        share of them it gets wrong.
+    estimator_ : object
+        The victim.
+    n_queries_ : int
+        How many rows were sent.
+    query_log_ : QueryLog
+        Rows and answers, if kept.
+
+    Raises
+    ------
+    QueryBudgetExceeded
+        If `max_queries` does not do; mostly before anything is asked.
+
+    Notes
+    -----
+    A victim that is not linear is not noticed with d + 1 queries, where the equations
+    have a solution for any answers: look at :meth:`fidelity`. With rounded answers,
+    `residual_` says it.
+
+    References
+    ----------
+    .. [1] F. Tramer et al., "Stealing machine learning models via prediction APIs",
+       USENIX Security 2016, arXiv:1609.02943 (Section 4.1: equation solving for
+       logistic, softmax and multi-layer models; 5.1: rounding; 6.1: labels only).
+    .. [2] D. Lowd and C. Meek, "Adversarial learning", KDD 2005 (Section 4: line search
+       for the weights of a linear classifier from labels).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.extraction import EquationSolving
+    >>> X, y = load_iris(return_X_y=True)
+    >>> victim = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> attack = EquationSolving(FrozenEstimator(victim)).fit(X)
+    >>> attack.n_queries_
+    5
+    >>> bool(np.allclose(attack.coef_, victim.coef_, rtol=1e-8))
+    True
+    """
+
+    _parameter_constraints = {
+        **ExtractionAttack._parameter_constraints,
+        "knowledge": [StrOptions({"auto", "score", "label"})],
+        "n_hidden": [Interval(Integral, 1, None, closed="left"), None],
+        "activation": [StrOptions({"tanh", "logistic", "relu"})],
+        "decimals": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_restarts": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        knowledge="auto",
+        n_hidden=None,
+        activation="tanh",
+        decimals="auto",
+        max_queries=None,
+        n_restarts=5,
+        batch_size=1024,
+        query_log=False,
+        warm_start=False,
+        verbose=0,
+        random_state=0,
+    ):
+        self.estimator = estimator
+        self.knowledge = knowledge
+        self.n_hidden = n_hidden
+        self.activation = activation
+        self.decimals = decimals
+        self.max_queries = max_queries
+        self.n_restarts = n_restarts
+        self.batch_size = batch_size
+        self.query_log = query_log
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def _steal(self, oracle, array, y):
+        if array.ndim != 2:
+            raise ValueError(
+                f"X must have two dimensions for {type(self).__name__}; got {array.ndim}."
+            )
+        rng = check_random_state(self.random_state)
+        probes = Probes(array, oracle, rng)
+        self.decimals_ = None
+        if oracle.log.kind == "label":
+            if self.n_hidden is not None:
+                raise ValueError("n_hidden needs scores; the victim gives labels only.")
+            weights = self._solve_labels(oracle, probes)
+        elif self.n_hidden is not None:
+            return self._solve_network(oracle, probes)
+        else:
+            weights = self._solve_scores(oracle, probes)
+        coef = weights[:, :-1] / probes.scale
+        intercept = weights[:, -1] - coef @ probes.center
+        known = oracle.log.kind == "score"
+        self.copy_ = linear_copy(self.classes_, coef, intercept, probability=known)
+        self.coef_, self.intercept_ = self.copy_.coef_, self.copy_.intercept_
+
+    # Scores ----------------------------------------------------------------------------
+
+    def _solve_scores(self, oracle, probes):
+        needed = probes.n_features + 1
+        self._check_budget(oracle, needed)
+        rows = probes.cross()
+        scores = oracle.ask(rows)
+        self.classes_ = self._victim_classes(np.arange(scores.shape[1]))
+        kind = self._score_kind(scores)
+        self.decimals_ = decimals_of(scores) if self.decimals == "auto" else self.decimals
+        if kind == "probability" and self.decimals_ is not None:
+            return self._solve_rounded(oracle, probes, rows, scores)
+        scores, rows = self._unsaturate(oracle, probes, rows, scores, kind)
+        logits = centered_logits(scores, kind)
+        design = probes.design(rows)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"{(~finite).sum()} of {len(rows)} probes have probabilities of exactly "
+                "0, which give no equation. Allow more max_queries, so that they can be "
+                "moved, or give X of the region where the victim is less certain."
+            )
+        weights = np.linalg.lstsq(design, logits, rcond=None)[0].T
+        self.residual_ = _error(design @ weights.T, scores, kind)
+        return weights
+
+    def _unsaturate(self, oracle, probes, rows, scores, kind):
+        """Move probes whose answers have lost their digits; needs some budget left."""
+        for _ in range(60):
+            bad = _lost_digits(scores, kind)
+            n_more = int(bad.sum())
+            if not n_more or n_more > oracle.remaining:
+                break
+            if bad[0]:  # the base itself: look for a less certain row, then start over
+                base = self._less_certain(oracle, probes, kind)
+                if base is None:
+                    break
+                probes.center = base
+                if oracle.remaining < probes.n_features + 1:
+                    break
+                rows = probes.cross()
+            else:
+                rows = rows.copy()
+                rows[bad] = oracle.as_sent(
+                    probes.center + (rows - probes.center)[bad] / 4
+                )
+                if (rows[bad] == oracle.as_sent(probes.center)).all(axis=1).any():
+                    break
+            scores = oracle.ask(rows)
+        return scores, rows
+
+    def _less_certain(self, oracle, probes, kind):
+        """Find a point where no class is nearly excluded, between rows of the pool."""
+        n = int(min(20, len(probes.pool), oracle.remaining))
+        rows = probes.pool[probes.rng.permutation(len(probes.pool))[:n]]
+        if not n:
+            return None
+        best, scores = rows, oracle.ask(rows)
+        winner = scores.argmax(axis=1)
+        others = np.flatnonzero(winner != winner[0])
+        if len(others):  # bisect between two rows of different classes
+            near, far = rows[0], rows[others[0]]
+            for _ in range(int(min(40, oracle.remaining))):
+                middle = oracle.as_sent((near + far) / 2)
+                answer = oracle.ask(middle[None])
+                if not _lost_digits(answer, kind)[0]:
+                    return middle
+                same = answer.argmax() == winner[0]
+                near, far = (middle, far) if same else (near, middle)
+        good = np.flatnonzero(~_lost_digits(scores, kind))
+        return best[good[0]] if len(good) else None
+
+    def _solve_rounded(self, oracle, probes, rows, scores):
+        """Fit many rounded answers, each batch of them where the last fit is unsure."""
+        total = 10 * (probes.n_features + 1)
+        weights = None
+        for share in (0.25, 0.5, 0.75, 1.0):
+            goal = int(total * share)
+            n_new = int(min(max(goal - len(rows), 0), oracle.remaining))
+            if n_new:
+                new = probes.informative(n_new, weights)
+                rows = np.concatenate([rows, new])
+                scores = np.concatenate([scores, oracle.ask(new)])
+            design = probes.design(rows)
+            targets = soft_targets(scores, "probability")
+            weights = fit_softmax(design, targets, start=weights)
+            weights = refine_softmax(design, targets, weights)
+        self.residual_ = _error(design @ weights.T, scores, "probability")
+        return weights
+
+    # Labels ----------------------------------------------------------------------------
+
+    def _solve_labels(self, oracle, probes):
+        d = probes.n_features
+        n_start = int(min(max(4 * d, 100), oracle.remaining))
+        rows = probes.around(n_start)
+        labels = oracle.ask(rows)
+        self.classes_ = self._victim_classes(np.unique(labels))
+        codes = {label: i for i, label in enumerate(self.classes_.tolist())}
+
+        def ask(rows):
+            return np.array([codes[label] for label in oracle.ask(rows).tolist()])
+
+        labels = ask(rows)
+        if len(np.unique(labels)) < 2:
+            raise ValueError(
+                f"the victim answered {self.classes_.tolist()[labels[0]]!r} to all of "
+                f"{n_start} rows around X, so nothing tells where its boundary is. Give "
+                "X with rows of several classes."
+            )
+        n_classes = len(self.classes_)
+        n_unknown = (n_classes - 1) * (d + 1) - 1
+        # A few more than unknowns: points that two segments share tell one thing only.
+        share = 0.05 if n_classes == 2 else 0.25
+        n_segments = int((1 + share) * n_unknown) + 3
+        n_steps = _MOST_BISECTIONS
+        if oracle.remaining < n_segments * n_steps:
+            n_steps = int(oracle.remaining // n_segments)
+        if n_steps < _FEWEST_BISECTIONS:
+            raise QueryBudgetExceeded(
+                f"max_queries={self.max_queries} is not enough for labels only: "
+                f"{n_segments} boundary points need at least {_FEWEST_BISECTIONS} "
+                f"queries each, after {n_start} for the start."
+            )
+        near, far = _pairs(labels, n_segments, probes.rng)
+        points, first, second = bisect(
+            ask, rows[near], rows[far], labels[near], labels[far], n_steps
+        )
+        weights = solve_boundaries(
+            probes.standardize(points), first, second, probes.standardize(rows), labels,
+            n_classes,
+        )  # fmt: skip
+        found = (probes.design(rows) @ weights.T).argmax(axis=1)
+        self.residual_ = float(np.mean(found != labels))
+        return weights / np.abs(weights).max()
+
+    # Networks --------------------------------------------------------------------------
+
+    def _solve_network(self, oracle, probes):
+        d, h = probes.n_features, self.n_hidden
+        self._check_budget(oracle, d + 1)
+        first = probes.informative(min(d + 1, 50), None)
+        n_classes = oracle.ask(first).shape[1]
+        self.classes_ = self._victim_classes(np.arange(n_classes))
+        n_unknown = (d + 1) * h + (h + 1) * n_classes
+        n_more = int(min(5 * n_unknown - oracle.n_queries, oracle.remaining))
+        rows = first
+        if n_more > 0:
+            rows = np.concatenate([first, probes.informative(n_more, None)])
+        scores = oracle.ask(rows)
+        kind = self._score_kind(scores)
+        targets = soft_targets(scores, kind)
+        (w1, b1, w2, b2), _ = fit_network(
+            probes.standardize(rows),
+            targets,
+            h,
+            self.activation,
+            probes.rng,
+            n_restarts=self.n_restarts,
+        )
+        w1 = w1 / probes.scale[:, None]
+        b1 = b1 - probes.center @ w1
+        self.copy_ = network_copy(self.classes_, [w1, w2], [b1, b2], self.activation)
+        self.coefs_, self.intercepts_ = self.copy_.coefs_, self.copy_.intercepts_
+        error = self.copy_.predict_proba(rows) - targets
+        self.residual_ = float(np.abs(error).max())
+
+    def _check_budget(self, oracle, needed):
+        if self.max_queries is not None and self.max_queries < needed:
+            raise QueryBudgetExceeded(
+                f"max_queries={self.max_queries} is not enough: {needed} unknowns per "
+                f"class need at least {needed} queries. None were sent."
+            )
+
+
+def _lost_digits(scores, kind):
+    """Whether an answer is so near to 0 or 1 that its log-ratios are poor."""
+    if kind == "logit":
+        return np.zeros(len(scores), dtype=bool)
+    if scores.shape[1] == 2:  # one is computed as 1 less the other
+        return scores.min(axis=1) < np.exp(-_SATURATED)
+    return scores.min(axis=1) < np.finfo(scores.dtype).tiny
+
+
+def _error(logits, scores, kind):
+    fitted = soft_targets(logits, "logit")
+    return float(np.abs(fitted - soft_targets(scores, kind)).max())
+
+
+def _pairs(labels, n_pairs, rng):
+    """Draw pairs of rows with different labels, every pair of classes about as often."""
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    near, far = [], []
+    for _ in range(n_pairs):
+        a, b = rng.choice(len(groups), size=2, replace=False)
+        near.append(rng.choice(groups[a]))
+        far.append(rng.choice(groups[b]))
+    return np.array(near), np.array(far)

@@ -1,0 +1,95 @@
+"""What the attacks share that train a surrogate on rows from a pool."""
+
+import warnings
+from numbers import Real
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from ._answers import soft_targets
+from ._base import ExtractionAttack
+from ._training import ConstantCopy, train
+
+
+class PoolExtraction(ExtractionAttack):
+    """Base of the attacks that ask about rows of a pool and train a surrogate.
+
+    A subclass writes `_query`, which asks the oracle.
+    """
+
+    numeric = False
+    surrogate = None
+    temperature = 1.0
+    score_kind = "auto"
+
+    _parameter_constraints = {
+        **ExtractionAttack._parameter_constraints,
+        "surrogate": [HasMethods(["fit", "predict"]), None],
+        "knowledge": [StrOptions({"auto", "score", "label"})],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "score_kind": [StrOptions({"auto", "probability", "logit"})],
+    }
+
+    def _steal(self, oracle, array, y):
+        rng = check_random_state(self.random_state)
+        self._query(oracle, array, y, rng)
+        self.copy_ = self._train(oracle, rng)
+        if isinstance(self.copy_, ConstantCopy):
+            warnings.warn(
+                f"the victim gave the same label to all {oracle.n_queries} rows: the "
+                "copy always predicts it. Ask about more varied rows.",
+                stacklevel=4,
+            )
+
+    def _query(self, oracle, array, y, rng):
+        """Ask about rows.
+
+        Parameters
+        ----------
+        oracle : Oracle
+            The victim.
+        array : ndarray of shape (n_samples, ...)
+            The pool, encoded.
+        y : ndarray of shape (n_samples,) or None
+            Labels of the pool.
+        rng : RandomState
+            Source of randomness.
+        """
+        raise NotImplementedError
+
+    def _train(self, oracle, rng):
+        """Train the surrogate on everything that was paid for."""
+        rows = self._rows_of(oracle, oracle.log.array)
+        return train(self.surrogate, rows, self._targets(oracle), self.classes_, rng)
+
+    def _rows_of(self, oracle, array):
+        """Encoded rows in the form of those that were given to `fit`."""
+        if hasattr(self, "feature_names_in_") and not self.numeric:
+            return oracle.log.codec.decode(array)
+        return array
+
+    def _targets(self, oracle):
+        """What the copy is trained on: labels, or probabilities made of the scores."""
+        answers = oracle.log.answers
+        if answers.ndim == 1:
+            self.classes_ = self._victim_classes(np.unique(answers))
+            return answers
+        self.classes_ = self._victim_classes(np.arange(answers.shape[1]))
+        if len(self.classes_) != answers.shape[1]:
+            raise ValueError(
+                f"estimator has {len(self.classes_)} classes_ but gives "
+                f"{answers.shape[1]} scores per row."
+            )
+        found = self._score_kind(answers)
+        if self.score_kind == "probability" and found == "logit":
+            raise ValueError(
+                "score_kind='probability', but the victim's scores are not in [0, 1] or "
+                "do not sum to 1: they are logits. Use score_kind='logit' or 'auto'."
+            )
+        self.score_kind_ = found if self.score_kind == "auto" else self.score_kind
+        return soft_targets(answers, self.score_kind_, self.temperature)
+
+    def _n_wanted(self, oracle, array):
+        """Number of queries in all: the budget, or the whole pool."""
+        return len(array) if self.max_queries is None else self.max_queries

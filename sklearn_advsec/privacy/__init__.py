@@ -1,0 +1,39 @@
+"""Attacks that tell what a classifier gives away about its training data.
+
+Membership attacks are binary classifiers over records: ``fit(records, y)``,
+``predict(records)``, ``score(records, y)``. The target is a fitted classifier.
+"""
+
+from ._attributes import AttributeInference
+from ._auditing import epsilon_from_guesses, epsilon_lower_bound
+from ._boundary import BoundaryDistance
+from ._dpsgd import DPSGDClassifier
+from ._game import MembershipGame, MembershipRound, make_records
+from ._gap import GapAttack
+from ._inversion import ModelInversion
+from ._likelihood_ratio import LikelihoodRatio
+from ._loss_threshold import LossThreshold
+from ._modified_entropy import ModifiedEntropy
+from ._quantile import QuantileMembership
+from ._rmia import RMIA, rmia_scores
+from ._shadow_models import ShadowModels
+
+__all__ = [
+    "AttributeInference",
+    "BoundaryDistance",
+    "DPSGDClassifier",
+    "GapAttack",
+    "LikelihoodRatio",
+    "LossThreshold",
+    "MembershipGame",
+    "MembershipRound",
+    "ModelInversion",
+    "ModifiedEntropy",
+    "QuantileMembership",
+    "RMIA",
+    "ShadowModels",
+    "epsilon_from_guesses",
+    "epsilon_lower_bound",
+    "make_records",
+    "rmia_scores",
+]

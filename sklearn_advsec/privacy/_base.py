@@ -1,0 +1,220 @@
+"""The base of the membership attacks: it validates and decides, a subclass scores."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    _fit_context,
+    clone,
+)
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from .._rows import check_rows, is_dataframe
+from .._validation import allows_nan, check_victim
+from ._records import Records
+from ._signals import predicted_codes
+
+
+class MembershipAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Base of the attacks that tell which records a classifier was trained on.
+
+    A record is a row of features with its label in one of the columns. ``fit(records,
+    y)`` takes the records that the attacker has, where `y` says which of them the target
+    was trained on; without `y`, the attacker knows of none that was. A subclass lists its
+    parameters, of which this class reads `estimator`, `label_column` and `fpr`, and
+    writes `_score` (larger for members), and `_learn` where there is something to learn.
+
+    Attributes
+    ----------
+    knowledge : {"score", "label"}
+        What the attacker sees of the target (class attribute).
+    """
+
+    knowledge = "score"
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit"])],
+        "label_column": [Integral, str, None],
+        "fpr": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Learn from the attacker's own records.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records: features, and the label in `label_column`.
+        y : array-like of shape (n_records,), default=None
+            Which records are known members of the target's training set (the larger of
+            two values) and which are known not to be. None if no members are known: all
+            are then taken as non-members.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        X = self._check_X(X, reset=True)
+        member = self._check_membership(X, y)
+        self.estimator_ = check_target(self.estimator, type(self).__name__)
+        records = self._records(X)
+        self._learn(records, member)
+        self._set_threshold(records, member)
+        return self
+
+    def decision_function(self, X):
+        """Compute how much speaks for membership.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_records,)
+            The attack's score less its threshold: positive for members.
+        """
+        check_is_fitted(self)
+        records = self._records(self._check_X(X, reset=False))
+        return self._score(records) - self._threshold(records)
+
+    def predict(self, X):
+        """Tell members from non-members, at the attack's own threshold.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records.
+
+        Returns
+        -------
+        y : ndarray of shape (n_records,)
+            The larger of the two values that `y` had in `fit` (1 without `y`) for
+            members, else the smaller (0).
+        """
+        check_is_fitted(self)
+        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+
+    def _learn(self, records, member):
+        """Learn what `_score` needs; `member` is a mask, or None if nothing is known."""
+
+    def _score(self, records):
+        """Score each record, larger for members; the one method of a subclass."""
+        raise NotImplementedError
+
+    def _set_threshold(self, records, member):
+        """Choose the threshold: the best on known members, else from non-members."""
+        scores = self._score(records)
+        if member is None:
+            self.threshold_ = self._threshold_from_non_members(scores)
+        else:
+            self.threshold_ = best_threshold(scores, member)
+
+    def _threshold_from_non_members(self, scores):
+        """Return the score that the share `fpr` of non-members exceeds."""
+        return float(np.quantile(scores, 1 - self.fpr))
+
+    def _threshold(self, records):
+        return self.threshold_
+
+    def _records(self, X):
+        classes = np.asarray(self.estimator_.classes_)
+        records = Records(X, self.label_column, classes)
+        try:
+            if records.codes is None:
+                records.codes = predicted_codes(self.estimator_, records.features)
+        except ValueError as error:
+            error.add_note(f"{type(self).__name__} was given label_column=None.")
+            raise
+        return records
+
+    def _check_membership(self, X, y):
+        """Return which records are known members, as a mask, or None."""
+        if y is None:
+            self.classes_ = np.array([0, 1])
+            return None
+        y = _check_y(y, multi_output=False, y_numeric=False, estimator=self)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        y_type = type_of_target(y, input_name="y", raise_unknown=True)
+        if y_type != "binary":
+            raise ValueError(
+                "Only binary classification is supported. The type of the target is "
+                f"{y_type}."
+            )
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y has one class only, {self.classes_[0]!r}: {type(self).__name__} "
+                "needs members and non-members, or y=None where no members are known."
+            )
+        return codes == 1
+
+    def _check_X(self, X, *, reset):
+        """Validate records: DataFrames stay, all else becomes an array of floats."""
+        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        if is_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return check_rows(X, type(self).__name__, allow_nan=allow_nan)
+        return validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan" if allow_nan else True,
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.poor_score = True  # a target need not leak
+        tags.target_tags.required = False
+        tags.input_tags.allow_nan = allows_nan(self.estimator)
+        return tags
+
+
+def check_target(estimator, attack_name):
+    """Return the target of an attack, which has to be fitted, as its clone."""
+    target = clone(estimator)
+    try:
+        check_is_fitted(target)
+    except NotFittedError:
+        raise NotFittedError(
+            f"estimator of {attack_name} must be fitted: it is the target, and training "
+            "it here would train it on the attacker's records. Pass "
+            "FrozenEstimator(classifier), or PretrainedModule(module) for torch."
+        )
+    check_victim(target)
+    return target
+
+
+def best_threshold(scores, member):
+    """Return the threshold of the largest balanced accuracy, between two scores."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, member = scores[order], member[order]
+    true_rate = np.cumsum(member) / member.sum()
+    false_rate = np.cumsum(~member) / (~member).sum()
+    last = np.append(ranked[1:] != ranked[:-1], True)  # of the records with equal scores
+    gain = np.where(last, true_rate - false_rate, -np.inf)
+    i = int(np.argmax(gain))
+    if gain[i] <= 0 or i == len(ranked) - 1:
+        # No threshold is better than none: call those above all others members.
+        return float(ranked[0])
+    return float((ranked[i] + ranked[i + 1]) / 2)

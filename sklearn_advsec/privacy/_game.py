@@ -1,0 +1,197 @@
+"""The membership game: targets whose members are known, to measure attacks on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from .._rows import check_rows, is_dataframe
+from ..batched import fit_many
+
+
+@dataclass(repr=False)
+class MembershipRound:
+    """One target of a :class:`MembershipGame`, and who is in it.
+
+    Attributes
+    ----------
+    target : FrozenEstimator
+        The trained target, ready to be handed to an attack.
+    records : {ndarray, DataFrame} of shape (n_records, n_features + 1)
+        The rows, in the order of the game's `X`, with their label in the last column.
+    membership : ndarray of int, shape (n_records,)
+        1 for records that the target was trained on, else 0.
+    train_accuracy, test_accuracy : float
+        The target's accuracy on members and on non-members.
+    """
+
+    target: FrozenEstimator
+    records: object
+    membership: np.ndarray
+    train_accuracy: float
+    test_accuracy: float
+
+    @property
+    def gap(self):
+        """The accuracy on members less that on non-members."""
+        return self.train_accuracy - self.test_accuracy
+
+    def __repr__(self):
+        return (
+            f"MembershipRound(n_members={int(self.membership.sum())}, "
+            f"n_records={len(self.membership)}, "
+            f"train_accuracy={self.train_accuracy:.3f}, "
+            f"test_accuracy={self.test_accuracy:.3f})"
+        )
+
+
+class MembershipGame:
+    """Draw who is in and who is out, train targets, and hand over records to judge.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The recipe of the targets, unfitted.
+    n_targets : int, default=1
+        Number of targets, each with members of its own. They are trained as one where
+        that is possible (see :func:`~sklearn_advsec.batched.fit_many`).
+    train_size : float or int, default=0.5
+        Share, or number, of the rows that a target is trained on.
+    n_jobs : int, default=None
+        Number of joblib jobs over targets.
+    memory : str or joblib.Memory, default=None
+        Where trained targets are kept.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the draws and the trainings.
+
+    References
+    ----------
+    .. [1] S. Yeom et al., "Privacy risk in machine learning: analyzing the connection to
+       overfitting", arXiv:1709.01604 (Experiment 1).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.privacy import GapAttack, MembershipGame
+    >>> X, y = load_digits(return_X_y=True)
+    >>> game = MembershipGame(DecisionTreeClassifier(), n_targets=2)
+    >>> for played in game.play(X, y):
+    ...     attack = GapAttack(played.target)
+    ...     scores = cross_val_score(attack, played.records, played.membership)
+    ...     print(played.train_accuracy, bool(scores.mean() > 0.55))
+    1.0 True
+    1.0 True
+    """
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        n_targets=1,
+        train_size=0.5,
+        n_jobs=None,
+        memory=None,
+        random_state=0,
+    ):
+        self.estimator = estimator
+        self.n_targets = n_targets
+        self.train_size = train_size
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.random_state = random_state
+
+    def play(self, X, y):
+        """Train the targets.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Their labels. Where they are no numbers, records are DataFrames.
+
+        Returns
+        -------
+        rounds : list of MembershipRound
+            One per target.
+
+        Raises
+        ------
+        ValueError
+            If `train_size` leaves no members or no non-members.
+        """
+        X = check_rows(X, type(self).__name__)
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        n_rows, size = len(y), self.train_size
+        n_members = int(size * n_rows) if isinstance(size, float) else int(size)
+        if not 0 < n_members < n_rows:
+            raise ValueError(
+                f"train_size={size} makes {n_members} members of {n_rows} rows; there "
+                "must be members and non-members."
+            )
+        rng = check_random_state(self.random_state)
+        subsets = [rng.permutation(n_rows)[:n_members] for _ in range(self.n_targets)]
+        seeds = rng.randint(2**31 - 1, size=self.n_targets)
+        targets = fit_many(
+            self.estimator, X, y, subsets, seeds, n_jobs=self.n_jobs, memory=self.memory
+        )
+        records = make_records(X, y)
+        return [
+            self._round(target, X, y, records, subset)
+            for target, subset in zip(targets, subsets, strict=True)
+        ]
+
+    def _round(self, target, X, y, records, subset):
+        membership = np.zeros(len(y), dtype=int)
+        membership[subset] = 1
+        accuracy = [
+            float(target.score(_safe_indexing(X, rows), y[rows]))
+            for rows in (np.flatnonzero(membership), np.flatnonzero(membership == 0))
+        ]
+        return MembershipRound(FrozenEstimator(target), records, membership, *accuracy)
+
+
+def make_records(X, y):
+    """Put labels beside rows, as the last column.
+
+    Parameters
+    ----------
+    X : {array-like, DataFrame} of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Labels.
+
+    Returns
+    -------
+    records : {ndarray, DataFrame} of shape (n_samples, n_features + 1)
+        An array, where `X` is one and labels are numbers. Otherwise a DataFrame, with the
+        labels in the column "label".
+
+    Examples
+    --------
+    >>> from sklearn_advsec.privacy import make_records
+    >>> make_records([[0.5, 1.0], [2.0, 3.0]], [1, 0])
+    array([[0.5, 1. , 1. ],
+           [2. , 3. , 0. ]])
+    """
+    y = column_or_1d(y)
+    check_consistent_length(X, y)
+    if is_dataframe(X):
+        if "label" in X.columns:
+            raise ValueError("X has a column 'label' already; rename it.")
+        return X.assign(label=y)
+    X = np.asarray(X)
+    if X.ndim != 2:
+        raise ValueError(f"Rows must be flat to carry a label; X has shape {X.shape}.")
+    if y.dtype.kind in "biuf":
+        return np.column_stack([X, y.astype(X.dtype if X.dtype.kind == "f" else float)])
+    import pandas as pd
+
+    return pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])]).assign(label=y)

@@ -1,0 +1,248 @@
+"""The likelihood ratio attack (LiRA, Carlini et al. 2022)."""
+
+import numpy as np
+from scipy.stats import norm
+from sklearn.utils._param_validation import StrOptions
+
+from ._shadows import ShadowAttack
+from ._signals import logit_confidence, probabilities
+
+# Standard deviations of few values are worse than one for all records.
+_ENOUGH_FOR_OWN_VARIANCE = 64
+
+
+class LikelihoodRatio(ShadowAttack):
+    r"""LiRA: compare the target with models trained with and without a record.
+
+    The confidence :math:`\phi = \log(p_y / (1 - p_y))` of a record is about normal over
+    models. "offline", its distribution is estimated from shadow models that never saw the
+    record, and the score is how far out the target's confidence is,
+    :math:`-\log \Pr[N(\mu_{out}, \sigma^2) > \phi]`. "online", the shadows that were
+    trained on the record give a second normal distribution, and the score is the log of
+    the likelihood ratio. Several queries per record are taken as independent.
+
+    Online needs shadows that were trained on the very records that are judged: hand them
+    over as `candidates`, or to `fit` (without `y`, nothing is learned about who is a
+    member). Offline works on any record; of those that some shadows were trained on, only
+    the other shadows are asked.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
+        needs `predict_proba`.
+    shadow_estimator : classifier, default=None
+        The recipe of the shadow models; None clones the target's. See
+        :class:`ShadowModels`.
+    n_shadow_models : int, default=64
+        Number of shadow models, 2 or more. With ``shadow_size=0.5``, each record is in
+        exactly half of them.
+    shadow_size : float or int, default=0.5
+        Share, or number, of the records that each shadow is trained on.
+    mode : {"offline", "online"}, default="offline"
+        Whether shadows trained on the record are asked, too.
+    variance : {"auto", "fixed", "per_example"}, default="auto"
+        Whether all records share one variance. "auto" does with less than 64 shadows.
+    augmentations : sequence of callable, default=None
+        Further queries per record: each maps an array of features to one of the same
+        shape, for example shifted images. They must be deterministic.
+    candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
+        Records that are to be judged, for ``mode="online"``: shadows are trained on them
+        as well, whose membership stays unknown. As a parameter, they survive
+        `cross_validate`.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the label. With None, the target's own
+        predictions take its place.
+    fpr : float, default=0.1
+        The share of the attacker's records that may be called members, where no members
+        are known and ``mode="offline"``.
+    memory : str or joblib.Memory, default=None
+        Where finished shadow models are kept (see
+        :func:`~sklearn_advsec.batched.fit_many`).
+    device : str or torch.device, default=None
+        Where batched shadow models are trained.
+    n_jobs : int, default=None
+        Number of joblib jobs for shadow models. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the shadows' rows and the shadow models.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The target.
+    shadow_estimators_ : list of classifier of length n_shadow_models
+        The shadow models.
+    shadow_indices_ : list of ndarray of int
+        Rows that each shadow was trained on: of the records in `fit`, followed by those
+        candidates that are not among them.
+    classes_ : ndarray of shape (2,)
+        Non-member and member.
+    threshold_ : float
+        The threshold of the score: 0 for ``mode="online"`` where no members are known.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] N. Carlini et al., "Membership inference attacks from first principles",
+       arXiv:2112.03570 (Algorithm 1, Equations 3 and 4, Section V).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.metrics import roc_auc_score
+    >>> from sklearn.neural_network import MLPClassifier
+    >>> from sklearn_advsec.privacy import LikelihoodRatio
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:400] / 16, y[:400]
+    >>> net = MLPClassifier(64, max_iter=60, learning_rate_init=0.01, random_state=1)
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):  # it does not converge
+    ...     target = net.fit(X[:200], y[:200])
+    >>> records, member = np.column_stack([X, y]), np.arange(400) < 200
+    >>> attack = LikelihoodRatio(
+    ...     FrozenEstimator(target), n_shadow_models=16, mode="online"
+    ... )
+    >>> attack = attack.fit(records)  # without `member`
+    >>> bool(roc_auc_score(member, attack.decision_function(records)) > 0.6)
+    True
+    """
+
+    _parameter_constraints = {
+        **ShadowAttack._parameter_constraints,
+        "mode": [StrOptions({"offline", "online"})],
+        "variance": [StrOptions({"auto", "fixed", "per_example"})],
+        "augmentations": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        shadow_estimator=None,
+        n_shadow_models=64,
+        shadow_size=0.5,
+        mode="offline",
+        variance="auto",
+        augmentations=None,
+        candidates=None,
+        label_column=-1,
+        fpr=0.1,
+        memory=None,
+        device=None,
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.shadow_estimator = shadow_estimator
+        self.n_shadow_models = n_shadow_models
+        self.shadow_size = shadow_size
+        self.mode = mode
+        self.variance = variance
+        self.augmentations = augmentations
+        self.candidates = candidates
+        self.label_column = label_column
+        self.fpr = fpr
+        self.memory = memory
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _learn(self, records, member):
+        if self.n_shadow_models < 2:
+            raise ValueError(
+                "n_shadow_models must be 2 or more: one model has no variance. RMIA and "
+                "ShadowModels work with one."
+            )
+        pool = self._train_shadows(records)
+        # One spread for all records, from the shadows around each record's own mean.
+        shadows, trained = self._shadow_confidences(pool), self._trained_on(pool)
+        self._shared_std = {
+            side: _pooled_std(shadows, mask)
+            for side, mask in (("in", trained), ("out", ~trained))
+        }
+
+    def _shadow_confidences(self, records):
+        """Confidences of all shadows: an array (n_queries, n_models, n_records)."""
+        return np.stack(
+            [
+                np.stack(
+                    [
+                        logit_confidence(
+                            self._shadow_probabilities(model, features), records.codes
+                        )
+                        for model in self.shadow_estimators_
+                    ]
+                )
+                for features in self._queries(records)
+            ]
+        )
+
+    def _queries(self, records):
+        """Yield the features, and every augmentation of them."""
+        yield records.features
+        for augment in self.augmentations or ():
+            yield augment(records.features)
+
+    def _score(self, records):
+        target = np.stack(
+            [
+                logit_confidence(probabilities(self.estimator_, features), records.codes)
+                for features in self._queries(records)
+            ]
+        )
+        shadows, trained = self._shadow_confidences(records), self._trained_on(records)
+        mean, std = self._normal(shadows, ~trained, "out")
+        if self.mode == "offline":
+            return -norm.logsf(target, mean, std).sum(axis=0)
+        if not trained.any(axis=0).all():
+            raise ValueError(
+                f"mode='online' judges records that shadows were trained on, and "
+                f"{int((~trained.any(axis=0)).sum())} of these were not. Give them to "
+                "fit or as candidates, or use mode='offline'."
+            )
+        mean_in, std_in = self._normal(shadows, trained, "in")
+        ratio = norm.logpdf(target, mean_in, std_in) - norm.logpdf(target, mean, std)
+        return ratio.sum(axis=0)
+
+    def _normal(self, shadows, mask, side):
+        """Fit normal distributions to the shadows in a mask: means and deviations."""
+        mask = np.where(mask.any(axis=0), mask, True)  # none left: ask all of them
+        mean, own = _moments(shadows, mask)
+        enough = self.n_shadow_models >= _ENOUGH_FOR_OWN_VARIANCE
+        if self.variance == "per_example" or (self.variance == "auto" and enough):
+            return mean, np.maximum(own, 1e-6)
+        return mean, np.maximum(self._shared_std[side], 1e-6)
+
+    def _threshold_from_non_members(self, scores):
+        if self.mode == "online":
+            return 0.0
+        return super()._threshold_from_non_members(scores)
+
+
+def _moments(values, mask):
+    """Return mean and standard deviation over the models of a mask, per record."""
+    count = mask.sum(axis=0)
+    mean = (values * mask).sum(axis=1) / count
+    square = ((values - mean[:, np.newaxis]) ** 2 * mask).sum(axis=1)
+    return mean, np.sqrt(square / count)
+
+
+def _pooled_std(values, mask):
+    """Return one standard deviation around the records' means, for each query."""
+    mask = mask & (mask.sum(axis=0) > 1)  # one value has no deviation
+    if not mask.any():
+        return np.ones((len(values), 1))
+    count = np.maximum(mask.sum(axis=0), 1)
+    mean = (values * mask).sum(axis=1) / count
+    square = ((values - mean[:, np.newaxis]) ** 2 * mask).sum(axis=(1, 2))
+    freedom = (mask.sum(axis=0) - 1).clip(min=0).sum()
+    return np.sqrt(square / freedom)[:, np.newaxis]

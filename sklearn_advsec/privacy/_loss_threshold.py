@@ -1,0 +1,89 @@
+"""The loss threshold (Yeom et al. 2017)."""
+
+from numbers import Real
+
+from ._base import MembershipAttack
+from ._signals import log_loss, probabilities
+
+
+class LossThreshold(MembershipAttack):
+    """Call a record a member if the target's loss on it is small.
+
+    The floor of what an attacker by scores reaches: it needs no other model and one query
+    per record. At small false positive rates it finds next to nothing, since it does not
+    know which records are easy for a model that never saw them.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
+        needs `predict_proba`.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the label. With None, the target's own
+        prediction takes its place, so that the attack is by the largest probability.
+    threshold : float, default=None
+        The loss (in nats) below which a record is a member. Yeom et al. use the average
+        loss on the training set, which some models are published with. None chooses it
+        in `fit`: for the largest balanced accuracy where members are known, else by
+        `fpr`.
+    fpr : float, default=0.1
+        The share of the attacker's records that may be called members, where no members
+        are known.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The target.
+    classes_ : ndarray of shape (2,)
+        Non-member and member.
+    threshold_ : float
+        The threshold of the score, which is minus the loss.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] S. Yeom et al., "Privacy risk in machine learning: analyzing the connection to
+       overfitting", arXiv:1709.01604 (Adversary 2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn_advsec.privacy import LossThreshold
+    >>> X, y = load_digits(return_X_y=True)
+    >>> target = RandomForestClassifier(30, random_state=0).fit(X[:900], y[:900])
+    >>> records, member = np.column_stack([X, y]), np.arange(len(X)) < 900
+    >>> attack = LossThreshold(FrozenEstimator(target))
+    >>> auc = cross_val_score(attack, records, member, scoring="roc_auc")
+    >>> bool(auc.mean() > 0.75)
+    True
+    """
+
+    _parameter_constraints = {
+        **{
+            name: MembershipAttack._parameter_constraints[name]
+            for name in ("estimator", "label_column", "fpr")
+        },
+        "threshold": [Real, None],
+    }
+
+    def __init__(self, estimator, *, label_column=-1, threshold=None, fpr=0.1):
+        self.estimator = estimator
+        self.label_column = label_column
+        self.threshold = threshold
+        self.fpr = fpr
+
+    def _score(self, records):
+        return -log_loss(probabilities(self.estimator_, records.features), records.codes)
+
+    def _set_threshold(self, records, member):
+        if self.threshold is None:
+            super()._set_threshold(records, member)
+        else:
+            self.threshold_ = -float(self.threshold)

@@ -1,0 +1,121 @@
+"""Records: rows of features that carry their label in one of their columns."""
+
+from hashlib import blake2b
+
+import numpy as np
+
+from .._rows import is_dataframe
+
+
+class Records:
+    """Rows under audit, taken apart into what the target gets and what it should say.
+
+    Parameters
+    ----------
+    rows : {ndarray, DataFrame} of shape (n_records, n_columns)
+        Validated records.
+    label_column : int, str or None
+        Where the label is; None where records have none.
+    classes : ndarray of shape (n_classes,)
+        The labels that the target knows.
+
+    Attributes
+    ----------
+    rows : {ndarray, DataFrame} of shape (n_records, n_columns)
+        The records.
+    features : {ndarray, DataFrame} of shape (n_records, n_features)
+        The records without their label.
+    codes : ndarray of int, shape (n_records,), or None
+        Labels as positions in `classes`; None until they are set, where there is no
+        label column.
+
+    Raises
+    ------
+    ValueError
+        If the column does not exist or holds labels that the target does not know.
+    """
+
+    def __init__(self, rows, label_column, classes):
+        self.rows = rows
+        self.codes = None
+        if label_column is None:
+            self.features = rows
+            return
+        if rows.shape[1] < 2:
+            raise ValueError(
+                f"Records have n_features={rows.shape[1]} column(s): a label and nothing "
+                "else. Set label_column=None for rows without labels."
+            )
+        position = column_position(rows, label_column)
+        labels = _column(rows, position)
+        self.features = _drop(rows, position)
+        order = np.argsort(classes)
+        try:
+            at = np.searchsorted(classes, labels, sorter=order)
+        except TypeError:  # numbers against strings
+            at = np.zeros(len(labels), dtype=int)
+        codes = order[np.minimum(at, len(classes) - 1)]
+        known = classes[codes] == labels
+        if not np.all(known):
+            found = list(dict.fromkeys(np.asarray(labels)[~known].tolist()))[:3]
+            raise ValueError(
+                f"label_column={label_column!r} of the records holds {found}, which the "
+                f"target does not know; its classes are {classes[:5].tolist()}"
+                f"{'...' if len(classes) > 5 else ''}. Name the column that has the "
+                "label, or set label_column=None for rows without labels."
+            )
+        self.codes = codes
+
+    def __len__(self):
+        return len(self.rows)
+
+    def keys(self):
+        """Return a digest of each record, by which it is recognised.
+
+        Numbers count in single precision, so that a record is the same in any dtype.
+        """
+        if is_dataframe(self.rows):
+            import pandas as pd
+
+            columns = (self.rows.iloc[:, j] for j in range(self.rows.shape[1]))
+            comparable = [
+                _single(column.to_numpy(np.float64, na_value=np.nan))
+                if pd.api.types.is_numeric_dtype(column.dtype)
+                else column.array
+                for column in columns
+            ]
+            rows = pd.DataFrame(dict(enumerate(comparable)))
+            return pd.util.hash_pandas_object(rows, index=False).tolist()
+        rows = np.ascontiguousarray(_single(self.rows))
+        return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _single(values):
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32) + np.float32(0)  # no -0.0
+
+
+def column_position(rows, column):
+    """Return the position of a column that is given by name or position."""
+    if isinstance(column, str):
+        if not is_dataframe(rows):
+            raise ValueError(f"Column {column!r} is a name, but the rows are an array.")
+        if column not in rows.columns:
+            raise ValueError(
+                f"There is no column {column!r}; there are {list(rows.columns)}."
+            )
+        return rows.columns.get_loc(column)
+    n_columns = rows.shape[1]
+    if not -n_columns <= column < n_columns:
+        raise ValueError(f"Column {column} does not exist: there are {n_columns}.")
+    return column % n_columns
+
+
+def _column(rows, position):
+    return np.asarray(rows.iloc[:, position] if is_dataframe(rows) else rows[:, position])
+
+
+def _drop(rows, position):
+    if is_dataframe(rows):
+        return rows.drop(columns=rows.columns[position])
+    return np.delete(rows, position, axis=1)

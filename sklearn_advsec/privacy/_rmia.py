@@ -1,0 +1,225 @@
+"""Robust membership inference (RMIA, Zarifzadeh et al. 2024)."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._shadows import ShadowAttack
+from ._signals import probabilities, true_probability
+
+_TINY = 1e-30
+
+
+def rmia_scores(target_x, mean_x, target_z, mean_z, gamma=1.0):
+    r"""Compute the score of RMIA from given probabilities.
+
+    Parameters
+    ----------
+    target_x : array-like of shape (n_records,)
+        The target's probability of the label of each record.
+    mean_x : array-like of shape (n_records,)
+        The average probability of it over reference models, :math:`\Pr(x)`.
+    target_z, mean_z : array-like of shape (n_population,)
+        The same for the population.
+    gamma : float, default=1.0
+        How much likelier than `z` a record has to be.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_records,)
+        Share of the population that the record beats:
+        :math:`\Pr_z[(p_x / \Pr(x)) / (p_z / \Pr(z)) > \gamma]`.
+
+    References
+    ----------
+    .. [1] S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference
+       attacks", arXiv:2312.03262 (Equations 2 to 4).
+
+    Examples
+    --------
+    >>> from sklearn_advsec.privacy import rmia_scores
+    >>> rmia_scores([0.9, 0.2], [0.3, 0.4], [0.5, 0.8], [0.25, 0.4])
+    array([1., 0.])
+    """
+    ratio_x = np.asarray(target_x) / np.maximum(mean_x, _TINY)
+    ratio_z = np.asarray(target_z) / np.maximum(mean_z, _TINY)
+    below = np.searchsorted(np.sort(gamma * ratio_z), ratio_x, side="left")
+    return below / len(ratio_z)
+
+
+class RMIA(ShadowAttack):
+    r"""RMIA: how much of the population a record beats, in gain of probability.
+
+    A record gains :math:`p_{target}(x) / \Pr(x)` in probability over the average of the
+    reference models; its score is the share of population records `z` that it beats by a
+    factor of `gamma`. It is the strongest attack there is with few reference models, and
+    works with one. Only models that were not trained on the record are needed; the
+    average over those with it is replaced by a line, so that
+    :math:`\Pr(x) = ((1 + a) \Pr_{out}(x) + 1 - a) / 2`.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
+        needs `predict_proba`.
+    shadow_estimator : classifier, default=None
+        The recipe of the reference models; None clones the target's. See
+        :class:`ShadowModels`.
+    n_shadow_models : int, default=8
+        Number of reference models.
+    shadow_size : float or int, default=0.5
+        Share, or number, of the records that each reference model is trained on.
+    mode : {"offline", "online"}, default="offline"
+        "online" averages over models with and without the record instead of using `a`;
+        see :class:`LikelihoodRatio`.
+    a : float, default=0.3
+        How the probabilities of models with and without a record go together: 1 for no
+        overfitting, 0 for models that are certain of all they were trained on.
+    gamma : float, default=1.0
+        See above; 1 or more.
+    candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
+        Records that are to be judged, for ``mode="online"``.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the label. With None, the target's own
+        predictions take its place.
+    fpr : float, default=0.1
+        The share of the attacker's records that may be called members, where no members
+        are known.
+    memory : str or joblib.Memory, default=None
+        Where finished models are kept; see :func:`~sklearn_advsec.batched.fit_many`.
+    device : str or torch.device, default=None
+        Where batched models are trained.
+    n_jobs : int, default=None
+        Number of joblib jobs for reference models. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the reference models' rows and training.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The target.
+    shadow_estimators_ : list of classifier of length n_shadow_models
+        The reference models.
+    shadow_indices_ : list of ndarray of int
+        Rows that each was trained on; see :class:`LikelihoodRatio`.
+    population_ : ndarray of shape (n_population,)
+        The gains in probability of the population: of the records in `fit` that are not
+        known to be members, and that some reference model was not trained on.
+    classes_ : ndarray of shape (2,)
+        Non-member and member.
+    threshold_ : float
+        The threshold of the score.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference
+       attacks", arXiv:2312.03262 (Algorithm 1, Equations 2 to 4, Appendix B.2.2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.metrics import roc_auc_score
+    >>> from sklearn_advsec.privacy import RMIA
+    >>> X, y = load_digits(return_X_y=True)
+    >>> target = RandomForestClassifier(10, random_state=0).fit(X[:450], y[:450])
+    >>> records = np.column_stack([X, y])
+    >>> attack = RMIA(FrozenEstimator(target), n_shadow_models=2)
+    >>> attack = attack.fit(records[900:])  # the attacker's own, none of them a member
+    >>> scores = attack.decision_function(records[:900])
+    >>> bool(roc_auc_score(np.arange(900) < 450, scores) > 0.8)
+    True
+    """
+
+    _parameter_constraints = {
+        **ShadowAttack._parameter_constraints,
+        "mode": [StrOptions({"offline", "online"})],
+        "a": [Interval(Real, 0, 1, closed="both")],
+        "gamma": [Interval(Real, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        shadow_estimator=None,
+        n_shadow_models=8,
+        shadow_size=0.5,
+        mode="offline",
+        a=0.3,
+        gamma=1.0,
+        candidates=None,
+        label_column=-1,
+        fpr=0.1,
+        memory=None,
+        device=None,
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.shadow_estimator = shadow_estimator
+        self.n_shadow_models = n_shadow_models
+        self.shadow_size = shadow_size
+        self.mode = mode
+        self.a = a
+        self.gamma = gamma
+        self.candidates = candidates
+        self.label_column = label_column
+        self.fpr = fpr
+        self.memory = memory
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _learn(self, records, member):
+        self._train_shadows(records)
+        target, mean = self._probabilities(records)
+        others = np.ones(len(records), dtype=bool) if member is None else ~member
+        # The population is what neither the target nor all references were trained on.
+        fresh = others & ~self._trained_on(records).all(axis=0)
+        if not fresh.any():
+            raise ValueError(
+                f"shadow_size={self.shadow_size} leaves no record that is no member and "
+                "that a reference model was not trained on."
+            )
+        self.population_ = target[fresh] / np.maximum(mean[fresh], _TINY)
+
+    def _probabilities(self, records):
+        """Return the target's probability of each label, and its average over models."""
+        proba = probabilities(self.estimator_, records.features)
+        models = self._shadow_signals(records, true_probability)
+        trained = self._trained_on(records)
+        some_in, some_out = trained.any(axis=0), ~trained.all(axis=0)
+        mean_out = _mean(models, ~trained | ~some_out)
+        if self.mode == "offline":
+            mean = ((1 + self.a) * mean_out + 1 - self.a) / 2
+        elif some_in.all():
+            mean = (_mean(models, trained) + mean_out) / 2
+        else:
+            raise ValueError(
+                f"mode='online' judges records that reference models were trained on, "
+                f"and {int((~some_in).sum())} of these were not. Give them to fit or as "
+                "candidates, or use mode='offline'."
+            )
+        return true_probability(proba, records.codes), mean
+
+    def _score(self, records):
+        target, mean = self._probabilities(records)
+        return rmia_scores(
+            target, mean, self.population_, np.ones_like(self.population_), self.gamma
+        )
+
+
+def _mean(values, mask):
+    return (values * mask).sum(axis=0) / mask.sum(axis=0)

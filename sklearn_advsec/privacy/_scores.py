@@ -1,0 +1,311 @@
+"""Scores of membership attacks, with intervals: what a statistician asks for."""
+
+import warnings
+from math import floor
+from numbers import Real
+
+import numpy as np
+from scipy.stats import beta, norm, rankdata
+from sklearn.metrics import make_scorer, roc_curve
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+# Fewer false positives than this are no ground for a rate.
+_FEW = 10
+
+
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+        "fpr": [Interval(Real, 0, 1, closed="neither")],
+        "sample_weight": ["array-like", None],
+    },
+    prefer_skip_nested_validation=True,
+)
+def tpr_at_fpr(y_true, y_score, *, fpr=0.01, sample_weight=None):
+    """Compute the share of members found at a small false positive rate.
+
+    What matters of a membership attack is what it can be sure of: AUC and accuracy mostly
+    measure its guesses about the rest.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_records,)
+        Membership: two values, of which the larger stands for members.
+    y_score : array-like of shape (n_records,)
+        Scores, larger for members.
+    fpr : float, default=0.01
+        The largest share of non-members that may be called members.
+    sample_weight : array-like of shape (n_records,), default=None
+        Sample weights.
+
+    Returns
+    -------
+    tpr : float
+        The true positive rate of the best threshold within `fpr`.
+
+    Raises
+    ------
+    ValueError
+        If `fpr` is less than one non-member.
+
+    Warns
+    -----
+    UserWarning
+        If `fpr` is less than ten non-members: one record more or less moves the rate.
+
+    References
+    ----------
+    .. [1] N. Carlini et al., "Membership inference attacks from first principles",
+       arXiv:2112.03570 (Section III).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.metrics import tpr_at_fpr
+    >>> scores = np.r_[np.linspace(0, 1, 1000), np.linspace(0.5, 1.5, 1000)]
+    >>> tpr_at_fpr(np.arange(2000) >= 1000, scores, fpr=0.01)
+    0.51
+    """
+    y_true, y_score = _check(y_true, y_score)
+    n_false = int((~y_true).sum())
+    allowed = floor(fpr * n_false + 1e-9)
+    if allowed < 1:
+        raise ValueError(
+            f"fpr={fpr} of {n_false} non-members is less than one record: at least "
+            f"{int(np.ceil(1 / fpr))} non-members are needed (better ten times as many)."
+        )
+    if allowed < _FEW:
+        warnings.warn(
+            f"fpr={fpr} of {n_false} non-members is {allowed} record(s), on which the "
+            "true positive rate rests; see bootstrap_interval.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return _tpr_at_fpr(y_true, y_score, fpr, sample_weight)
+
+
+def _tpr_at_fpr(y_true, y_score, fpr, sample_weight=None):
+    false_rate, true_rate, _ = roc_curve(
+        y_true, y_score, sample_weight=sample_weight, drop_intermediate=False
+    )
+    return float(true_rate[false_rate <= fpr + 1e-12].max())
+
+
+def tpr_at_fpr_scorer(fpr=0.01):
+    """Make a scorer of :func:`tpr_at_fpr`, for `cross_validate` and `GridSearchCV`.
+
+    Parameters
+    ----------
+    fpr : float, default=0.01
+        The largest share of non-members that may be called members. Each fold has to
+        hold ``1 / fpr`` of them.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y)``.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.metrics import tpr_at_fpr_scorer
+    >>> tpr_at_fpr_scorer(0.05)
+    make_scorer(tpr_at_fpr, response_method=('decision_function', 'predict_proba'),
+                fpr=0.05)
+    """
+    return make_scorer(
+        tpr_at_fpr, response_method=("decision_function", "predict_proba"), fpr=fpr
+    )
+
+
+def membership_advantage(y_true, y_pred):
+    """Compute the attacker's advantage over guessing: TPR less FPR of its decisions.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_records,)
+        Membership: two values, of which the larger stands for members.
+    y_pred : array-like of shape (n_records,)
+        The attack's decisions, in the same values.
+
+    Returns
+    -------
+    advantage : float
+        From -1 to 1; twice the balanced accuracy, less 1.
+
+    References
+    ----------
+    .. [1] S. Yeom et al., "Privacy risk in machine learning: analyzing the connection to
+       overfitting", arXiv:1709.01604 (Definition 4).
+
+    Examples
+    --------
+    >>> from sklearn_advsec.metrics import membership_advantage
+    >>> membership_advantage([0, 0, 1, 1], [0, 1, 1, 1])
+    0.5
+    """
+    values = np.unique(column_or_1d(y_true))
+    y_true, _ = _check(y_true, np.zeros(len(y_true)))
+    y_pred = column_or_1d(y_pred)
+    check_consistent_length(y_true, y_pred)
+    unknown = np.setdiff1d(y_pred, values)
+    if len(unknown):
+        raise ValueError(
+            f"y_pred holds {unknown[:3].tolist()}, which y_true does not; hand over "
+            "decisions, not scores."
+        )
+    y_pred = y_pred == values[1]
+    return float(y_pred[y_true].mean() - y_pred[~y_true].mean())
+
+
+def clopper_pearson(n_successes, n_trials, confidence=0.95):
+    """Compute the exact interval of a rate.
+
+    Parameters
+    ----------
+    n_successes : int
+        Number of successes.
+    n_trials : int
+        Number of independent trials.
+    confidence : float, default=0.95
+        How often the interval covers the rate, at least.
+
+    Returns
+    -------
+    low, high : float
+        The interval.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.metrics import clopper_pearson
+    >>> low, high = clopper_pearson(1, 1000)
+    >>> round(low, 5), round(high, 5)
+    (3e-05, 0.00556)
+    """
+    if not 0 <= n_successes <= n_trials or n_trials < 1:
+        raise ValueError(
+            f"n_successes must be between 0 and n_trials, which must be 1 or more; got "
+            f"{n_successes} of {n_trials}."
+        )
+    tail = (1 - confidence) / 2
+    low = beta.ppf(tail, n_successes, n_trials - n_successes + 1) if n_successes else 0.0
+    failures = n_trials - n_successes
+    high = beta.isf(tail, n_successes + 1, failures) if failures else 1.0
+    return float(low), float(high)
+
+
+def roc_auc_interval(y_true, y_score, confidence=0.95):
+    """Compute DeLong's interval of the area under the ROC curve.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_records,)
+        Membership: two values, of which the larger stands for members.
+    y_score : array-like of shape (n_records,)
+        Scores, larger for members.
+    confidence : float, default=0.95
+        How often the interval covers the area, in large samples.
+
+    Returns
+    -------
+    low, high : float
+        The interval.
+
+    References
+    ----------
+    .. [1] E. DeLong, D. DeLong, D. Clarke-Pearson, "Comparing the areas under two or more
+       correlated receiver operating characteristic curves", Biometrics 44, 1988.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.metrics import roc_auc_interval
+    >>> rng = np.random.default_rng(0)
+    >>> low, high = roc_auc_interval(np.arange(400) % 2, rng.normal(size=400))
+    >>> low < 0.5 < high
+    True
+    """
+    y_true, y_score = _check(y_true, y_score)
+    n_true, n_false = int(y_true.sum()), int((~y_true).sum())
+    ranks = rankdata(y_score)
+    # The share of the other kind that each record is ahead of (behind, for non-members).
+    ahead = (ranks[y_true] - rankdata(y_score[y_true])) / n_false
+    behind = 1 - (ranks[~y_true] - rankdata(y_score[~y_true])) / n_true
+    area = ahead.mean()
+    variance = _variance(ahead) / n_true + _variance(behind) / n_false
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
+    return float(max(area - half, 0.0)), float(min(area + half, 1.0))
+
+
+def _variance(values):
+    return values.var(ddof=1) if len(values) > 1 else 0.25
+
+
+def bootstrap_interval(
+    metric, y_true, y_score, *, confidence=0.95, n_bootstraps=1000, random_state=0
+):
+    """Compute the percentile interval of any metric, resampling both kinds of records.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(y_true, y_score)``, for example :func:`tpr_at_fpr`, whose own threshold
+        then varies with the sample as well.
+    y_true : array-like of shape (n_records,)
+        Membership: two values, of which the larger stands for members.
+    y_score : array-like of shape (n_records,)
+        Scores or decisions.
+    confidence : float, default=0.95
+        How often the interval covers the value, about.
+    n_bootstraps : int, default=1000
+        Number of samples drawn.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the samples.
+
+    Returns
+    -------
+    low, high : float
+        The interval.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.metrics import bootstrap_interval, tpr_at_fpr
+    >>> scores = np.r_[np.linspace(0, 1, 2000), np.linspace(0.5, 1.5, 2000)]
+    >>> low, high = bootstrap_interval(
+    ...     tpr_at_fpr, np.arange(4000) >= 2000, scores, n_bootstraps=200
+    ... )
+    >>> 0.4 < low < 0.51 < high < 0.6
+    True
+    """
+    _check(y_true, y_score)
+    y_true, y_score = column_or_1d(y_true), column_or_1d(y_score)
+    rng = check_random_state(random_state)
+    kinds = [np.flatnonzero(y_true == value) for value in np.unique(y_true)]
+    values = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said once, by the metric itself
+        for _ in range(n_bootstraps):
+            rows = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
+            values.append(metric(y_true[rows], y_score[rows]))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _check(y_true, y_score):
+    """Return membership as a mask, and scores."""
+    y_true, y_score = column_or_1d(y_true), column_or_1d(y_score)
+    check_consistent_length(y_true, y_score)
+    values = np.unique(y_true)
+    if type_of_target(y_true) != "binary" or len(values) != 2:
+        raise ValueError(
+            f"y_true must hold two values, for non-members and members; it holds "
+            f"{values[:3].tolist()}."
+        )
+    if y_score.dtype.kind == "f" and not np.isfinite(y_score).all():
+        raise ValueError("y_score holds NaN or infinite values.")
+    return y_true == values[1], y_score

@@ -1,0 +1,215 @@
+"""Shadow models (Shokri et al. 2017), and the cheaper variants of ML-Leaks."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from ..batched import seeded
+from ._shadows import ShadowAttack
+from ._signals import probabilities
+
+
+class ShadowModels(ShadowAttack):
+    """Learn what members look like from models whose members are known.
+
+    Shadow models are trained like the target, each on a random part of the attacker's
+    records. Their answers on the records that they were trained on, and on the others,
+    train a binary classifier, the attack model, which then judges the target's answers.
+
+    The attack model sees how the target answers, not how hard the record is. Attacks that
+    compare a record with itself (:class:`LikelihoodRatio`, :class:`RMIA`) name several
+    times as many members at small false positive rates, from the same shadow models.
+    Members that are known (`y` in `fit`) are records like all others here.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
+        needs `predict_proba`.
+    shadow_estimator : classifier, default=None
+        The recipe of the shadow models, which may be another architecture than the
+        target's. None clones the target's own, with all its parameters, the number of
+        epochs included.
+    attack_estimator : classifier, default=None
+        The attack model: any binary classifier; put a scaler before it in a pipeline if
+        it needs one. None is a random forest.
+    n_shadow_models : int, default=16
+        Number of shadow models. One works, too.
+    shadow_size : float or int, default=0.5
+        Share, or number, of the attacker's records that each shadow is trained on: best
+        as many as the target.
+    features : {"top_k", "posterior", "label"}, default="top_k"
+        What the attack model sees of an answer: the `top_k` largest probabilities in
+        descending order (ML-Leaks), all of them (Shokri et al.), or only whether the
+        predicted label is right.
+    top_k : int, default=3
+        See `features`.
+    per_class : bool, default=False
+        Whether to train one attack model per class of the target (Shokri et al.), or one
+        for all, which also sees whether the predicted label is right.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the label. With None, the target's own
+        predictions take its place (also to train the shadows).
+    memory : str or joblib.Memory, default=None
+        Where finished shadow models are kept (see
+        :func:`~sklearn_advsec.batched.fit_many`).
+    device : str or torch.device, default=None
+        Where batched shadow models are trained.
+    n_jobs : int, default=None
+        Number of joblib jobs for shadow models. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the shadows' rows, the shadow models and the attack models.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The target.
+    shadow_estimators_ : list of classifier of length n_shadow_models
+        The shadow models.
+    shadow_indices_ : list of ndarray of int
+        Rows of the records in `fit` that each shadow was trained on.
+    attack_estimators_ : dict of int to classifier
+        The attack models, by position in the target's classes; one, at key -1, with
+        ``per_class=False``. A class that shadows saw on one side only has none, and its
+        records get a score of one half.
+    classes_ : ndarray of shape (2,)
+        Non-member and member.
+    threshold_ : float
+        Always 0.5: the attack model's own.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] R. Shokri et al., "Membership inference attacks against machine learning
+       models", arXiv:1610.05820 (Section V).
+    .. [2] A. Salem et al., "ML-Leaks: model and data independent membership inference
+       attacks and defenses on machine learning models", arXiv:1806.01246 (Sections III
+       and IV: one shadow model, the three largest probabilities).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn_advsec.privacy import ShadowModels
+    >>> X, y = load_digits(return_X_y=True)
+    >>> target = RandomForestClassifier(10, random_state=0).fit(X[:450], y[:450])
+    >>> records = np.column_stack([X, y])
+    >>> attack = ShadowModels(FrozenEstimator(target), n_shadow_models=2)
+    >>> attack = attack.fit(records[900:])  # the attacker's own, none of them a member
+    >>> bool(attack.score(records[:900], np.arange(900) < 450) > 0.7)
+    True
+    """
+
+    _parameter_constraints = {
+        **{
+            name: constraint
+            for name, constraint in ShadowAttack._parameter_constraints.items()
+            if name not in ("fpr", "candidates")
+        },
+        "attack_estimator": [HasMethods(["fit", "predict_proba"]), None],
+        "features": [StrOptions({"posterior", "top_k", "label"})],
+        "top_k": [Interval(Integral, 1, None, closed="left")],
+        "per_class": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        shadow_estimator=None,
+        attack_estimator=None,
+        n_shadow_models=16,
+        shadow_size=0.5,
+        features="top_k",
+        top_k=3,
+        per_class=False,
+        label_column=-1,
+        memory=None,
+        device=None,
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.shadow_estimator = shadow_estimator
+        self.attack_estimator = attack_estimator
+        self.n_shadow_models = n_shadow_models
+        self.shadow_size = shadow_size
+        self.features = features
+        self.top_k = top_k
+        self.per_class = per_class
+        self.label_column = label_column
+        self.memory = memory
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _learn(self, records, member):
+        self._train_shadows(records)
+        trained = self._trained_on(records)
+        if trained.all():
+            raise ValueError(
+                f"shadow_size={self.shadow_size} leaves no record that a shadow was not "
+                f"trained on, of {len(records)} records."
+            )
+        answers = np.concatenate(
+            [
+                self._see(self._shadow_probabilities(model, records.features), records)
+                for model in self.shadow_estimators_
+            ]
+        )
+        codes, trained = np.tile(records.codes, len(trained)), trained.ravel()
+        model = self.attack_estimator
+        if model is None:
+            model = RandomForestClassifier(100, min_samples_leaf=20)
+        rng = check_random_state(self.random_state)
+        self.attack_estimators_ = {}
+        for code in np.unique(codes) if self.per_class else [-1]:
+            own = codes == code if self.per_class else slice(None)
+            if len(np.unique(trained[own])) == 2:
+                self.attack_estimators_[int(code)] = seeded(
+                    clone(model), int(rng.randint(2**31 - 1))
+                ).fit(answers[own], trained[own])
+
+    def _see(self, proba, records):
+        """Reduce answers to what the attack model sees of them."""
+        right = proba.argmax(axis=1) == records.codes
+        if self.features == "label":
+            seen = right[:, np.newaxis]
+        elif self.features == "top_k":
+            seen = -np.sort(-proba, axis=1)[:, : self.top_k]
+        else:
+            seen = proba
+        if self.per_class:
+            return np.asarray(seen, dtype=np.float64)
+        # Without the label the attack model could not tell certain from right.
+        return np.column_stack([seen, right])
+
+    def _score(self, records):
+        answers = self._see(probabilities(self.estimator_, records.features), records)
+        if not self.per_class:
+            return self._probability(-1, answers)
+        scores = np.full(len(records), 0.5)
+        for code in np.unique(records.codes):
+            if code in self.attack_estimators_:
+                own = records.codes == code
+                scores[own] = self._probability(code, answers[own])
+        return scores
+
+    def _probability(self, code, answers):
+        return self.attack_estimators_[code].predict_proba(answers)[:, 1]
+
+    def _set_threshold(self, records, member):
+        self.threshold_ = 0.5

@@ -1,0 +1,145 @@
+"""Shadow models: what the target would say, with and without a record."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval
+
+from .._rows import is_dataframe
+from ..batched import fit_many
+from ._base import MembershipAttack
+from ._signals import probabilities, unwrap
+
+
+class ShadowAttack(MembershipAttack):
+    """Base of the attacks that train shadow models on the attacker's records.
+
+    Beside those of :class:`MembershipAttack` it reads the parameters `shadow_estimator`,
+    `n_shadow_models`, `shadow_size`, `candidates`, `memory`, `device`, `n_jobs`,
+    `random_state` and `verbose`.
+    """
+
+    candidates = None
+
+    _parameter_constraints = {
+        **MembershipAttack._parameter_constraints,
+        "shadow_estimator": [HasMethods(["fit"]), None],
+        "n_shadow_models": [Interval(Integral, 1, None, closed="left")],
+        "shadow_size": [
+            Interval(Real, 0, 1, closed="neither"),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "candidates": ["array-like", HasMethods(["iloc"]), None],
+        "memory": [str, HasMethods(["cache"]), None],
+        "device": [object],
+    }
+
+    def _train_shadows(self, records):
+        """Train the shadows on random halves of the records and the candidates."""
+        pool = self._pool(records)
+        rng = check_random_state(self.random_state)
+        self.shadow_indices_ = draw_subsets(
+            len(pool), self.n_shadow_models, self._subset_size(len(pool)), rng
+        )
+        seeds = rng.randint(2**31 - 1, size=self.n_shadow_models)
+        recipe = self._recipe()
+        self.shadow_estimators_ = fit_many(
+            recipe,
+            _narrow(pool.features, recipe),
+            np.asarray(self.estimator_.classes_)[pool.codes],
+            self.shadow_indices_,
+            seeds,
+            n_jobs=self.n_jobs,
+            memory=self.memory,
+            device=self.device,
+            verbose=self.verbose,
+        )
+        trained = np.zeros((self.n_shadow_models, len(pool)), dtype=bool)
+        for mask, rows in zip(trained, self.shadow_indices_, strict=True):
+            mask[rows] = True
+        # A record may be in the pool more than once; one use is a use.
+        self._trained = {}
+        for key, column in zip(pool.keys(), trained.T, strict=True):
+            self._trained[key] = self._trained.get(key, False) | column
+        return pool
+
+    def _pool(self, records):
+        """Join the attacker's records and the candidates that are not among them."""
+        if self.candidates is None:
+            return records
+        extra = self._records(self._check_X(self.candidates, reset=False))
+        known = set(records.keys())
+        fresh = np.array([key not in known for key in extra.keys()], dtype=bool)
+        if is_dataframe(records.rows):
+            import pandas as pd
+
+            rows = pd.concat([records.rows, extra.rows[fresh]], ignore_index=True)
+        else:
+            rows = np.concatenate([records.rows, extra.rows[fresh]])
+        return self._records(rows)
+
+    def _subset_size(self, n_rows):
+        size = self.shadow_size
+        if isinstance(size, Integral):
+            if size > n_rows:
+                raise ValueError(
+                    f"shadow_size={size} is more than the {n_rows} records there are."
+                )
+            return int(size)
+        return max(1, int(size * n_rows))
+
+    def _recipe(self):
+        if self.shadow_estimator is not None:
+            return self.shadow_estimator
+        recipe = unwrap(self.estimator_)
+        copy = clone(recipe)
+        if copy is recipe:  # a trained torch module: nobody knows how it was trained
+            raise ValueError(
+                f"shadow_estimator=None clones the target's recipe, but "
+                f"{type(recipe).__name__} has none. Set shadow_estimator to an unfitted "
+                "classifier: it may be of another architecture."
+            )
+        return copy
+
+    def _shadow_probabilities(self, model, features):
+        classes = np.asarray(self.estimator_.classes_)
+        return probabilities(model, _narrow(features, model), classes)
+
+    def _shadow_signals(self, records, signal):
+        """Compute a signal of every shadow: an array (n_shadow_models, n_records)."""
+        return np.stack(
+            [
+                signal(self._shadow_probabilities(model, records.features), records.codes)
+                for model in self.shadow_estimators_
+            ]
+        )
+
+    def _trained_on(self, records):
+        """Return which shadows were trained on which records, as a mask of that shape."""
+        unused = np.zeros(self.n_shadow_models, dtype=bool)
+        columns = [self._trained.get(key, unused) for key in records.keys()]
+        return np.stack(columns, axis=1)
+
+
+def draw_subsets(n_rows, n_subsets, size, rng):
+    """Draw the rows of each shadow; halves come in pairs that share no row.
+
+    Paired, every row is used by exactly half of the shadows, which online attacks need.
+    """
+    subsets = []
+    while len(subsets) < n_subsets:
+        order = rng.permutation(n_rows)
+        subsets.append(np.sort(order[:size]))
+        if size == n_rows // 2 and len(subsets) < n_subsets:
+            subsets.append(np.sort(order[size : 2 * size]))
+    return subsets
+
+
+def _narrow(features, recipe):
+    """Give batched perceptrons float32, in which they are trained twice as fast."""
+    if is_dataframe(features) or type(recipe) is not MLPClassifier:
+        return features
+    return features.astype(np.float32, copy=False)

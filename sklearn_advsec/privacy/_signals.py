@@ -1,0 +1,91 @@
+"""What an attacker reads off a classifier's answers, one number per record."""
+
+import numpy as np
+from scipy.special import xlogy
+from sklearn.frozen import FrozenEstimator
+
+from ..victim import LabelAccess, ScoreAccess
+
+# Probabilities closer to 0 or 1 than double precision can tell from them.
+_TINY = 1e-16
+
+
+def predicted_codes(estimator, features):
+    """Ask for labels, as positions in the estimator's classes."""
+    access = LabelAccess(estimator, features)
+    return access.predict(access.x).cpu().numpy()
+
+
+def probabilities(estimator, features, classes=None):
+    """Ask for probabilities, with a column for each of `classes`.
+
+    A class that the estimator does not know has probability 0.
+
+    Raises
+    ------
+    TypeError
+        If the estimator gives no probabilities.
+    """
+    recipe = unwrap(estimator)
+    if not hasattr(estimator, "predict_proba"):
+        raise TypeError(
+            f"estimator: {type(recipe).__name__} has no predict_proba, which this attack "
+            "needs. Calibrate it (CalibratedClassifierCV), or use GapAttack or "
+            "BoundaryDistance, which need labels only."
+        )
+    known = np.asarray(estimator.classes_)
+    if len(known) == 1:  # a shadow whose rows had one label
+        proba = np.ones((len(features), 1))
+    else:
+        access = ScoreAccess(estimator, features)
+        proba = access.scores(access.x).cpu().numpy().astype(np.float64, copy=False)
+    if classes is None or np.array_equal(known, classes):
+        return proba
+    aligned = np.zeros((len(proba), len(classes)))
+    aligned[:, np.searchsorted(classes, known)] = proba
+    return aligned
+
+
+def unwrap(estimator):
+    """Return what is inside of a `FrozenEstimator`."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def true_probability(proba, codes):
+    """Return the probability of the record's own label."""
+    return proba[np.arange(len(proba)), codes]
+
+
+def log_loss(proba, codes):
+    """Return the cross-entropy of each record."""
+    return -np.log(np.maximum(true_probability(proba, codes), _TINY))
+
+
+def logit_confidence(proba, codes):
+    """Return log p / (1 - p) of the own label, which is nearly normal over models.
+
+    ``1 - p`` is summed over the other labels, which does not cancel.
+    """
+    rows = np.arange(len(proba))
+    own = proba[rows, codes]
+    others = proba.copy()
+    others[rows, codes] = 0
+    others = others.sum(axis=1)
+    return np.log(np.maximum(own, _TINY)) - np.log(np.maximum(others, _TINY))
+
+
+def modified_entropy(proba, codes):
+    """Return the entropy that is 0 for a right and certain answer only.
+
+    References
+    ----------
+    .. [1] L. Song and P. Mittal, "Systematic evaluation of privacy risks of machine
+       learning models", arXiv:2003.10595 (Equation 6).
+    """
+    rows = np.arange(len(proba))
+    proba = np.clip(proba, _TINY, 1.0)
+    rest = np.clip(1 - proba, _TINY, 1.0)
+    own = proba[rows, codes]
+    terms = -xlogy(proba, rest)
+    terms[rows, codes] = -(1 - own) * np.log(own)
+    return terms.sum(axis=1)

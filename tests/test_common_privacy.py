@@ -1,0 +1,111 @@
+"""Checks that every membership attack passes, beside scikit-learn's own."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from privacy_targets import overfitted_target
+from registry import MEMBERSHIP
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec.metrics import tpr_at_fpr_scorer
+
+# Few records: an attack by labels asks about each of them many times.
+TARGET, AUDITED, MEMBER, OWN = overfitted_target(n_members=40, n_own=80, max_iter=40)
+CODES = AUDITED[:, -1].astype(int)
+
+
+def on_target(attack, **parameters):
+    return clone(attack).set_params(estimator=TARGET, label_column=-1, **parameters)
+
+
+def test_the_target_is_untouched(attack):
+    before = joblib.hash(TARGET.estimator)
+    on_target(attack).fit(OWN).predict(AUDITED)
+    assert joblib.hash(TARGET.estimator) == before
+
+
+def test_unfitted_targets_are_refused(attack):
+    unfitted = clone(attack).set_params(estimator=LogisticRegression())
+    with pytest.raises(NotFittedError, match=r"Pass FrozenEstimator\(classifier\)"):
+        unfitted.fit(OWN)
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        clone(attack).predict(OWN)
+
+
+def test_clone_pickle_and_jobs_agree(attack):
+    fitted = on_target(attack).fit(OWN)
+    expected = fitted.decision_function(AUDITED)
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.decision_function(AUDITED), expected)
+    parameters = {"n_jobs": 2} if "n_jobs" in attack.get_params(deep=False) else {}
+    many = clone(fitted).set_params(**parameters)
+    with joblib.parallel_config(backend="threading"):
+        scores = many.fit(OWN).decision_function(AUDITED)
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_records_do_not_influence_each_other(attack):
+    fitted = on_target(attack).fit(OWN)
+    whole = fitted.decision_function(AUDITED)
+    parts = [fitted.decision_function(AUDITED[rows]) for rows in (MEMBER, ~MEMBER)]
+    np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-6, atol=1e-9)
+
+
+def test_decisions_are_those_of_the_threshold(attack):
+    fitted = on_target(attack).fit(OWN, np.arange(len(OWN)) % 2)
+    decision = fitted.decision_function(AUDITED)
+    np.testing.assert_array_equal(fitted.predict(AUDITED), (decision > 0).astype(int))
+    assert np.isfinite(decision).all() and fitted.knowledge in ("score", "label")
+
+
+def test_frames_with_the_label_by_name(attack):
+    names = [f"item {j}" for j in range(AUDITED.shape[1] - 1)]
+    own, audited = (
+        pd.DataFrame(rows, columns=[*names, "bought"]) for rows in (OWN, AUDITED)
+    )
+    tree = DecisionTreeClassifier(max_depth=6, random_state=0)
+    frames = FrozenEstimator(tree.fit(audited.loc[MEMBER, names], CODES[MEMBER]))
+    plain = clone(tree).fit(AUDITED[MEMBER, :-1], CODES[MEMBER])
+    by_name = on_target(attack).set_params(estimator=frames, label_column="bought")
+    by_name.fit(own[["bought", *names]])  # the order of columns is that of `fit`
+    assert by_name.feature_names_in_.tolist() == ["bought", *names]
+    by_position = on_target(attack).set_params(estimator=FrozenEstimator(plain))
+    by_position.fit(OWN)
+    np.testing.assert_allclose(
+        by_name.predict(audited[["bought", *names]]), by_position.predict(AUDITED)
+    )
+
+
+def test_cross_validation_and_search(attack):
+    pipe = make_pipeline(FunctionTransformer(), on_target(attack))
+    scoring = {"auc": "roc_auc", "accuracy": "balanced_accuracy"}
+    found = cross_validate(
+        pipe, AUDITED, MEMBER, scoring=scoring, cv=2, error_score="raise"
+    )
+    assert ((found["test_auc"] >= 0) & (found["test_auc"] <= 1)).all()
+    last = AUDITED.shape[1] - 1
+    search = GridSearchCV(
+        pipe,
+        {f"{pipe.steps[1][0]}__label_column": [-1, last]},
+        scoring=tpr_at_fpr_scorer(0.5),
+        cv=2,
+        error_score="raise",
+    )
+    search.fit(AUDITED, MEMBER)
+    one, other = search.cv_results_["mean_test_score"]
+    assert one == other == search.best_score_
+
+
+def pytest_generate_tests(metafunc):
+    if "attack" in metafunc.fixturenames:
+        metafunc.parametrize("attack", MEMBERSHIP, ids=lambda a: type(a).__name__)

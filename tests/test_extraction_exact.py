@@ -1,0 +1,419 @@
+"""Exact extraction: against the victim's own parameters, and its query budget."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, export_text
+
+from sklearn_advsec.exceptions import QueryBudgetExceeded
+from sklearn_advsec.extraction import (
+    EquationSolving,
+    LabelsOnly,
+    PathFinding,
+    ReLUExtraction,
+    RoundedProbabilities,
+)
+from sklearn_advsec.extraction._box_search import above, last_inside, likely_spacing
+from sklearn_advsec.extraction._kinks import find_kinks
+
+DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer}
+
+
+class Counted:
+    """A remote victim that counts the rows it is sent, and may fail."""
+
+    def __init__(self, model, fail_after=None):
+        self.model = model
+        self.classes_ = getattr(model, "classes_", None)
+        self.n_rows = 0
+        self.fail_after = fail_after
+        if self.classes_ is None:
+            del self.classes_
+        if hasattr(model, "predict_proba"):
+            self.predict_proba = lambda X: self._ask("predict_proba", X)
+        if hasattr(model, "apply"):
+            self.apply = model.apply
+
+    def predict(self, X):
+        return self._ask("predict", X)
+
+    def _ask(self, method, X):
+        if self.fail_after is not None and self.n_rows + len(X) > self.fail_after:
+            raise ConnectionError("the service is down")
+        self.n_rows += len(X)
+        return getattr(self.model, method)(X)
+
+
+def raw_parameters(model):
+    """Parameters of scaler and logistic regression on raw features, written out."""
+    scaler, last = model[0], model[-1]
+    coef = last.coef_ / scaler.scale_
+    return coef, last.intercept_ - coef @ scaler.mean_
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X[:1200], y[:1200], X[1200:]
+
+
+# Equation solving -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_logistic_regression_is_exact_from_d_plus_one_queries(name, scaled):
+    X, y = DATA[name](return_X_y=True)
+    model = LogisticRegression(solver="newton-cholesky").fit(X, y)
+    coef, intercept = model.coef_, model.intercept_
+    if scaled:
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+        coef, intercept = raw_parameters(model)
+    if len(coef) > 1:  # only differences between classes can be known
+        coef, intercept = coef - coef.mean(axis=0), intercept - intercept.mean()
+    victim = Counted(model)
+    attack = EquationSolving(victim).fit(X)
+    assert victim.n_rows == attack.n_queries_ == X.shape[1] + 1
+    np.testing.assert_allclose(attack.coef_, coef, rtol=1e-6)
+    np.testing.assert_allclose(attack.intercept_, intercept, rtol=1e-6)
+    assert attack.fidelity(X) == 1.0
+
+
+def test_constant_features_do_not_spoil_the_others(digits):
+    X, y, X_test = digits
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(X, y)
+    coef, _ = raw_parameters(model)
+    attack = EquationSolving(FrozenEstimator(model)).fit(X)
+    varies = np.ptp(X, axis=0) > 0
+    assert not varies.all()
+    coef = coef - coef.mean(axis=0)
+    np.testing.assert_allclose(attack.coef_[:, varies], coef[:, varies], rtol=1e-6)
+    assert attack.fidelity(X_test) == 1.0
+
+
+@pytest.mark.parametrize("decimals, least", [(5, 0.999), (3, 0.99), (2, 0.95)])
+@pytest.mark.parametrize("name", DATA)
+def test_rounded_probabilities_cost_queries_not_fidelity(name, decimals, least):
+    X, y = DATA[name](return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    served = RoundedProbabilities(FrozenEstimator(model), decimals).fit(X)
+    victim = Counted(served)
+    attack = EquationSolving(victim).fit(X)
+    assert attack.decimals_ == decimals
+    assert victim.n_rows == attack.n_queries_ <= 10 * (X.shape[1] + 1)
+    report = attack.extraction_report(X)
+    assert min(1 - report["R_test"], 1 - report["R_unif"]) >= least
+
+
+def test_labels_give_a_linear_model_up_to_scale():
+    X, y = load_breast_cancer(return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    coef, intercept = raw_parameters(model)
+    victim = Counted(LabelsOnly(FrozenEstimator(model)).fit(X))
+    attack = EquationSolving(victim).fit(X)
+    assert victim.n_rows == attack.n_queries_
+    found = np.append(attack.coef_, attack.intercept_)
+    truth = np.append(coef, intercept)
+    factor = found @ truth / (found @ found)
+    assert factor > 0
+    np.testing.assert_allclose(found * factor, truth, rtol=1e-6)
+    assert not hasattr(attack, "predict_proba")  # it would need the scale
+
+
+def test_labels_within_a_budget_lose_precision_only():
+    X, y = load_wine(return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    victim = Counted(model)
+    attack = EquationSolving(victim, knowledge="label", max_queries=700).fit(X)
+    assert victim.n_rows <= 700
+    assert attack.fidelity(X) > 0.97
+
+
+def test_network_by_least_squares():
+    X, y = load_iris(return_X_y=True)
+    net = MLPClassifier(3, activation="tanh", alpha=0.1, solver="lbfgs", tol=1e-3)
+    net.set_params(max_iter=400, random_state=7)
+    model = make_pipeline(StandardScaler(), net).fit(X, y)
+    attack = EquationSolving(FrozenEstimator(model), n_hidden=3).fit(X)
+    assert attack.n_queries_ == 5 * (5 * 3 + 4 * 3)
+    assert attack.fidelity(X) >= 0.99
+    assert attack.coefs_[0].shape == (4, 3)
+
+
+def test_too_small_a_budget_is_refused_before_anything_is_sent():
+    X, y = load_iris(return_X_y=True)
+    victim = Counted(LogisticRegression(max_iter=500).fit(X, y))
+    with pytest.raises(QueryBudgetExceeded, match="max_queries=4"):
+        EquationSolving(victim, max_queries=4).fit(X)
+    assert victim.n_rows == 0
+
+
+# Path-finding ---------------------------------------------------------------------------
+
+# A half of what plain path-finding takes on these trees.
+HALF = {"iris": 338, "wine": 688, "breast_cancer": 1953}
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_tree_is_exact_and_proven(name, scaled):
+    X, y = DATA[name](return_X_y=True)
+    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
+    model = tree
+    if scaled:
+        model = make_pipeline(StandardScaler(), DecisionTreeClassifier(random_state=0))
+        model.fit(X, y)
+    attack = PathFinding(FrozenEstimator(model)).fit(X)
+    assert attack.exact_ and attack.inexact_share_ == 0
+    assert attack.n_leaves_ == tree.get_n_leaves()
+    assert attack.n_queries_ <= HALF[name]
+    np.testing.assert_allclose(attack.volumes_.sum(), 1, rtol=1e-9)
+    report = attack.extraction_report(X)
+    assert report["R_test"] == report["R_unif"] == report["R_unif_TV"] == 0
+    if not scaled:  # every threshold to the last bit of float32
+        nodes = tree.tree_.feature >= 0
+        ours = attack.tree_.feature >= 0
+        of_victim = zip(
+            tree.tree_.feature[nodes],
+            tree.tree_.threshold[nodes].astype("f4"),
+            strict=True,
+        )
+        found = {
+            (j, np.float32(t))
+            for j, t in zip(
+                attack.tree_.feature[ours], attack.tree_.threshold[ours], strict=True
+            )
+        }
+        for j, t in of_victim:
+            near = {np.nextafter(t, np.float32(-np.inf)), t, above(t)}
+            assert any((j, v) in found for v in near)
+
+
+def test_thresholds_without_a_resolution_are_found_bit_by_bit():
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(150, 5))
+    y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
+    assert not likely_spacing(X).any()
+    attack = PathFinding(FrozenEstimator(tree)).fit(X)
+    assert attack.exact_
+    # Rows on both sides of each threshold, one float32 apart.
+    for j, t in zip(tree.tree_.feature, tree.tree_.threshold, strict=True):
+        if j >= 0:
+            rows = np.repeat(X, 3, axis=0).astype(np.float32)
+            rows[0::3, j], rows[1::3, j] = np.float32(t), above(np.float32(t))
+            np.testing.assert_array_equal(attack.predict(rows), tree.predict(rows))
+
+
+def test_regression_tree():
+    X, y = load_wine(return_X_y=True)
+    tree = DecisionTreeRegressor(max_depth=4, random_state=0).fit(X, X[:, 0] * y)
+    attack = PathFinding(FrozenEstimator(tree)).fit(X)
+    assert attack.exact_
+    np.testing.assert_array_equal(attack.predict(X), tree.predict(X))
+    assert attack.score(X, tree.predict(X)) == 1.0
+    two = DecisionTreeRegressor(max_depth=2).fit(X, X[:, :2])
+    attack = PathFinding(Counted(tree)).fit(X)  # remote, without a word on what it is
+    np.testing.assert_array_equal(attack.predict(X), tree.predict(X))
+    with pytest.raises(ValueError, match="one output"):
+        PathFinding(FrozenEstimator(two)).fit(X)
+
+
+def test_stolen_tree_is_a_scikit_learn_tree():
+    X, y = load_iris(return_X_y=True)
+    attack = PathFinding(DecisionTreeClassifier(max_depth=2, random_state=0)).fit(X, y)
+    text = export_text(attack.copy_)
+    assert text.count("class:") == attack.n_leaves_ == 3
+    assert attack.tree_.n_node_samples[0] == len(X)
+    assert len(np.unique(attack.copy_.apply(X))) == 3
+
+
+def test_shared_outputs_are_told_and_bounded():
+    X, y = load_wine(return_X_y=True)
+    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
+    attack = PathFinding(FrozenEstimator(tree), identity="output")
+    with pytest.warns(UserWarning, match="do not name leaves"):
+        attack.fit(X)
+    assert not attack.exact_ and attack.shared_outputs_ > 0
+    assert attack.inexact_share_ == 3 / attack.n_checks
+    report = attack.extraction_report(X)
+    assert report["R_test"] == 0
+    assert report["R_unif"] <= attack.inexact_share_
+
+
+def test_spent_budget_gives_the_tree_so_far_and_warm_start_goes_on():
+    X, y = load_wine(return_X_y=True)
+    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
+    full = PathFinding(FrozenEstimator(tree)).fit(X)
+    victim = Counted(tree)
+    attack = PathFinding(victim, max_queries=150, warm_start=True)
+    with pytest.warns(UserWarning, match="not explored"):
+        attack.fit(X)
+    assert victim.n_rows == attack.n_queries_ == 150
+    assert not attack.exact_
+    np.testing.assert_allclose(attack.inexact_share_, 1 - attack.explored_)
+    assert 0 < attack.explored_ < 1
+    attack.set_params(max_queries=None).fit(X)
+    assert attack.exact_
+    assert victim.n_rows == attack.n_queries_ == full.n_queries_
+
+
+class Incomplete:
+    """A service that answers for the node at which a value is missing."""
+
+    def __init__(self, tree):
+        self.tree = tree.tree_
+        self.classes_ = tree.classes_
+
+    def _node(self, row):
+        t, node = self.tree, 0
+        while t.feature[node] >= 0 and not np.isnan(row[t.feature[node]]):
+            left = np.float32(row[t.feature[node]]) <= t.threshold[node]
+            node = t.children_left[node] if left else t.children_right[node]
+        return node
+
+    def apply(self, X):
+        return np.array([self._node(row) for row in X])
+
+    def predict(self, X):
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X):
+        return self.tree.value[self.apply(X), 0]
+
+
+def test_incomplete_queries():
+    X, y = load_breast_cancer(return_X_y=True)
+    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
+    attack = PathFinding(Incomplete(tree), incomplete=True).fit(X)
+    assert attack.exact_ and attack.n_leaves_ == tree.get_n_leaves()
+    rng = np.random.RandomState(0)
+    rows = rng.uniform(X.min(axis=0), X.max(axis=0), size=(3000, X.shape[1]))
+    np.testing.assert_array_equal(
+        attack.predict_proba(rows), tree.predict_proba(rows.astype(np.float32))
+    )
+
+
+@pytest.mark.parametrize("spacing", [0.0, 0.5, 0.05])
+def test_bisection_finds_any_float32(spacing):
+    rng = np.random.RandomState(0)
+    for truth in [*rng.uniform(-5, 5, 20), 0.5, 0.8, -1.25, 3.0, 1e-6]:
+        truth = np.float32(truth)
+        asked = []
+
+        def stays(value, truth=truth, asked=asked):
+            asked.append(value)
+            return value <= truth
+
+        found = last_inside(stays, np.float32(-5), np.float32(5), [], spacing)
+        assert found == truth
+        assert len(asked) < 60
+
+
+def test_unknown_bounds_are_refused():
+    X, y = load_iris(return_X_y=True)
+    victim = FrozenEstimator(DecisionTreeClassifier().fit(X, y))
+    with pytest.raises(ValueError, match="bounds must be"):
+        PathFinding(victim, bounds=([0, 1], [1, 2, 3])).fit(X)
+    named = DecisionTreeClassifier().fit(X, np.array(["a", "b", "c"])[y])
+
+    class LabelsOfUnknownKind:
+        predict = staticmethod(named.predict)
+
+    with pytest.raises(ValueError, match="classes_ or predict_proba"):
+        PathFinding(LabelsOfUnknownKind()).fit(X)
+    with pytest.raises(TypeError, match="identity='leaf'"):
+        PathFinding(
+            FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y)), identity="leaf"
+        ).fit(X)
+
+
+# ReLU networks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_hidden, fewer_than", [(16, 3000), (4, 1500)])
+def test_relu_network_is_functionally_equivalent(digits, n_hidden, fewer_than):
+    X, y, X_test = digits
+    model = MLPClassifier(n_hidden, max_iter=150, tol=1e-2, random_state=1)
+    model = make_pipeline(StandardScaler(), model).fit(X, y)
+    victim = Counted(model)
+    attack = ReLUExtraction(victim).fit(X)
+    assert victim.n_rows == attack.n_queries_ < fewer_than
+    assert attack.exact_ and attack.n_hidden_ == n_hidden
+    report = attack.extraction_report(X_test)
+    assert report["R_test"] == 0 and report["R_unif"] <= 1e-4
+    assert report["R_test_TV"] < 1e-8
+
+
+def test_relu_hyperplanes_are_those_of_the_victim(digits):
+    X, y, _ = digits
+    model = MLPClassifier(6, max_iter=150, tol=1e-2, random_state=1).fit(X, y)
+    attack = ReLUExtraction(FrozenEstimator(model)).fit(X)
+
+    def planes(network):
+        rows = np.vstack([network.coefs_[0], network.intercepts_[0]]).T
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    cosines = np.abs(planes(model) @ planes(attack.copy_).T)
+    matched = cosines.max(axis=0)[: attack.n_hidden_]
+    np.testing.assert_allclose(matched, 1, atol=1e-8)
+
+
+def test_relu_extraction_ends_on_other_victims_and_says_so():
+    X, y = load_iris(return_X_y=True)
+    net = MLPClassifier((6, 5), alpha=0.1, max_iter=150, tol=1e-1, random_state=1)
+    deep = make_pipeline(StandardScaler(), net).fit(X, y)
+    with pytest.warns(UserWarning, match="not exact"):
+        attack = ReLUExtraction(FrozenEstimator(deep), max_lines=3).fit(X)
+    assert not attack.exact_ and attack.max_error_ > 1e-6
+    with pytest.warns(UserWarning, match="not exact"):
+        attack = ReLUExtraction(FrozenEstimator(deep), max_queries=100).fit(X)
+    assert attack.n_queries_ == 100
+    rounded = RoundedProbabilities(FrozenEstimator(deep), 4).fit(X)
+    with pytest.raises(ValueError, match="rounded to 4 decimals"):
+        ReLUExtraction(FrozenEstimator(rounded)).fit(X)
+    noise = np.random.RandomState(0)
+
+    class Inexact(Counted):
+        def _ask(self, method, X):
+            answer = super()._ask(method, X)
+            return answer * (1 + 1e-6 * noise.uniform(-1, 1, answer.shape))
+
+    with pytest.raises(ValueError, match="exact to .* only"):
+        ReLUExtraction(Inexact(deep)).fit(X)
+
+    class Single(Counted):
+        def _ask(self, method, X):
+            return super()._ask(method, X).astype(np.float32)
+
+    with pytest.raises(ValueError, match="in float32"):
+        ReLUExtraction(Single(deep)).fit(X)
+
+
+def test_relu_network_with_two_classes():
+    X, y = load_breast_cancer(return_X_y=True)
+    net = MLPClassifier(6, alpha=1, max_iter=300, tol=1e-2, random_state=0)
+    model = make_pipeline(StandardScaler(), net).fit(X, y)
+    attack = ReLUExtraction(FrozenEstimator(model)).fit(X)
+    assert attack.exact_ and attack.n_hidden_ == 6
+    report = attack.extraction_report(X)
+    assert report["R_test"] == report["R_unif"] == 0
+
+
+def test_kinks_of_a_known_function():
+    where = np.array([-0.71, 0.1, 0.1003, 0.64])
+    outgoing = np.random.RandomState(0).normal(size=(4, 3))
+
+    def function(t):
+        return np.maximum(t[:, None] - where, 0) @ outgoing
+
+    kinks, complete = find_kinks(function, -1.0, 1.0, noise=1e-15)
+    assert complete
+    np.testing.assert_allclose(kinks, where, atol=1e-7)
+    kinks, complete = find_kinks(lambda t: np.sin(9 * t)[:, None], -1, 1, noise=1e-15)
+    assert not complete  # and it came back

@@ -1,0 +1,419 @@
+"""Membership attacks: their formulas, what they reach, and what they refuse."""
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from privacy_targets import binary_records, overfitted_target
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec.evasion import HopSkipJump
+from sklearn_advsec.metrics import roc_auc_interval
+from sklearn_advsec.privacy import (
+    RMIA,
+    BoundaryDistance,
+    GapAttack,
+    LikelihoodRatio,
+    LossThreshold,
+    MembershipGame,
+    ModifiedEntropy,
+    QuantileMembership,
+    ShadowModels,
+    make_records,
+    rmia_scores,
+)
+from sklearn_advsec.privacy._base import best_threshold
+from sklearn_advsec.privacy._shadows import draw_subsets
+from sklearn_advsec.privacy._signals import logit_confidence, modified_entropy
+
+TARGET, AUDITED, MEMBER, OWN = overfitted_target()
+CODES = AUDITED[:, -1].astype(int)
+PROBA = TARGET.predict_proba(AUDITED[:, :-1])
+RECIPE = DecisionTreeClassifier(max_depth=6)
+
+
+def auc(attack, records=AUDITED):
+    return roc_auc_score(MEMBER, attack.decision_function(records))
+
+
+# Formulas -------------------------------------------------------------------------------
+
+
+def test_modified_entropy_is_its_formula():
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(4), size=20)
+    codes = rng.integers(4, size=20)
+    for p, y, value in zip(proba, codes, modified_entropy(proba, codes), strict=True):
+        expected = -(1 - p[y]) * np.log(p[y])
+        expected -= sum(p[i] * np.log(1 - p[i]) for i in range(4) if i != y)
+        assert value == pytest.approx(expected, rel=1e-12)
+    sure = np.eye(4)[[1, 1]]
+    right, wrong = modified_entropy(sure, np.array([1, 2]))
+    assert right == pytest.approx(0, abs=1e-12) and wrong > 30
+
+
+def test_logit_confidence_does_not_cancel():
+    # 1 - p rounds to 0 here, the sum over the others does not.
+    proba = np.array([[1 - 1e-15, 4e-16, 6e-16], [0.7, 0.2, 0.1]])
+    value = logit_confidence(proba, np.array([0, 0]))
+    assert value == pytest.approx([np.log(1e15), np.log(0.7 / 0.3)], rel=1e-6)
+
+
+def test_best_threshold_is_that_of_a_search():
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        scores = rng.integers(8, size=40).astype(float)  # with ties
+        member = rng.uniform(size=40) < 0.3 + 0.05 * scores
+        found = balanced_accuracy_score(member, scores > best_threshold(scores, member))
+        tries = np.r_[np.unique(scores), 0.5 + np.unique(scores), -1]
+        best = max(balanced_accuracy_score(member, scores > t) for t in tries)
+        assert found == pytest.approx(best)
+
+
+def test_gap_attack_is_half_the_gap_above_one_half():
+    X, y = AUDITED[:, :-1], CODES
+    gap = TARGET.score(X[MEMBER], y[MEMBER]) - TARGET.score(X[~MEMBER], y[~MEMBER])
+    predicted = GapAttack(TARGET).fit(OWN).predict(AUDITED)
+    assert gap > 0.3
+    assert balanced_accuracy_score(MEMBER, predicted) == pytest.approx(0.5 + gap / 2)
+
+
+def test_loss_threshold_takes_the_published_average():
+    loss = -np.log(PROBA[np.arange(len(CODES)), CODES])
+    attack = LossThreshold(TARGET, threshold=loss[MEMBER].mean()).fit(OWN)
+    np.testing.assert_array_equal(
+        attack.predict(AUDITED), loss < loss[MEMBER].mean(), strict=False
+    )
+    np.testing.assert_allclose(
+        attack.decision_function(AUDITED) + attack.threshold_, -loss
+    )
+
+
+def test_false_positive_rate_without_known_members():
+    for attack in (
+        LossThreshold(TARGET, fpr=0.2),
+        RMIA(TARGET, n_shadow_models=2, fpr=0.2),
+    ):
+        assert attack.fit(OWN).predict(OWN).mean() == pytest.approx(0.2, abs=0.02)
+
+
+def test_entropy_thresholds_are_per_class():
+    attack = ModifiedEntropy(TARGET).fit(AUDITED, MEMBER)
+    scores = -modified_entropy(PROBA, CODES)
+    for code in range(8):
+        own = code == CODES
+        assert attack.class_thresholds_[code] == pytest.approx(
+            best_threshold(scores[own], MEMBER[own]), rel=1e-6
+        )
+    few = ModifiedEntropy(TARGET, min_records=1000).fit(AUDITED, MEMBER)
+    assert (few.class_thresholds_ == few.threshold_).all()
+
+
+@pytest.mark.parametrize("n_references", [1, 4])
+def test_rmia_is_the_definition_of_privacy_meter(n_references):
+    """Written down record by record from the definition of privacy-meter v2."""
+    rng = np.random.default_rng(0)
+    n_x, n_z, a = 30, 50, 0.3
+    target_x, target_z = rng.uniform(0.05, 1, n_x), rng.uniform(0.05, 1, n_z)
+    out_x = rng.uniform(0.05, 1, (n_x, n_references))
+    out_z = rng.uniform(0.05, 1, (n_z, n_references))
+
+    def prior(out):
+        return (1 + a) / 2 * out.mean(axis=1) + (1 - a) / 2
+
+    expected = [
+        np.mean(
+            [
+                (target_x[i] / prior(out_x)[i]) / (target_z[j] / prior(out_z)[j]) > 1.0
+                for j in range(n_z)
+            ]
+        )
+        for i in range(n_x)
+    ]
+    found = rmia_scores(target_x, prior(out_x), target_z, prior(out_z))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_shadow_models", [1, 6])
+def test_rmia_asks_the_models_without_the_record(n_shadow_models):
+    attack = RMIA(TARGET, n_shadow_models=n_shadow_models, a=0.4).fit(OWN)
+    labels = TARGET.classes_[AUDITED[:, -1].astype(int)].astype(int)
+    rows = np.arange(len(AUDITED))
+
+    def mean_of(records, models):
+        p = [m.predict_proba(records[:, :-1].astype(np.float32)) for m in models]
+        return (1.4 * np.mean(p, axis=0)[np.arange(len(records)), :] + 0.6) / 2
+
+    mean_x = mean_of(AUDITED, attack.shadow_estimators_)[rows, labels]
+    expected = np.array(
+        [np.mean(attack.population_ < p) for p in PROBA[rows, labels] / mean_x]
+    )
+    found = attack.decision_function(AUDITED) + attack.threshold_
+    np.testing.assert_allclose(found, expected, atol=1.5 / len(OWN))
+    # The population is what a reference was not trained on: half of it for one.
+    assert len(attack.population_) == len(OWN) // (2 if n_shadow_models == 1 else 1)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+@pytest.mark.parametrize("variance", ["fixed", "per_example"])
+def test_likelihood_ratio_is_its_formula(mode, variance):
+    attack = LikelihoodRatio(TARGET, n_shadow_models=8, mode=mode, variance=variance)
+    attack.fit(AUDITED)
+    X = AUDITED[:, :-1].astype(np.float32)
+    phi = np.array(
+        [
+            logit_confidence(model.predict_proba(X), CODES)
+            for model in attack.shadow_estimators_
+        ]
+    )
+    used = np.array([np.isin(np.arange(400), r) for r in attack.shadow_indices_])
+    assert (used.sum(axis=0) == 4).all()  # every record in half of them
+    target = logit_confidence(PROBA, CODES)
+
+    def normal(i, mask):
+        std = phi[mask[:, i], i].std()
+        if variance == "fixed":
+            within = [phi[mask[:, j], j] - phi[mask[:, j], j].mean() for j in range(400)]
+            std = np.sqrt(np.sum(np.square(within)) / (400 * 3))
+        return norm(phi[mask[:, i], i].mean(), std)
+
+    found = attack.decision_function(AUDITED) + attack.threshold_
+    for i in range(0, 400, 57):
+        expected = -normal(i, ~used).logsf(target[i])
+        if mode == "online":
+            expected = normal(i, used).logpdf(target[i]) - normal(i, ~used).logpdf(
+                target[i]
+            )
+        assert found[i] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_halves_are_balanced():
+    rng = np.random.RandomState(0)
+    for n_rows in (100, 101):
+        subsets = draw_subsets(n_rows, 6, n_rows // 2, rng)
+        assert {len(s) for s in subsets} == {n_rows // 2}
+        assert np.bincount(np.concatenate(subsets), minlength=n_rows).max() == 3
+        assert not set(subsets[0]) & set(subsets[1])
+
+
+# What they reach ------------------------------------------------------------------------
+
+
+def test_order_of_the_attacks():
+    """LiRA online > offline > loss threshold; shadow models beat the gap attack."""
+    reached = {
+        "loss": auc(LossThreshold(TARGET).fit(OWN)),
+        "gap": auc(GapAttack(TARGET).fit(OWN)),
+        "shadow": auc(ShadowModels(TARGET, n_shadow_models=8).fit(OWN)),
+        "rmia": auc(RMIA(TARGET, n_shadow_models=16).fit(OWN)),
+        "offline": auc(LikelihoodRatio(TARGET, n_shadow_models=32).fit(OWN)),
+        "online": auc(
+            LikelihoodRatio(TARGET, n_shadow_models=32, mode="online").fit(AUDITED)
+        ),
+    }
+    assert reached["online"] > reached["offline"] > reached["loss"] > reached["gap"]
+    assert reached["rmia"] > reached["loss"]
+    assert reached["shadow"] > reached["gap"] > 0.6
+    assert reached["online"] > 0.85
+
+
+def test_no_false_alarm_without_a_gap():
+    """Nothing is found where there is nothing: members are drawn after the training."""
+    rng = np.random.RandomState(0)
+    for attack in (
+        LossThreshold(TARGET),
+        ModifiedEntropy(TARGET),
+        RMIA(TARGET, n_shadow_models=4),
+        LikelihoodRatio(TARGET, n_shadow_models=8),
+        ShadowModels(TARGET, n_shadow_models=2),
+        QuantileMembership(TARGET),
+    ):
+        drawn = rng.uniform(size=len(OWN)) < 0.5
+        half = len(OWN) // 2
+        scores = attack.fit(OWN[:half]).decision_function(OWN[half:])
+        low, high = roc_auc_interval(drawn[half:], scores, confidence=0.999)
+        assert low < 0.5 < high
+
+
+def test_known_members_help_to_decide():
+    blind = LossThreshold(TARGET).fit(OWN)
+    half = np.arange(len(AUDITED)) % 2 == 0
+    told = LossThreshold(TARGET).fit(AUDITED[half], MEMBER[half])
+    assert told.score(AUDITED[~half], MEMBER[~half]) > blind.score(AUDITED, MEMBER) + 0.02
+
+
+def test_boundary_distance():
+    rows = np.r_[:40, 200:240]
+    attack = BoundaryDistance(TARGET, max_queries=150).fit(OWN[:60])
+    counted = attack.attack_.run(AUDITED[rows, :-1], CODES[rows])
+    assert attack.n_queries_.max() <= 150 and counted.n_queries.max() <= 150
+    distance = attack.decision_function(AUDITED[rows]) + attack.threshold_
+    wrong = TARGET.predict(AUDITED[rows, :-1]) != CODES[rows]
+    assert (distance[wrong] == 0).all() and (distance[~wrong] > 0).all()
+    gap = GapAttack(TARGET).fit(OWN).decision_function(AUDITED[rows])
+    assert roc_auc_score(MEMBER[rows], distance) > roc_auc_score(MEMBER[rows], gap)
+    prototype = HopSkipJump(norm=np.inf, max_queries=30)
+    other = BoundaryDistance(TARGET, attack=prototype).fit(OWN[:30])
+    assert other.attack_.norm == np.inf and prototype.estimator is None
+    assert other.n_queries_.max() <= 30
+
+
+# scikit-learn's tools -------------------------------------------------------------------
+
+
+def test_searches_and_jobs():
+    attack = ShadowModels(
+        TARGET,
+        shadow_estimator=RECIPE,
+        attack_estimator=DecisionTreeClassifier(max_depth=3),
+        n_shadow_models=2,
+    )
+    grid = {"per_class": [True, False], "shadow_estimator__max_depth": [3, None]}
+    search = GridSearchCV(attack, grid, cv=3, scoring="roc_auc")
+    one = search.fit(AUDITED, MEMBER).cv_results_["mean_test_score"]
+    with joblib.parallel_config(backend="threading"):
+        many = clone(search).set_params(n_jobs=2).fit(AUDITED, MEMBER)
+        jobs = clone(attack).set_params(n_jobs=2).fit(OWN)
+    np.testing.assert_array_equal(many.cv_results_["mean_test_score"], one)
+    np.testing.assert_array_equal(
+        jobs.decision_function(AUDITED), attack.fit(OWN).decision_function(AUDITED)
+    )
+
+
+def test_labels_by_position_by_name_and_as_strings():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    frame = X.assign(size=np.where(X.iloc[:, 0] > 5.8, "large", "small"))
+    encoder = make_column_transformer(
+        (OneHotEncoder(), ["size"]), remainder="passthrough"
+    )
+    target = make_pipeline(encoder, DecisionTreeClassifier(random_state=0))
+    played = MembershipGame(target, random_state=3).play(frame, names)[0]
+    assert played.train_accuracy == 1.0 and list(played.records)[-1] == "label"
+    first = played.records[["label", *list(frame)]]
+    for attack in (
+        GapAttack(played.target),
+        LossThreshold(played.target),
+        QuantileMembership(played.target),
+        RMIA(played.target, n_shadow_models=4),
+        ShadowModels(played.target, n_shadow_models=2),
+    ):
+        by_name = clone(attack).set_params(label_column="label")
+        by_name.fit(played.records, played.membership)
+        at_front = clone(attack).set_params(label_column=0)
+        at_front.fit(first, played.membership)
+        np.testing.assert_array_equal(
+            by_name.predict(played.records), at_front.predict(first)
+        )
+        assert by_name.feature_names_in_.tolist() == list(played.records)
+    with pytest.raises(ValueError, match="no column 'labels'"):
+        GapAttack(played.target, label_column="labels").fit(played.records)
+
+
+def test_records_without_labels():
+    attack = LossThreshold(TARGET, label_column=None).fit(OWN[:, :-1])
+    np.testing.assert_allclose(
+        attack.decision_function(AUDITED[:, :-1]) + attack.threshold_,
+        np.log(PROBA.max(axis=1)),
+    )
+    everything = GapAttack(TARGET, label_column=None).fit(OWN[:, :-1])
+    assert everything.predict(AUDITED[:, :-1]).all()
+
+
+def test_membership_values_of_any_type():
+    names = np.where(MEMBER, "member", "")
+    predicted = LossThreshold(TARGET).fit(AUDITED, names).predict(AUDITED)
+    assert set(predicted) == {"member", ""}
+    assert np.mean(predicted == names) > 0.7
+
+
+# Bad input ------------------------------------------------------------------------------
+
+
+def test_errors_say_what_to_do():
+    with pytest.raises(NotFittedError, match="FrozenEstimator"):
+        LossThreshold(LogisticRegression()).fit(OWN)
+    with pytest.raises(NotFittedError, match="FrozenEstimator"):  # its clone is not
+        LossThreshold(TARGET.estimator).fit(OWN)
+    X, y = load_iris(return_X_y=True)
+    regressor = FrozenEstimator(LinearRegression().fit(X, y))
+    with pytest.raises(TypeError, match="regressor"):
+        LossThreshold(regressor).fit(make_records(X, y))
+    with pytest.raises(TypeError, match="no predict_proba"):
+        LossThreshold(FrozenEstimator(Perceptron().fit(X, y))).fit(make_records(X, y))
+    unknown = OWN.copy()
+    unknown[3, -1] = 99
+    with pytest.raises(ValueError, match=r"label_column=-1 .* holds \[99.0\]"):
+        LossThreshold(TARGET).fit(unknown)
+    with pytest.raises(ValueError, match="Column 200 does not exist"):
+        LossThreshold(TARGET, label_column=200).fit(OWN)
+    with pytest.raises(ValueError, match="one class only"):
+        LossThreshold(TARGET).fit(AUDITED, np.ones(len(AUDITED)))
+    with pytest.raises(ValueError, match="Only binary classification is supported"):
+        LossThreshold(TARGET).fit(AUDITED, np.arange(len(AUDITED)) % 3)
+    with pytest.raises(ValueError, match="NaN"):
+        LossThreshold(TARGET).fit(np.full_like(OWN, np.nan))
+    with pytest.raises(ValueError, match="features"):
+        LossThreshold(TARGET).fit(OWN).predict(AUDITED[:, 1:])
+    with pytest.raises(ValueError, match="2 or more"):
+        LikelihoodRatio(TARGET, n_shadow_models=1).fit(OWN)
+    with pytest.raises(ValueError, match="shadow_size=1000"):
+        RMIA(TARGET, shadow_size=1000).fit(OWN)
+    for attack in (ShadowModels, RMIA):
+        with pytest.raises(ValueError, match="leaves no record"):
+            attack(TARGET, shadow_size=len(OWN), n_shadow_models=1).fit(OWN)
+
+
+def test_torch_module_as_target():
+    import torch
+
+    from sklearn_advsec.pretrained import PretrainedModule
+
+    module = torch.nn.Linear(60, 8)
+    target = PretrainedModule(module)
+    with pytest.raises(ValueError, match="shadow_estimator=None clones"):
+        RMIA(target).fit(OWN)
+    attack = RMIA(target, shadow_estimator=RECIPE, n_shadow_models=2).fit(OWN)
+    assert attack.decision_function(AUDITED).shape == (400,)
+
+
+# The game -------------------------------------------------------------------------------
+
+
+def test_membership_game():
+    X, y = binary_records(300)
+    game = MembershipGame(
+        MLPClassifier((16,), max_iter=30), n_targets=3, train_size=0.4, random_state=1
+    )
+    rounds = game.play(X, y)
+    assert [r.membership.sum() for r in rounds] == [120] * 3
+    assert len({r.membership.tobytes() for r in rounds}) == 3
+    for played in rounds:
+        rows = played.membership == 1
+        assert played.train_accuracy == played.target.score(X[rows], y[rows])
+        assert played.gap == played.train_accuracy - played.test_accuracy
+        np.testing.assert_array_equal(played.records[:, -1], y)
+    again = game.play(X, y)
+    np.testing.assert_array_equal(again[2].membership, rounds[2].membership)
+    with pytest.raises(ValueError, match="must be members and non-members"):
+        MembershipGame(RECIPE, train_size=300).play(X, y)
+
+
+def test_records_of_frames():
+    frame = pd.DataFrame({"a": [1.0, 2.0]})
+    assert list(make_records(frame, ["x", "y"])) == ["a", "label"]
+    assert list(make_records([[1.0], [2.0]], ["x", "y"])) == ["x0", "label"]
+    with pytest.raises(ValueError, match="'label' already"):
+        make_records(frame.rename(columns={"a": "label"}), [0, 1])

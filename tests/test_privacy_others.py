@@ -1,0 +1,285 @@
+"""Attribute inference, model inversion and DP-SGD."""
+
+from math import comb, exp, log
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nets import CNN, net
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec.extraction import EquationSolving
+from sklearn_advsec.privacy import (
+    AttributeInference,
+    DPSGDClassifier,
+    ModelInversion,
+    epsilon_lower_bound,
+)
+
+# Attribute inference --------------------------------------------------------------------
+
+
+def coins(n=1500):
+    """Independent attributes, and a label that is their sum above a threshold."""
+    X = np.random.default_rng(0).integers(0, 2, size=(n, 5)).astype(float)
+    return X, (X.sum(axis=1) > 2).astype(int)
+
+
+def test_attribute_inference_finds_what_the_label_gives_away():
+    X, y = coins()
+    target = FrozenEstimator(LogisticRegression().fit(X, y))
+    known = np.delete(np.column_stack([X, y]), 2, axis=1)
+    half = slice(0, 750), slice(750, None)
+    told = AttributeInference(target, attribute=2).fit(known[half[0]], X[half[0], 2])
+    # The best that can be done with the other columns and the label, by counting.
+    keys = known @ (2.0 ** np.arange(5))
+    best = {k: np.round(X[keys == k, 2].mean()) for k in np.unique(keys)}
+    reachable = np.mean([best[k] == v for k, v in zip(keys, X[:, 2], strict=True)])
+    assert told.score(known[half[1]], X[half[1], 2]) == pytest.approx(reachable, abs=0.04)
+    blind = AttributeInference(target, attribute=2, label_column=None)
+    blind.fit(known[half[0], :-1], X[half[0], 2])
+    assert blind.score(known[half[1], :-1], X[half[1], 2]) < 0.56
+
+
+def test_the_advantage_is_that_over_imputation():
+    """A target that adds nothing to the known columns gives no advantage."""
+    X, y = coins()
+    known = np.delete(np.column_stack([X, y]), 2, axis=1)
+    target = FrozenEstimator(LogisticRegression().fit(X, y))
+    attack = AttributeInference(
+        target, attribute=2, attack_estimator=DecisionTreeClassifier()
+    )
+    attack.fit(known[:750], X[:750, 2])
+    assert abs(attack.advantage(known[750:], X[750:, 2])) < 0.03
+    # A target that has learned a secret of each row by heart does give it away.
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(size=(400, 3)), rng.integers(0, 2, 400)])
+    label = rng.integers(0, 2, 400)
+    tree = FrozenEstimator(DecisionTreeClassifier(random_state=0).fit(rows, label))
+    records = np.column_stack([rows[:, :3], label])
+    attack = AttributeInference(tree, attribute=3).fit(records[:300], rows[:300, 3])
+    assert attack.advantage(records[300:], rows[300:, 3]) > -0.1
+
+
+def test_attributes_of_frames():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=300), "colour": rng.choice(["red", "blue"], 300)}
+    )
+    y = (frame["x"] + 2 * (frame["colour"] == "red") > 1).to_numpy().astype(int)
+    target = make_pipeline(
+        OneHotEncoder(handle_unknown="ignore"), DecisionTreeClassifier()
+    )
+    target = FrozenEstimator(target.fit(frame, y))
+    records = frame[["x"]].assign(label=y)
+    attack = AttributeInference(target, attribute="colour", label_column="label")
+    scores = cross_val_score(attack, records, frame["colour"], cv=3)
+    assert scores.mean() > 0.7
+    by_position = AttributeInference(target, attribute=1).fit(records, frame["colour"])
+    np.testing.assert_array_equal(
+        by_position.predict(records),
+        attack.fit(records, frame["colour"]).predict(records),
+    )
+
+
+def test_attribute_errors():
+    X, y = coins(100)
+    target = FrozenEstimator(LogisticRegression().fit(X, y))
+    known = np.delete(np.column_stack([X, y]), 2, axis=1)
+    with pytest.raises(ValueError, match="attribute=9 is no position"):
+        AttributeInference(target, attribute=9).fit(known, X[:, 2])
+    with pytest.raises(ValueError, match="is a name"):
+        AttributeInference(target, attribute="a").fit(known, X[:, 2])
+    names = [f"c{j}" for j in range(6)]
+    frame = pd.DataFrame(np.column_stack([X, y]), columns=names)
+    target = FrozenEstimator(LogisticRegression().fit(frame[names[:5]], y))
+    for attribute, message in ((9, "is no position"), ("c9", "is no feature of")):
+        attack = AttributeInference(target, attribute=attribute)
+        with pytest.raises(ValueError, match=f"attribute={attribute!r} {message}"):
+            attack.fit(frame.drop(columns="c2"), X[:, 2])
+    with pytest.raises(ValueError, match="nothing to infer"):
+        AttributeInference(target, attribute=2).fit(known, np.zeros(100))
+
+
+# Model inversion ------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_inversion_of_digits():
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    for target in (
+        LogisticRegression(C=0.01, max_iter=500).fit(X[:900], y[:900]),
+        MLPClassifier((32,), alpha=1.0, random_state=0).fit(X[:900], y[:900]),
+    ):
+        inversion = ModelInversion(FrozenEstimator(target)).fit(X[900:])
+        representatives = inversion.representatives_
+        np.testing.assert_array_equal(target.predict(representatives), np.arange(10))
+        assert (representatives >= X.min()).all() and (representatives <= X.max()).all()
+        # They look like the class: the nearest one classifies new rows.
+        assert inversion.score(X[900:], y[900:]) > 0.7
+        untrained = MLPClassifier((32,), max_iter=1, random_state=0)
+        untrained.fit(X[:900], y[:900])
+        noise = ModelInversion(FrozenEstimator(untrained)).fit(X[900:])
+        assert inversion.score(X[900:], y[900:]) > noise.score(X[900:], y[900:]) + 0.1
+
+
+def test_inversion_trains_targets_and_keeps_confidence():
+    X, y = load_digits(return_X_y=True)
+    target = LogisticRegression(C=0.1, max_iter=500)
+    inversion = ModelInversion(target, prior=0.0, confidence=0.9, max_iter=500)
+    inversion.fit(X / 16, y)
+    proba = inversion.estimator_.predict_proba(inversion.representatives_)
+    np.testing.assert_allclose(proba.diagonal(), inversion.confidences_, rtol=1e-6)
+    assert (inversion.confidences_ >= 0.9).all()
+    assert inversion.n_iter_ < 500
+    with pytest.raises(ValueError, match="requires y"):
+        ModelInversion(target).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_inversion_of_a_stolen_copy():
+    """Where the target gives labels and probabilities only, a copy gives gradients."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    target = LogisticRegression(C=0.01, max_iter=500).fit(X[:900], y[:900])
+    copy = EquationSolving(FrozenEstimator(target)).fit(X[900:1100])
+    inversion = ModelInversion(FrozenEstimator(copy)).fit(X[900:])
+    assert (target.predict(inversion.representatives_) == np.arange(10)).all()
+    direct = ModelInversion(FrozenEstimator(target)).fit(X[900:])
+    np.testing.assert_allclose(
+        inversion.representatives_, direct.representatives_, atol=1e-3
+    )
+
+
+# DP-SGD ---------------------------------------------------------------------------------
+
+
+def rdp_epsilon(noise, rate, steps, delta):
+    """Bound by the moments accountant: integer orders, the classical conversion.
+
+    Written from Mironov, Talwar and Zhang (2019), Section 3.3.
+    """
+    best = np.inf
+    for order in range(2, 200):
+        terms = [
+            comb(order, k)
+            * (1 - rate) ** (order - k)
+            * rate**k
+            * exp((k * k - k) / (2 * noise**2))
+            for k in range(order + 1)
+            if (k * k - k) / (2 * noise**2) < 600
+        ]
+        if len(terms) <= order:
+            break
+        moment = steps * log(sum(terms)) / (order - 1)
+        best = min(best, moment + log(1 / delta) / (order - 1))
+    return best
+
+
+def test_accountant_agrees_with_the_moments_and_with_published_values():
+    opacus = pytest.importorskip("opacus.accountants")
+    # MNIST, 60,000 rows: the settings and values of the tutorial of TensorFlow Privacy.
+    for noise, batch, epochs, published in ((1.3, 250, 15, 1.19), (1.1, 250, 60, 3.0)):
+        rate = batch / 60000
+        steps = round(epochs / rate)
+        ours = rdp_epsilon(noise, rate, steps, 1e-5)
+        assert ours == pytest.approx(published, rel=0.02)
+        accountant = opacus.RDPAccountant()
+        accountant.history = [(noise, rate, steps)]
+        theirs = accountant.get_epsilon(1e-5)  # by a tighter conversion
+        assert 0.75 * ours < theirs < ours
+
+
+def private(**parameters):
+    pytest.importorskip("opacus")
+    return DPSGDClassifier(net(max_epochs=4), random_state=0, **parameters)
+
+
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return (X / 16).astype(np.float32), y
+
+
+def test_gradients_are_clipped_one_by_one():
+    """Against a loop over the rows with ordinary gradients."""
+    X, y = digits()
+    X, y = torch.as_tensor(X[:20]), torch.as_tensor(y[:20])
+    model = private(max_grad_norm=0.3, physical_batch_size=7)
+    inner = net(module__n_features=64, module__n_classes=10).initialize()
+    found = model._clipped_sum(inner, X, y)
+    expected = [torch.zeros_like(p) for p in inner.module_.parameters()]
+    clipped = 0
+    for row, label in zip(X, y, strict=True):
+        loss = torch.nn.functional.cross_entropy(inner.module_(row[None]), label[None])
+        gradient = torch.autograd.grad(loss, list(inner.module_.parameters()))
+        size = torch.cat([g.flatten() for g in gradient]).norm()
+        clipped += size > 0.3
+        for total, g in zip(expected, gradient, strict=True):
+            total += g * min(1.0, float(0.3 / size))
+    assert clipped > 5
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_epsilon_is_reported_and_reached():
+    X, y = digits()
+    loose = private(noise_multiplier=0.8).fit(X, y)
+    tight = private(noise_multiplier=3.0).fit(X, y)
+    assert tight.epsilon_ < loose.epsilon_
+    rate = 64 / len(X)
+    assert loose.n_steps_ == round(4 / rate)
+    bound = rdp_epsilon(0.8, rate, loose.n_steps_, 1e-5)
+    assert 0.7 * bound < loose.epsilon_ < bound
+    wanted = private(epsilon=3.0).fit(X, y)
+    assert 2.7 < wanted.epsilon_ <= 3.0
+    assert wanted.noise_multiplier_ > 0.8
+
+
+def test_audit_finds_no_more_than_the_accountant_allows():
+    X, y = digits()
+    audited = private(epsilon=1.0)
+    assert epsilon_lower_bound(audited, X, y, n_canaries=800) <= 1.0
+    by_heart = net(max_epochs=60, lr=0.01, module__hidden=256)
+    by_heart.set_params(module__n_features=64, module__n_classes=10)
+    assert epsilon_lower_bound(by_heart, X, y.astype(np.int64), n_canaries=800) > 1.0
+
+
+def test_private_training_learns_and_is_repeatable():
+    X, y = digits()
+    model = DPSGDClassifier(
+        net(max_epochs=6, module__hidden=16, lr=0.02), epsilon=20.0, random_state=0
+    )
+    pytest.importorskip("opacus")
+    before = torch.get_rng_state()
+    model.fit(X, y)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.score(X, y) > 0.75
+    again = model.predict_proba(X[:50])
+    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X[:50]), again)
+
+
+def test_what_private_training_refuses():
+    X, y = digits()
+    pytest.importorskip("opacus")
+    with pytest.raises(ValueError, match="BatchNorm2d computes with several rows"):
+        DPSGDClassifier(net(CNN)).fit(X.reshape(-1, 1, 8, 8), y)
+    with pytest.raises(TypeError, match="skorch"):
+        DPSGDClassifier(LogisticRegression()).fit(X, y)
+
+
+def test_without_opacus(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "opacus.accountants", None)
+    X, y = digits()
+    with pytest.raises(ImportError, match=r"sklearn-advsec\[privacy\]"):
+        DPSGDClassifier(net(max_epochs=1)).fit(X, y)

@@ -1,0 +1,197 @@
+"""Scores of membership attacks, their intervals, audits of epsilon, and the display."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from privacy_targets import overfitted_target
+from scipy.stats import binom
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics._scorer import _BaseScorer
+from sklearn.model_selection import cross_validate
+from sklearn.neighbors import KNeighborsClassifier
+
+from sklearn_advsec import inspection, metrics
+from sklearn_advsec.inspection import MembershipRocDisplay
+from sklearn_advsec.metrics import (
+    bootstrap_interval,
+    clopper_pearson,
+    membership_advantage,
+    roc_auc_interval,
+    tpr_at_fpr,
+    tpr_at_fpr_scorer,
+)
+from sklearn_advsec.privacy import (
+    LossThreshold,
+    epsilon_from_guesses,
+    epsilon_lower_bound,
+)
+
+
+def normal_scores(n, shift, seed=0):
+    rng = np.random.default_rng(seed)
+    member = np.arange(2 * n) < n
+    return member, rng.normal(size=2 * n) + shift * member
+
+
+def test_scores_are_public_and_cost_no_import_of_torch():
+    code = (
+        "import sys, sklearn_advsec.metrics, sklearn_advsec.inspection\n"
+        "assert not {'torch', 'skorch', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for module in (metrics, inspection):
+        assert all(callable(getattr(module, name)) for name in module.__all__)
+        assert set(module.__all__) <= set(dir(module))
+        with pytest.raises(AttributeError, match="no attribute 'unknown'"):
+            module.unknown  # noqa: B018
+    assert isinstance(pickle.loads(pickle.dumps(tpr_at_fpr_scorer(0.1))), _BaseScorer)
+
+
+def test_tpr_at_fpr_by_counting():
+    member, scores = normal_scores(1000, 1.0)
+    for fpr in (0.01, 0.05, 0.2):
+        highest = np.sort(scores[~member])[::-1]
+        threshold = highest[int(fpr * 1000)]  # the first that must not be exceeded
+        assert tpr_at_fpr(member, scores, fpr=fpr) == np.mean(scores[member] > threshold)
+
+
+def test_tpr_at_fpr_refuses_what_rests_on_nothing():
+    member, scores = normal_scores(100, 1.0)
+    with pytest.raises(ValueError, match="at least 1000 non-members"):
+        tpr_at_fpr(member, scores, fpr=0.001)
+    with pytest.warns(UserWarning, match=r"is 1 record\(s\)"):
+        tpr_at_fpr(member, scores, fpr=0.01)
+
+
+def test_equal_scores_are_no_find():
+    member, _ = normal_scores(100, 0)
+    assert tpr_at_fpr(member, np.zeros(200), fpr=0.5) == 0.0
+
+
+def test_scorer_in_cross_validation():
+    target, records, member, _ = overfitted_target(max_iter=30)
+    scoring = {"tpr": tpr_at_fpr_scorer(0.1), "auc": "roc_auc"}
+    with pytest.warns(UserWarning, match="of 40 non-members"):
+        found = cross_validate(LossThreshold(target), records, member, scoring=scoring)
+    assert (found["test_tpr"] > 0.1).all()
+
+
+def test_advantage_is_that_of_balanced_accuracy():
+    member, scores = normal_scores(200, 1.0)
+    guess = scores > 0.4
+    assert membership_advantage(member, guess) == pytest.approx(
+        2 * balanced_accuracy_score(member, guess) - 1
+    )
+    with pytest.raises(ValueError, match="decisions, not scores"):
+        membership_advantage(member.astype(int), scores)
+
+
+def test_clopper_pearson_covers_and_is_exact():
+    low, high = clopper_pearson(3, 50)
+    assert binom.sf(2, 50, low) == pytest.approx(0.025)
+    assert binom.cdf(3, 50, high) == pytest.approx(0.025)
+    assert clopper_pearson(0, 10)[0] == 0 and clopper_pearson(10, 10)[1] == 1
+    for rate in (0.01, 0.3):
+        covered = sum(
+            binom.pmf(k, 60, rate)
+            for k in range(61)
+            if clopper_pearson(k, 60)[0] <= rate <= clopper_pearson(k, 60)[1]
+        )
+        assert covered >= 0.95
+    with pytest.raises(ValueError, match="between 0 and n_trials"):
+        clopper_pearson(3, 2)
+
+
+def test_auc_interval_agrees_with_the_bootstrap_and_covers():
+    member, scores = normal_scores(150, 0.7)
+    delong = roc_auc_interval(member, scores)
+    boot = bootstrap_interval(roc_auc_score, member, scores, n_bootstraps=400)
+    assert delong == pytest.approx(boot, abs=0.015)
+    assert np.mean(delong) == pytest.approx(roc_auc_score(member, scores), abs=1e-9)
+    covered = 0
+    for seed in range(400):
+        low, high = roc_auc_interval(*normal_scores(60, 0.0, seed))
+        covered += low <= 0.5 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_bootstrap_of_tpr():
+    member, scores = normal_scores(500, 1.0)
+    low, high = bootstrap_interval(
+        lambda t, s: tpr_at_fpr(t, s, fpr=0.05), member, scores, n_bootstraps=200
+    )
+    assert low < tpr_at_fpr(member, scores, fpr=0.05) < high
+    assert 0.03 < high - low < 0.3
+
+
+def test_bad_scores():
+    with pytest.raises(ValueError, match="two values"):
+        tpr_at_fpr([0, 1, 2], [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="NaN"):
+        tpr_at_fpr([0, 1], [1.0, np.nan])
+
+
+# Epsilon --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0])
+def test_bound_of_randomised_response(epsilon):
+    """Randomised response is exactly epsilon-private: the bound is below, and near."""
+    rng = np.random.default_rng(0)
+    n, share = 2000, 1 / (1 + np.exp(-epsilon))
+    bounds = np.array(
+        [
+            epsilon_from_guesses(rng.binomial(n, share), n, n_canaries=n)
+            for _ in range(200)
+        ]
+    )
+    assert np.mean(bounds <= epsilon) >= 0.93
+    assert np.median(bounds) > epsilon - 0.15
+
+
+def test_bound_of_guesses():
+    # Without delta, it is where the binomial tail is 5 %.
+    bound = epsilon_from_guesses(80, 100, n_canaries=100)
+    assert binom.sf(79, 100, 1 / (1 + np.exp(-bound))) == pytest.approx(0.05, rel=1e-3)
+    with_delta = epsilon_from_guesses(80, 100, n_canaries=100, delta=1e-4)
+    assert 0 < with_delta < bound
+    assert epsilon_from_guesses(50, 100, n_canaries=100) == 0
+    with pytest.raises(ValueError, match="must hold"):
+        epsilon_from_guesses(11, 10, n_canaries=100)
+
+
+def test_bound_of_a_training():
+    X, y = load_digits(return_X_y=True)
+    by_heart = epsilon_lower_bound(KNeighborsClassifier(1), X, y, n_canaries=600)
+    # What does not learn from single rows shows nothing.
+    stiff = LogisticRegression(C=1e-6, max_iter=20)
+    assert by_heart > 2.5 > 0.5 > epsilon_lower_bound(stiff, X, y, n_canaries=600)
+    with pytest.raises(ValueError, match="n_canaries=5000"):
+        epsilon_lower_bound(stiff, X, y, n_canaries=5000)
+
+
+# Display --------------------------------------------------------------------------------
+
+
+def test_display():
+    import matplotlib.pyplot as plt
+
+    target, records, member, own = overfitted_target(max_iter=20)
+    attack = LossThreshold(target).fit(own)
+    display = MembershipRocDisplay.from_estimator(attack, records, member)
+    assert display.roc_auc == pytest.approx(
+        roc_auc_score(member, attack.decision_function(records))
+    )
+    assert display.ax_.get_xscale() == display.ax_.get_yscale() == "log"
+    assert display.line_.get_label() == f"LossThreshold, AUC {display.roc_auc:.3f}"
+    other = MembershipRocDisplay.from_predictions(
+        member, records[:, 0], name="a column", ax=display.ax_, color="red"
+    )
+    assert len(display.ax_.lines) == 3 and other.line_.get_color() == "red"
+    assert display.ax_.get_xlim()[0] == pytest.approx(1 / (2 * 200))
+    plt.close(display.figure_)

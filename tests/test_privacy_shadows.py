@@ -1,0 +1,147 @@
+"""Shadow models: whose rows they see, which of them are asked, how they are made."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from privacy_targets import overfitted_target
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec.privacy import RMIA, LikelihoodRatio, ShadowModels
+
+TARGET, AUDITED, MEMBER, OWN = overfitted_target()
+RECIPE = DecisionTreeClassifier(max_depth=6)
+
+
+def auc(attack, records=AUDITED):
+    return roc_auc_score(MEMBER, attack.decision_function(records))
+
+
+class Recorder(LogisticRegression):
+    """Notes the rows that every shadow was trained on."""
+
+    seen = []
+
+    def fit(self, X, y):
+        Recorder.seen.append(np.column_stack([X, y]))
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("attack", [ShadowModels, LikelihoodRatio, RMIA])
+def test_shadows_are_trained_on_the_attackers_rows_only(attack):
+    Recorder.seen = []
+    attack = attack(TARGET, shadow_estimator=Recorder(max_iter=20), n_shadow_models=4)
+    attack.fit(OWN).decision_function(AUDITED)
+    assert len(Recorder.seen) == 4
+    for seen, rows in zip(Recorder.seen, attack.shadow_indices_, strict=True):
+        np.testing.assert_array_equal(seen, OWN[rows])
+
+
+@pytest.mark.parametrize("attack", [LikelihoodRatio, RMIA])
+def test_offline_attacks_ignore_shadows_that_saw_the_record(attack):
+    """A record's score does not change with the models that were trained on it."""
+    attack = attack(TARGET, n_shadow_models=4).fit(OWN)
+    before = attack.decision_function(OWN)
+    record = 17
+    for i, rows in enumerate(attack.shadow_indices_):
+        if record in rows:
+            attack.shadow_estimators_[i].coefs_[0][:] = 0
+    after = attack.decision_function(OWN)
+    assert after[record] == before[record]
+    assert (after != before).mean() > 0.5
+
+
+@pytest.mark.parametrize("frame", [False, True])
+def test_records_are_recognised_in_any_dtype(frame):
+    """Else an offline attack would ask the shadows that were trained on the record."""
+    records = OWN + 0.1 * (np.arange(OWN.shape[1]) < 3)  # 0.1 and 1.1 are rounded
+    shadows = {"shadow_estimator": RECIPE, "n_shadow_models": 4}
+    single, double = records.astype(np.float32), records.astype(np.float64)
+    if frame:
+        single, double = pd.DataFrame(single), pd.DataFrame(double)
+        double = double.astype({records.shape[1] - 1: int})
+    attack = LikelihoodRatio(TARGET, **shadows).fit(single)
+    one, other = (attack._trained_on(attack._records(X)) for X in (single, double))
+    np.testing.assert_array_equal(one, other)
+    assert (one.sum(axis=0) == 2).all()
+
+
+def test_online_needs_the_records():
+    attack = LikelihoodRatio(
+        TARGET, shadow_estimator=RECIPE, n_shadow_models=4, mode="online"
+    )
+    with pytest.raises(ValueError, match="400 of these were not"):
+        attack.fit(OWN).decision_function(AUDITED)
+    attack.set_params(candidates=AUDITED).fit(OWN)
+    assert attack.decision_function(AUDITED).shape == (400,)
+    # Records that are among the attacker's own already are not taken twice.
+    attack.set_params(candidates=np.concatenate([OWN[:50], AUDITED])).fit(OWN)
+    assert max(rows.max() for rows in attack.shadow_indices_) == 799
+    scores = cross_val_score(
+        clone(attack).set_params(candidates=AUDITED), AUDITED, MEMBER, cv=2
+    )
+    assert np.isfinite(scores).all()
+
+
+def test_recipe_of_the_target_and_of_others():
+    shadows = RMIA(TARGET, n_shadow_models=2).fit(OWN).shadow_estimators_
+    target = TARGET.estimator.get_params()
+    for model in shadows:
+        assert model.get_params() == {**target, "random_state": model.random_state}
+        assert model.n_iter_ == TARGET.estimator.n_iter_
+    other = RMIA(TARGET, shadow_estimator=RandomForestClassifier(10), n_shadow_models=2)
+    assert auc(other.fit(OWN)) > 0.55
+
+
+def test_shadow_variants():
+    forest = RandomForestClassifier(15, min_samples_leaf=10)
+    for parameters in (
+        {"features": "posterior", "per_class": True},
+        {"features": "posterior"},
+        {"features": "label", "per_class": True},
+        {"features": "top_k", "top_k": 2, "n_shadow_models": 1},
+        {
+            "attack_estimator": make_pipeline(
+                StandardScaler(), LogisticRegression(max_iter=500)
+            )
+        },
+    ):
+        defaults = {"n_shadow_models": 3, "attack_estimator": forest}
+        attack = ShadowModels(TARGET, **{**defaults, **parameters}).fit(OWN)
+        assert auc(attack) > 0.6, parameters
+    per_class = ShadowModels(
+        TARGET, attack_estimator=forest, n_shadow_models=2, per_class=True
+    ).fit(OWN)
+    assert sorted(per_class.attack_estimators_) == list(range(8))
+
+
+def test_augmented_queries():
+    def twice(X):
+        return X
+
+    one = LikelihoodRatio(TARGET, n_shadow_models=4).fit(OWN)
+    two = LikelihoodRatio(TARGET, n_shadow_models=4, augmentations=[twice]).fit(OWN)
+    np.testing.assert_allclose(
+        two.decision_function(AUDITED) + two.threshold_,
+        2 * (one.decision_function(AUDITED) + one.threshold_),
+    )
+
+
+def test_pickles_hold_no_records():
+    attack = RMIA(TARGET, shadow_estimator=LogisticRegression(), n_shadow_models=2)
+    data = OWN.copy()
+    data[:, 0] = 0.1234567891  # a value that is easy to find
+    text = pickle.dumps(attack.fit(data))
+    assert data[:1, 0].tobytes() * 2 not in text and data[0].tobytes() not in text
+    again = pickle.loads(text)
+    np.testing.assert_array_equal(
+        again.decision_function(AUDITED), attack.decision_function(AUDITED)
+    )
