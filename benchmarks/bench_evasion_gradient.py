@@ -1,0 +1,420 @@
+"""Gradient attacks of all kinds beside the other libraries: what they find, and how fast.
+
+Everybody gets the same network, the same images (which it gets right), and the same
+number of steps. What comes back is judged by one float32 pass of the network, outside of
+the timed region. A row without a success counts as infinitely far away.
+
+Run it from the repository's root, for example::
+
+    python benchmarks/bench_evasion_gradient.py --rounds 2 --write
+    python benchmarks/bench_evasion_gradient.py --only fmn-l2 cw peers
+"""
+
+import argparse
+import shlex
+import sys
+import warnings
+
+import common
+import numpy as np
+import torch
+from torch import nn
+
+OURS = common.OURS
+NETWORKS = {"undefended": "undefended", "robust": "adversarially trained"}
+LP = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
+
+# Title, networks, rows, norm, radius (None: as near as possible), steps.
+ROWS = {
+    "apgd": ("APGD on the cross-entropy", NETWORKS, 200, np.inf, 0.3, 100),
+    "autoattack": ("AutoAttack", ["robust"], 100, np.inf, 0.3, 100),
+    "deepfool": ("DeepFool", NETWORKS, 100, 2, None, 50),
+    "deepfool-linf": ("DeepFool", NETWORKS, 100, np.inf, None, 50),
+    "cw": ("Carlini-Wagner, 9 searches", NETWORKS, 30, 2, None, 100),
+    "cw-few": ("Carlini-Wagner, 9 searches", NETWORKS, 2, 2, None, 100),
+    "jsma": ("JSMA, target y + 1, at most 20 % of the pixels", NETWORKS, 20, 0, None, 78),
+    "fab-linf": ("FAB", NETWORKS, 50, np.inf, None, 100),
+    "fab-l2": ("FAB", NETWORKS, 50, 2, None, 100),
+    "fab-l1": ("FAB", NETWORKS, 50, 1, None, 100),
+    "fmn-linf": ("FMN", NETWORKS, 100, np.inf, None, 100),
+    "fmn-l2": ("FMN", NETWORKS, 100, 2, None, 100),
+    "fmn-l1": ("FMN", NETWORKS, 100, 1, None, 100),
+    "fmn-l0": ("FMN", NETWORKS, 100, 0, None, 100),
+    "universal": ("Universal perturbation", NETWORKS, 200, np.inf, 0.3, 20),
+}
+SLACK = 0.005  # of robust accuracy and success, and relative for norms
+AUTOATTACK_TIME = 0.7  # of torchattacks'
+
+# AutoAttack beside the standard version, which takes 100 steps and 5000 queries.
+SHORTER = {
+    "10 steps": dict(max_iter=10),
+    "10 steps, 3500 queries": dict(max_iter=10, square_queries=3500),
+}
+
+# What the tables do not say by themselves of the peers, by the names of the rows.
+REMARKS = {
+    "autoattack": [
+        "torchattacks' AutoAttack takes 10 steps in each of its gradient attacks, the "
+        "default of its classes, instead of the paper's 100; '100 steps' are its own "
+        "classes put together with 100. With 10 steps most of the time is the square "
+        "attack's, 5000 forward passes for each row that stands, and the same for all."
+    ],
+    "universal": ["ART's is made of FGSM steps of 0.1."],
+    "deepfool": [
+        "torchattacks multiplies each single step, not their sum, by the overshoot, and "
+        "clips after it: what fails ends next to the boundary."
+    ],
+    "cw": [
+        "foolbox's successes are black images, as the last column counts: pixels at the "
+        "edge of the box begin where the tanh is flat, and the whole digit is erased.",
+        "torchattacks has no search over c, and gets its default c = 1 and 900 steps.",
+    ],
+    "fmn-l2": [
+        "foolbox does not project: L2FMNAttack.project scales by min(1, norms / norms), "
+        "which is 1. Its radius has no effect."
+    ],
+}
+
+
+# The libraries ------------------------------------------------------------------------
+
+
+def torchattacks_runner(name, module, X, y, norm, eps, steps):
+    def build(torchattacks):
+        rule = dict(norm=LP[norm], steps=steps)
+        if name == "apgd":
+            attack = torchattacks.APGD(module, eps=eps, loss="ce", **rule)
+        elif name == "autoattack":
+            attack = torchattacks.AutoAttack(module, eps=eps, norm=LP[norm], seed=0)
+        elif name == "as-in-paper":  # the parts of its AutoAttack, with other steps
+            ball = dict(eps=eps, norm=LP[norm], seed=0)
+            parts = [
+                torchattacks.APGD(module, steps=steps, loss="ce", **ball),
+                torchattacks.APGDT(module, steps=steps, **ball),
+                torchattacks.FAB(module, steps=steps, multi_targeted=True, **ball),
+                torchattacks.Square(module, n_queries=5000, **ball),
+            ]
+            attack = torchattacks.MultiAttack(parts)
+        elif name == "deepfool":
+            attack = torchattacks.DeepFool(module, steps=steps)
+        elif name == "cw":
+            # It has no search over c: this is its default, c = 1.
+            attack = torchattacks.CW(module, steps=9 * steps, lr=0.01)
+        elif name.startswith("fab"):
+            # What it finds farther away than eps it throws away.
+            largest = {np.inf: 1.0, 2: 28.0, 1: 784.0}[norm]
+            attack = torchattacks.FAB(module, eps=largest, **rule)
+        elif name == "jsma":
+            attack = torchattacks.JSMA(module, theta=1.0, gamma=0.2)
+            attack.set_mode_targeted_by_label(quiet=True)
+        else:
+            return None
+        x = torch.as_tensor(X)
+        label = torch.as_tensor((y + 1) % 10 if name == "jsma" else y)
+        return lambda: attack(x, label).detach()
+
+    return common.available(build, "torchattacks")
+
+
+def foolbox_runner(name, module, X, y, norm, eps, steps):
+    def build(foolbox, attacks):
+        if name == "deepfool":
+            attack = attacks.L2DeepFoolAttack(steps=steps)
+        elif name == "deepfool-linf":
+            attack = attacks.LinfDeepFoolAttack(steps=steps)
+        elif name == "cw":
+            attack = attacks.L2CarliniWagnerAttack(9, steps=steps, stepsize=0.01)
+        elif name.startswith("fmn"):
+            cls = {
+                np.inf: attacks.LInfFMNAttack,
+                2: attacks.L2FMNAttack,
+                1: attacks.L1FMNAttack,
+                0: attacks.L0FMNAttack,
+            }[norm]
+            attack = cls(steps=steps)
+        else:
+            return None
+        model = foolbox.PyTorchModel(module, bounds=(0, 1), device="cpu")
+        x, label = torch.as_tensor(X), torch.as_tensor(y)
+        return lambda: attack(model, x, label, epsilons=None)[1]
+
+    return common.available(build, "foolbox", "foolbox.attacks")
+
+
+def cleverhans_runner(name, module, X, y, norm, eps, steps):
+    def build(cw):
+        if name != "cw":
+            return None
+        x, label = torch.as_tensor(X), torch.as_tensor(y)
+        return lambda: cw.carlini_wagner_l2(
+            module,
+            x,
+            10,
+            label,
+            lr=0.01,
+            initial_const=0.001,
+            binary_search_steps=9,
+            max_iterations=steps,
+        ).detach()
+
+    return common.available(build, "cleverhans.torch.attacks.carlini_wagner_l2")
+
+
+def art_runner(name, module, X, y, norm, eps, steps):
+    def build(evasion, classification):
+        model = classification.PyTorchClassifier(
+            module,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=X.shape[1:],
+            nb_classes=10,
+            clip_values=(0, 1),
+            device_type="cpu",
+        )
+        rest = dict(batch_size=len(X), verbose=False)
+        if name == "apgd":
+            attack = evasion.AutoProjectedGradientDescent(
+                model,
+                norm=norm,
+                eps=eps,
+                eps_step=2 * eps,
+                max_iter=steps,
+                nb_random_init=1,
+                loss_type="cross_entropy",
+                **rest,
+            )
+        elif name == "deepfool":
+            attack = evasion.DeepFool(model, max_iter=steps, epsilon=0.02, **rest)
+        elif name == "cw-few":
+            attack = evasion.CarliniL2Method(
+                model,
+                learning_rate=0.01,
+                binary_search_steps=9,
+                max_iter=steps,
+                initial_const=0.001,
+                **rest,
+            )
+        elif name == "jsma":
+            attack = evasion.SaliencyMapMethod(model, theta=1.0, gamma=0.2, **rest)
+            target = np.eye(10, dtype=np.float32)[(y + 1) % 10]
+            return lambda: attack.generate(X, target)
+        elif name == "universal":
+            attack = evasion.UniversalPerturbation(
+                model, "fgsm", dict(eps=0.1), max_iter=steps, eps=eps, **rest
+            )
+            return lambda: _noise(attack, X)
+        else:
+            return None
+        return lambda: attack.generate(X, y)
+
+    return common.available(build, "art.attacks.evasion", "art.estimators.classification")
+
+
+def _noise(attack, X):
+    attack.generate(X)
+    return attack.noise[0]
+
+
+PEERS = {
+    "torchattacks": torchattacks_runner,
+    "foolbox": foolbox_runner,
+    "cleverhans": cleverhans_runner,
+    "ART": art_runner,
+}
+
+
+def our_runner(name, module, X, y, norm, eps, steps, **budget):
+    """Time `run` alone, as `fit` has nothing to learn here but the box."""
+
+    def build(evasion, pretrained):
+        victim = pretrained.PretrainedModule(module, classes=range(10))
+        goal = {}
+        if name == "apgd":
+            attack = evasion.AutoProjectedGradientDescent(eps=eps, max_iter=steps)
+        elif name == "autoattack":
+            attack = evasion.AutoAttack(eps=eps, max_iter=steps)
+        elif name.startswith("deepfool"):
+            attack = evasion.DeepFool(norm=norm, max_iter=steps)
+        elif name.startswith("cw"):
+            attack = evasion.CarliniWagner(max_iter=steps)
+        elif name == "jsma":
+            attack = evasion.JacobianSaliencyMap(gamma=0.2, goal="targeted")
+            goal = dict(target=(y + 1) % 10)
+        elif name.startswith("fab"):
+            attack = evasion.FastAdaptiveBoundary(norm=norm, max_iter=steps)
+        elif name.startswith("fmn"):
+            attack = evasion.FastMinimumNorm(norm=norm, max_iter=steps)
+        else:
+            attack = evasion.UniversalPerturbation(eps=eps, max_iter=steps)
+        attack.set_params(estimator=victim, bounds=(0, 1), **budget)
+        if name == "universal":
+            return lambda: attack.fit(X).perturbation_
+        attack.fit(X, y)
+        return lambda: attack.run(X, **goal or dict(y=y)).X_adv
+
+    return common.available(build, "sklearn_advsec.evasion", "sklearn_advsec.pretrained")
+
+
+# The comparison -----------------------------------------------------------------------
+
+
+def network_row(name, network, args):
+    """Run one row of the comparison on a reference network; return its markdown."""
+    title, _, n, norm, eps, steps = ROWS[name]
+    n = args.n or n
+    module = common.reference_model(network)
+    _, _, X, y = common.load_mnist()
+    with torch.no_grad():
+        right = module(torch.as_tensor(X)).argmax(1).numpy() == y
+    X, y = X[right], y[right]
+    given = (name, module, X[:n], y[:n], norm, eps, steps)
+    runners = {}
+    if "ours" not in args.only:
+        runners = {library: make(*given) for library, make in PEERS.items()}
+        runners = {library: run for library, run in runners.items() if run is not None}
+        if name == "autoattack":
+            runners["torchattacks, 100 steps"] = torchattacks_runner(
+                "as-in-paper", *given[1:]
+            )
+    if "peers" not in args.only:
+        runners[OURS] = our_runner(*given)
+        if name == "autoattack":
+            for variant, budget in SHORTER.items():
+                runners[f"{OURS}, {variant}"] = our_runner(*given, **budget)
+
+    def quality(result):
+        if name == "universal":
+            return _fooling(module, X[:n], X[-2000:], y[-2000:], result)
+        return _quality(module, X[:n], y[:n], result, norm, eps, name)
+
+    rounds = 1 if name == "autoattack" else args.rounds  # a minute each
+    rows = common.compare(runners, rounds, quality)
+    if name == "universal":  # one perturbation is no row
+        for row in rows:
+            row.pop("gradients per row", None), row.pop("forwards per row", None)
+    within = "" if eps is None else f" {eps:g}"
+    heading = (
+        f"### {title}, {LP[norm]}{within}, {steps} steps, {NETWORKS[network]}, n {n}"
+    )
+    notes = "\n".join(f"* {note}" for note in _verdicts(name, rows))
+    return "\n\n".join([heading, common.markdown(rows), notes])
+
+
+def _quality(module, X, y, X_adv, norm, eps, name):
+    """Judge adversarial images: how many there are, and how far away."""
+    X_adv = np.asarray(X_adv, dtype=np.float32)
+    with torch.no_grad():
+        predicted = module(torch.as_tensor(X_adv)).argmax(1).numpy()
+    success = predicted == (y + 1) % 10 if name == "jsma" else predicted != y
+    delta = (X_adv - X).reshape(len(X), -1).astype(np.float64)
+    if norm == 0:
+        size = (np.abs(delta) > 1e-6).sum(1).astype(float)
+    else:
+        size = np.linalg.norm(delta, ord=norm, axis=1)
+    columns = {}
+    if eps is None:
+        columns["success"] = float(success.mean())
+        columns["median norm"] = float(np.median(np.where(success, size, np.inf)))
+        columns["of successes"] = float(np.median(size[success])) if any(success) else ""
+    else:
+        columns["robust accuracy"] = float(1 - success.mean())
+        columns["largest norm"] = f"{size.max():.5f}"
+    columns["box"] = f"{X_adv.min():.4g} to {X_adv.max():.4g}"
+    if name == "cw":
+        columns["black images"] = int((X_adv.reshape(len(X), -1).max(1) < 0.01).sum())
+    return columns
+
+
+def _fooling(module, X, X_new, y_new, noise):
+    """Judge a universal perturbation by images that it was not made for."""
+    noise = np.asarray(noise).reshape(1, *X.shape[1:])
+    return {
+        "robust accuracy": common.accuracy(module, np.clip(X_new + noise, 0, 1), y_new),
+        "largest norm": f"{np.abs(noise).max():.5f}",
+    }
+
+
+def _verdicts(name, rows):
+    """Say whether we are as good as the best peer, and as fast as those who are, too."""
+    rows = [row for row in rows if "CPU s" in row]
+    peers = [row for row in rows if not row["runner"].startswith(OURS)]
+    ours = [row for row in rows if row["runner"].startswith(OURS)]
+    notes = [_verdict(name, row, peers) for row in ours] if peers else []
+    return notes + REMARKS.get(name, [])
+
+
+def _verdict(name, ours, peers):
+    if "robust accuracy" in ours:
+        best = min(row["robust accuracy"] for row in peers)
+        good = ours["robust accuracy"] <= best + SLACK
+        as_good = [
+            row
+            for row in peers
+            if row["robust accuracy"] <= ours["robust accuracy"] + SLACK
+        ]
+        text = f"robust accuracy {ours['robust accuracy']:.3f}, best peer {best:.3f}"
+    else:
+        norm = min(row["median norm"] for row in peers)
+        success = max(row["success"] for row in peers)
+        good = ours["success"] >= success - SLACK
+        good &= ours["median norm"] <= norm * (1 + SLACK)
+        as_good = [
+            row
+            for row in peers
+            if row["success"] >= ours["success"] - SLACK
+            and row["median norm"] <= ours["median norm"] * (1 + SLACK)
+        ]
+        text = (
+            f"success {ours['success']:.2f} and median norm {ours['median norm']:.4g}, "
+            f"best of the peers {success:.2f} and {norm:.4g}"
+        )
+    text = f"{ours['runner']}: {text}: {'met' if good else 'MISSED'}"
+    if name == "autoattack":
+        ratios = {row["runner"]: ours["CPU s"] / row["CPU s"] for row in peers}
+        return f"{text}; time, wanted {AUTOATTACK_TIME:g}x: " + " and ".join(
+            f"{ratio:.2f}x that of {peer} "
+            f"({'met' if ratio <= AUTOATTACK_TIME else 'MISSED'})"
+            for peer, ratio in ratios.items()
+        )
+    if not as_good:
+        return f"{text}; no peer is as good, so there is no time to compare."
+    fastest = min(as_good, key=lambda row: row["CPU s"])
+    ratio = ours["CPU s"] / fastest["CPU s"]
+    return (
+        f"{text}; time {ratio:.2f}x that of {fastest['runner']}, wanted 1x: "
+        f"{'met' if ratio <= 1 else 'MISSED'}."
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", type=int, help="rows to attack (default: by attack)")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        choices=[*ROWS, *NETWORKS, "peers", "ours"],
+        help="some of the comparisons, or one side of them",
+    )
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore")  # the peers' own
+
+    networks = [name for name in NETWORKS if name in args.only] or list(NETWORKS)
+    sections = []
+    for name in [name for name in ROWS if name in args.only] or ROWS:
+        for network in ROWS[name][1]:
+            if network in networks:
+                sections.append(network_row(name, network, args))
+                print(sections[-1], end="\n\n", flush=True)
+    if args.write:
+        script = "benchmarks/bench_evasion_gradient.py"
+        command = shlex.join(["python", script, *sys.argv[1:]])
+        title = "Evasion, gradient attacks"
+        common.append_results(common.RESULTS, title, command, "\n\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Judging defenses: every kind of attack, and one that knows the defense."""
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+
+from sklearn_advsec import differentiable
+from sklearn_advsec.defense import AdversarialDetector, MagNet
+from sklearn_advsec.defense._scores import jensen_shannon
+from sklearn_advsec.evasion import (
+    AutoAttack,
+    AutoProjectedGradientDescent,
+    ExpectationOverTransformation,
+    GaussianNoise,
+    ProjectedGradientDescent,
+    SquareAttack,
+    TransferAttack,
+)
+
+BOX = (0, 1)
+
+
+def crafted(attack, victim, X, y):
+    """Return the rows that an attack makes of `X` on a fitted victim."""
+    return attack.set_params(estimator=FrozenEstimator(victim)).fit(X, y).run(X, y).X_adv
+
+
+def handled(model, X, y):
+    """Tell which rows are predicted right, or detected."""
+    right = np.asarray(model.predict(X)) == y
+    return right | model.detect(X) if hasattr(model, "detect") else right
+
+
+def clean_accuracy(model, X, y):
+    """Share of rows predicted right and raising no alarm."""
+    right = np.asarray(model.predict(X)) == y
+    if hasattr(model, "detect"):
+        right = right & ~model.detect(X)
+    return float(right.mean())
+
+
+def inner_of(model):
+    """Return the classifier that an attacker finds who does not know the defense."""
+    if hasattr(model, "steps"):
+        return model.steps[-1][1]
+    return getattr(model, "estimator_", model) if hasattr(model, "detect") else model
+
+
+def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None, strong=True):
+    """Measure a defense by every kind of attack.
+
+    Parameters
+    ----------
+    model : classifier
+        Fitted.
+    X, y : ndarray
+        Rows in [0, 1], and labels.
+    eps : float
+        Linf bound.
+    surrogate : classifier
+        Fitted, undefended: what attacks are transferred from.
+    image_shape : tuple, optional
+        What a flat row is.
+    noise : float, optional
+        The defense's own noise, for which gradients are averaged.
+    strong : bool
+        Whether to run AutoAttack, and the long attack in place of a short one.
+
+    Returns
+    -------
+    columns : dict of str to float
+        Accuracies; a detected row counts as handled under attack, and as lost without.
+    """
+    pgd = dict(eps=eps, bounds=BOX, random_state=0, random_start=True)
+    attacks = {
+        "PGD-20": ProjectedGradientDescent(max_iter=20, **pgd),
+        "Square": SquareAttack(
+            eps=eps, bounds=BOX, max_queries=1000, image_shape=image_shape
+        ),
+        "transfer": TransferAttack(
+            surrogate=FrozenEstimator(surrogate),
+            attack=ProjectedGradientDescent(max_iter=40, **pgd),
+        ),
+    }
+    if strong:
+        attacks["AutoAttack"] = AutoAttack(
+            eps=eps, bounds=BOX, square_queries=500, max_iter=50, image_shape=image_shape
+        )
+    held = {}
+    unaware = ProjectedGradientDescent(max_iter=20, **pgd)
+    X_adv = crafted(unaware, inner_of(model), X, y)
+    held["unaware"] = handled(model, X_adv, y)
+    for name, attack in attacks.items():
+        held[name] = handled(model, crafted(attack, model, X, y), y)
+    worst = np.logical_and.reduce(list(held.values()))
+    for attack in adaptive_attacks(model, eps, noise, strong):
+        rows = np.flatnonzero(worst)
+        if len(rows):
+            X_adv = crafted(attack, model, X[rows], y[rows])
+            worst[rows] = handled(model, X_adv, y[rows])
+    if hasattr(model, "detect"):
+        for weight in (0.1, 1.0, 10.0):
+            X_adv = detector_aware(model, X, y, eps, weight)
+            worst &= handled(model, X_adv, y)
+    columns = {"clean": clean_accuracy(model, X, y)}
+    columns |= {name: float(right.mean()) for name, right in held.items()}
+    return columns | {"adaptive": float(worst.mean())}
+
+
+def adaptive_attacks(model, eps, noise, strong):
+    """Long attacks with restarts, and averages over a defense's own noise."""
+    if noise is not None:
+        yield ExpectationOverTransformation(
+            attack=ProjectedGradientDescent(eps=eps, max_iter=30, bounds=BOX),
+            transformations=[GaussianNoise(noise)],
+            n_samples=10,
+        )
+    steps, restarts = (200, 5) if strong else (50, 2)
+    yield ProjectedGradientDescent(
+        eps=eps,
+        step_size=eps / 10,
+        max_iter=steps,
+        n_restarts=restarts,
+        loss="margin",
+        bounds=BOX,
+        random_start=True,
+        random_state=1,
+    )
+    if strong:
+        yield AutoProjectedGradientDescent(
+            eps=eps, loss="dlr", n_restarts=3, bounds=BOX, random_state=1
+        )
+
+
+def detector_aware(model, X, y, eps, weight, steps=100):
+    """PGD on the loss less `weight` times how far detectors are above their thresholds.
+
+    Carlini and Wagner 2017 (arXiv:1705.07263, arXiv:1711.08478): the attacker knows
+    classifier, reformer and detectors.
+    """
+    view = differentiable.view(model)
+    classes = np.asarray(model.classes_)
+    labels = torch.as_tensor(np.searchsorted(classes, y))
+    x = torch.as_tensor(X, dtype=view.dtype)
+    lower, upper = (x - eps).clamp(*BOX), (x + eps).clamp(*BOX)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+    x_adv = lower + start * (upper - lower)
+    best, found = x_adv.clone(), torch.zeros(len(x), dtype=torch.bool)
+    excess = detector_excess(model, view)
+    for _ in range(steps):
+        x_adv.requires_grad_()
+        logits = view.logits(x_adv)
+        over = sum(value.clamp_min(-0.2) for value in excess(x_adv, logits))
+        own = logits.gather(1, labels[:, None])[:, 0]
+        other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        loss = (other - own).clamp_max(2.0) - weight * over
+        (gradient,) = torch.autograd.grad(loss.sum(), x_adv)
+        with torch.no_grad():
+            done = (other > own) & (over < 0)
+            best = torch.where(
+                (done & ~found).reshape(-1, *[1] * (x.ndim - 1)), x_adv, best
+            )
+            found |= done
+            x_adv = (x_adv + eps / 15 * gradient.sign()).clamp(lower, upper)
+    return best.detach().numpy().astype(X.dtype)
+
+
+def detector_excess(model, view):
+    """Return a function of rows and logits: each score over its threshold, less one."""
+    if isinstance(model, MagNet):
+        inside = differentiable.view(model.estimator_)
+        limits = model.thresholds_
+
+        def excess(x, logits):
+            scaled = model._scaled(x)
+            for (name, power), module in zip(
+                (("l2", 2), ("l1", 1)), model.autoencoders_, strict=True
+            ):
+                if name in limits:
+                    error = (module(scaled) - scaled).flatten(1).abs().pow(power).mean(1)
+                    yield error.to(x.dtype) / limits[name] - 1
+            plain = inside.logits(x)
+            for temperature in model.temperatures:
+                limit = limits.get(f"jsd {temperature}")
+                if limit is not None:
+                    yield jensen_shannon(plain, logits, temperature) / limit - 1
+
+        return excess
+    assert isinstance(model, AdversarialDetector) and model.detector == "squeezing"
+    squeezers = [differentiable.view(squeezer) for squeezer in model.detector_]
+
+    def excess(x, logits):
+        plain = torch.softmax(logits, 1)
+        for squeezer in squeezers:
+            squeezed = torch.softmax(view.logits(squeezer.transform(x)), 1)
+            yield (plain - squeezed).abs().sum(1) / model.threshold_ - 1
+
+    return excess
