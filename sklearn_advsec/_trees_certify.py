@@ -33,6 +33,8 @@ class Question:
         How far leaves put the class ahead.
     sure, least : ndarray of shape (n_rivals,)
         The gains that are enough, and that are needed at the least.
+    halves : ndarray of shape (n_rivals,)
+        What whole numbers have to be above.
     lower : float
         A cost below which it does not succeed.
     """
@@ -46,6 +48,7 @@ class Question:
         self.base = np.array([base for _, base in parts])
         needed = [ensemble.needed(target, rival) for rival in rivals]
         self.sure, self.least = np.array(needed).T
+        self.halves = np.array([ensemble.half(target, rival) for rival in rivals])
         self.lower = first_cost(
             around.reach, grid.leaf_tree, self.gains, self.base, self.least
         )
@@ -208,7 +211,7 @@ def _certify_row(around, label, others, budget, method, time_limit):
         else:
             upper = min(lowest, np.nextafter(budget, np.inf))
             search = question.search(upper).run()
-            lower, _ = solve(search, question.least, time_limit, lambda x: False)
+            lower, _ = solve(search, question, time_limit, lambda x: False)
             lower, proved = settle(around, lower, search.cost)
             if not proved:
                 lower = max(lower, question.bound())

@@ -1,11 +1,15 @@
 """The cheapest success of a row, proved: what is left is solved as a program."""
 
+import time
+
 import numpy as np
 
 from ._trees_milp import Program
 
 # The solver's tolerance, relative to the optimum.
 TOLERANCE = 1e-6
+# How often another solution is asked for, after one that the roundings decide against.
+_MAX_TIES = 12
 
 
 def prune(problem, least):
@@ -35,15 +39,15 @@ def prune(problem, least):
     return problem.keep(alive)
 
 
-def solve(search, least, time_limit, confirm):
+def solve(search, question, time_limit, confirm):
     """Prove that the cheapest success is known, or find it.
 
     Parameters
     ----------
     search : Search
         A search that has ended; its result is replaced by what is cheaper.
-    least : ndarray of shape (n_rivals,)
-        A smaller gain is no success, whatever the estimator's roundings.
+    question : Question
+        What is searched for.
     time_limit : float
         In seconds.
     confirm : callable
@@ -56,19 +60,31 @@ def solve(search, least, time_limit, confirm):
     solved : bool
         Whether the time was enough.
     """
+    end = time.monotonic() + time_limit
     problem = search.problem(np.nextafter(search.cost, 0))
-    problem = prune(problem, least)
+    problem = prune(problem, question.least)
     if problem is None:
         return search.cost, True
-    lower, cells, solved = Program(problem, least).solve(time_limit, search.lower)
-    if cells is None:
-        return (search.cost, True) if solved else (lower, False)
-    if not _accept(search, problem, cells, confirm):
-        # The order of the estimator's roundings is against it: stay clear of them.
-        _, cells, _ = Program(problem, search.need).solve(time_limit, lower)
-        if cells is not None:
-            _accept(search, problem, cells, confirm)
-    return lower, solved
+    program = Program(problem, question.least)
+    ensemble = question.around.grid.ensemble
+    leaf_value = ensemble.value[question.around.grid.leaf_node[problem.leaf]]
+    whole = ensemble.whole[question.around.grid.leaf_node[problem.leaf]]
+    program.part_whole_numbers(whole, question.halves)
+    lower = search.lower
+    for _ in range(_MAX_TIES):
+        left = max(end - time.monotonic(), 1e-3)
+        lower, cells, solved = program.solve(left, lower)
+        if cells is None:
+            return (search.cost, True) if solved else (lower, False)
+        if _accept(search, problem, cells, confirm) or not solved:
+            return lower, solved
+        program.exclude(cells, leaf_value)
+    # Too many near ties: stay clear of them for a success, and leave the bound.
+    left = max(end - time.monotonic(), 1e-3)
+    _, cells, _ = Program(problem, search.need).solve(left, lower)
+    if cells is not None:
+        _accept(search, problem, cells, confirm)
+    return lower, True
 
 
 def _accept(search, problem, cells, confirm):

@@ -261,17 +261,26 @@ class TreeEnsemble:
             A lead of `sure` or more wins, one below `least` does not.
         """
         if self.exact_sums:
-            wins_tie = target == 1 if self.link == "nonnegative" else target < label
-            half = -0.5 if wins_tie else 0.5
-            return half, half
+            return self.half(target, label), self.half(target, label)
         rounding = 16 * np.finfo(self.sum_dtype).eps * self.magnitude
         return rounding, -rounding
 
     @property
+    def whole(self):
+        """Which nodes have whole numbers as values, whose sums have no rounding."""
+        if (self.base != 0).any():
+            return np.zeros(len(self.value), dtype=bool)
+        return (self.value == np.rint(self.value)).all(1)
+
+    @property
     def exact_sums(self):
-        """Whether all values are whole numbers, so that sums have no rounding."""
-        leaf = self.value[self.feature < 0]
-        return bool((leaf == np.rint(leaf)).all() and (self.base == 0).all())
+        """Whether no sum has any rounding."""
+        return bool(self.whole[self.feature < 0].all())
+
+    def half(self, target, label):
+        """What a sum of whole numbers that puts `target` ahead of `label` is above."""
+        wins_tie = target == 1 if self.link == "nonnegative" else target < label
+        return -0.5 if wins_tie else 0.5
 
     @property
     def magnitude(self):

@@ -86,6 +86,52 @@ class Program:
             need = (need - base) / size
             self._add(np.zeros(len(leaf), int), leaf, own / size, [need], [np.inf])
 
+    def part_whole_numbers(self, whole, halves):
+        """Ask for more where all leaves have whole numbers, whose sums are exact.
+
+        The solver's tolerance cannot tell a tie from a lead, but whole numbers are at
+        least one half away from what they have to be above.
+
+        Parameters
+        ----------
+        whole : ndarray of bool, shape (n_leaves,)
+            Leaves with whole numbers as values.
+        halves : ndarray of shape (n_rivals,)
+            What their sum has to be above, of each rival.
+        """
+        if not whole.any():
+            return
+        problem = self.problem
+        leaf = self.n_edges + np.arange(self.n_leaves)
+        for own, base, half in zip(problem.gain, problem.base, halves, strict=True):
+            self._add(
+                np.zeros(len(leaf), int), leaf, own + ~whole, [half - base], [np.inf]
+            )
+
+    def exclude(self, cells, values):
+        """Forbid leaves of the same values as those of a point, in all trees together.
+
+        Parameters
+        ----------
+        cells : ndarray of int, shape (n_active,)
+            The point.
+        values : ndarray of shape (n_leaves, n_outputs)
+            Values of the leaves.
+        """
+        problem = self.problem
+        own = cells[:, None]
+        inside = np.flatnonzero(((problem.low <= own) & (own <= problem.high)).all(0))
+        of_tree = np.empty((problem.n_trees, values.shape[1]))
+        of_tree[problem.tree[inside]] = values[inside]
+        same = np.flatnonzero((values == of_tree[problem.tree]).all(1))
+        self._add(
+            np.zeros(len(same), int),
+            self.n_edges + same,
+            1.0,
+            [-np.inf],
+            [len(np.unique(problem.tree)) - 1.0],
+        )
+
     def _tie_leaves(self):
         """Leaves of a tree above (below) one of its edges need the row to be there."""
         problem = self.problem

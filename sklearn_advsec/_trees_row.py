@@ -20,6 +20,8 @@ class Surroundings:
         The row as the estimator takes it.
     scale : ndarray of shape (n_columns,), optional
         The units in which changes are measured.
+    step : ndarray of shape (n_columns,), optional
+        Changes are to be multiples of these, where they are not 0.
 
     Attributes
     ----------
@@ -35,12 +37,12 @@ class Surroundings:
         The cost of each leaf's box.
     """
 
-    def __init__(self, grid, x, lower, upper, norm, row, scale=None):
+    def __init__(self, grid, x, lower, upper, norm, row, scale=None, step=None):
         self.grid, self.norm, self.x = grid, norm, x
         self.scale = np.ones(len(x)) if scale is None else scale
         self.frozen = np.isnan(x) | ~grid.movable | ~(lower < upper)
         self.home = grid.cells(x)
-        self._cost_cells(lower, upper)
+        self._cost_cells(lower, upper, np.zeros(len(x)) if step is None else step)
         column = grid.entry_column
         first = self.first_cell[column]
         low, high, home = grid.entry_low, grid.entry_high, self.home[column]
@@ -49,7 +51,7 @@ class Surroundings:
         self.reach = self._sum_up(cost)
         self.reach[grid.blocked(row, self.frozen)] = np.inf
 
-    def _cost_cells(self, lower, upper):
+    def _cost_cells(self, lower, upper, step):
         grid = self.grid
         n_cells = np.diff(grid.first_edge) + 1
         self.first_cell = np.cumsum(n_cells) - n_cells
@@ -62,6 +64,11 @@ class Surroundings:
         edge = grid.first_edge[self.cell_column] + position
         self.place[above] = grid.up[edge[above] - 1]
         self.place[below] = grid.down[edge[below]]
+        step, own = step[self.cell_column], self.x[self.cell_column]
+        at = np.flatnonzero((step > 0) & (above | below))
+        change = (self.place[at] - own[at]) / step[at]
+        change = np.sign(change) * np.ceil(np.abs(change) - 1e-9)
+        self.place[at] = own[at] + change * step[at]
         away = np.abs(self.place - self.x[self.cell_column])
         away = away / self.scale[self.cell_column]
         outside = (self.place > upper[self.cell_column]) | (

@@ -287,6 +287,19 @@ def test_interval_training_is_provable_and_other_training_is_not(digits):
     assert proved <= tighter.accuracy(y_test, 0.1) <= attacked
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", EVERY, ids=named)
+def test_on_a_gpu(case, digits):
+    X, y = digits[0][:100], digits[2][:100]
+    model = clone(case[0]).set_params(random_state=0, estimator__device="cuda").fit(X, y)
+    assert next(model.estimator_.module_.parameters()).is_cuda
+    assert 0 <= robust(model, X, y) <= model.score(X, y)
+    certificate = certify(model, X, eps=0.01, method="ibp")
+    assert certificate.accuracy(y, 0.01) <= robust_accuracy_scorer(
+        clone(PGD20).set_params(eps=0.01)
+    )(model, X, y)
+
+
 def test_in_a_pipeline_and_behind_frozen(digits):
     X, X_test, y, y_test = digits
     model = make_pipeline(

@@ -32,6 +32,11 @@ class MagNet(DetectingDefense):
     reformer together, which is what gradient attacks on this object are, goes around the
     reformer, and with a term for the reconstruction error around the detectors too [2]_.
 
+    Measured on MNIST around a CNN: 0.980 of the rows of Carlini and Wagner's L2
+    attack on the CNN alone are handled, 0.760 with a margin of 10 logits, and 0.05 of
+    an attack up to Linf 0.3 whose loss knows classifier, reformer and detectors; on
+    digits at Linf 0.1, 0.890 and 0.500 (``benchmarks/RESULTS.md``).
+
     Parameters
     ----------
     estimator : classifier
@@ -279,14 +284,14 @@ class MagNet(DetectingDefense):
 
     def _reformed(self, x):
         """Reform a tensor of rows, with a gradient."""
-        scaled = self.autoencoders_[0](self._scaled(x)).reshape(x.shape)
+        scaled = self.autoencoders_[0](self._scaled(x)).reshape(x.shape).to(x.device)
         lower, width = self._range(x, scaled.dtype)
         return (scaled * width + lower).to(x.dtype)
 
     def _scaled(self, x):
-        """Give rows the autoencoders' range, shape and precision."""
+        """Give rows the autoencoders' range, shape, precision and device."""
         lower, width = self._range(x, torch.float64)
-        scaled = ((x.double() - lower) / width).float()
+        scaled = ((x.double() - lower) / width).float().cpu()
         return scaled.reshape(-1, *self.shape_)
 
     def _range(self, x, dtype):

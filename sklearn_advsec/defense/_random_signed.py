@@ -36,6 +36,10 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
     gradients and is no robustness. Gradient attacks of this package take the backward
     pass of the sign for that of a hyperbolic tangent.
 
+    Measured with 1000 filters on digits, Linf 0.1: 0.710 is left by attacks
+    transferred from a network, 0.270 by PGD with that backward pass, and 0.03 by a
+    square attack that sees scores only (``benchmarks/RESULTS.md``).
+
     Parameters
     ----------
     n_filters : int, default=1000

@@ -214,8 +214,9 @@ class RobustRandomForestClassifier(_RobustTrees):
         Largest depth.
     min_samples_split : int, default=2
         Nodes of fewer rows are leaves.
-    min_samples_leaf : int, default=1
-        The fewest rows of a leaf, after the attacker's moves.
+    min_samples_leaf : int, default=5
+        The fewest rows of a leaf, after the attacker's moves. Trees that follow single
+        moved rows down to pure leaves are less robust.
     max_features : int, "sqrt" or None, default="sqrt"
         How many features each split looks at; None is all.
     bootstrap : bool, default=True
@@ -244,6 +245,7 @@ class RobustRandomForestClassifier(_RobustTrees):
     Examples
     --------
     >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
     >>> from sklearn.preprocessing import minmax_scale
     >>> from sklearn_advsec.defense import RobustRandomForestClassifier
     >>> from sklearn_advsec.evasion import TreeExactAttack
@@ -269,7 +271,7 @@ class RobustRandomForestClassifier(_RobustTrees):
         n_estimators=100,
         max_depth=None,
         min_samples_split=2,
-        min_samples_leaf=1,
+        min_samples_leaf=5,
         max_features="sqrt",
         bootstrap=True,
         n_jobs=None,

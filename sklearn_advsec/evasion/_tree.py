@@ -106,12 +106,14 @@ class TreeAttack(EvasionAttack):
         grid = self.grid_
         if _kinds(rows) != self._kinds:
             grid = TreeGrid(self.ensemble_, rows, self._step())
-        x, lower, upper, scale = _in_units_of_the_rows(state)
+        x, lower, upper, scale, step = _in_units_of_the_rows(state)
         found = state.open_rows()
         x_adv = access.x[found].clone()
         for k, i in enumerate(found.tolist()):
             row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
-            around = Surroundings(grid, x[i], lower[i], upper[i], self.norm, row, scale)
+            around = Surroundings(
+                grid, x[i], lower[i], upper[i], self.norm, row, scale, step
+            )
 
             def confirm(point, i=i):
                 point = torch.as_tensor(point / scale)[None]
@@ -174,12 +176,14 @@ def _kinds(X):
 
 
 def _in_units_of_the_rows(state):
-    """Return the rows, their range, and the scale of costs."""
+    """Return the rows, their range, and the scales and steps of changes."""
     access = state.access
     if hasattr(access, "ref"):  # under constraints, all else is in units of scale
         parts = access.ref, access.free_lower, access.free_upper
-        scale = access.region.scale.numpy().astype(np.float64)
+        region = access.region
+        scale = region.scale.numpy().astype(np.float64)
+        step = torch.where(region.lattice, region.step, 0.0).numpy().astype(np.float64)
     else:
         parts = access.x, access.x + state.lower, access.x + state.upper
-        scale = np.ones(access.x.shape[1])
-    return *(part.numpy().astype(np.float64) for part in parts), scale
+        scale, step = np.ones(access.x.shape[1]), None
+    return *(part.numpy().astype(np.float64) for part in parts), scale, step

@@ -171,7 +171,7 @@ class TreeExactAttack(TreeAttack):
                 break
             search = question.search(limit)
             left = max(end - time.monotonic(), 1e-3)
-            lower, solved = solve(search, question.least, left, confirm)
+            lower, solved = solve(search, question, left, confirm)
             if search.x is not None:
                 best, limit = search, search.cost
             lowest = min(lowest, lower)

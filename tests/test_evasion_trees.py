@@ -1,0 +1,350 @@
+"""Attacks on tree ensembles: minimal by brute force, proved, and valid for the victim."""
+
+from itertools import product
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec.evasion import HopSkipJump, TreeCoordinateAttack, TreeExactAttack
+from sklearn_advsec.threat import FeatureConstraints
+from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
+
+SMALL = {
+    "tree": DecisionTreeClassifier(max_depth=4, random_state=0),
+    "forest": RandomForestClassifier(6, max_depth=4, random_state=0),
+    "mixed leaves": RandomForestClassifier(5, min_samples_leaf=8, random_state=0),
+    "boosting": GradientBoostingClassifier(n_estimators=4, max_depth=2, random_state=0),
+    "histograms": HistGradientBoostingClassifier(max_iter=3, max_depth=2),
+    "ada": AdaBoostClassifier(
+        DecisionTreeClassifier(max_depth=2), n_estimators=4, random_state=0
+    ),
+    "pipeline": make_pipeline(
+        StandardScaler(), RandomForestClassifier(5, max_depth=3, random_state=0)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    X = MinMaxScaler().fit_transform(X)
+    return X[::2], y[::2], X[1::2], y[1::2]
+
+
+def brute_force(model, row, norm, wanted):
+    """Try one point of each cell of the grid that all thresholds make."""
+    _, lower, upper = leaf_boxes(tree_ensemble(model), row[None])
+    places = []
+    for j, value in enumerate(row):
+        up = lower[:, j][np.isfinite(lower[:, j]) & (lower[:, j] > value)]
+        down = upper[:, j][np.isfinite(upper[:, j]) & (upper[:, j] < value)]
+        places.append(np.unique([value, *up, *down]))
+    points = np.array(list(product(*places)))
+    distance = np.linalg.norm(points - row, ord=norm, axis=1)
+    hits = wanted(model.predict(points))
+    return distance[hits].min(initial=np.inf)
+
+
+def attack(kind, model, X, **parameters):
+    return kind(FrozenEstimator(model), **parameters).fit(X)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 1, 0])
+@pytest.mark.parametrize("name", SMALL)
+def test_brute_force_finds_nothing_smaller(name, norm):
+    X, y = load_iris(return_X_y=True)
+    X = X[:, 1:]
+    model = clone(SMALL[name]).fit(X, y)
+    exact = attack(TreeExactAttack, model, X, norm=norm, bounds=None)
+    rows = X[::30]
+    result = exact.run(rows)
+    own = model.predict(rows)
+    best = [
+        brute_force(model, row, norm, lambda p, label=label: p != label)
+        for row, label in zip(rows, own, strict=True)
+    ]
+    np.testing.assert_allclose(result.upper, best, rtol=1e-12)
+    settled = result.status != "rounding"
+    assert (result.lower[settled] == result.upper[settled]).all()
+    assert (result.lower <= result.upper).all() and settled.mean() >= 0.6
+    np.testing.assert_array_equal(result.y_pred, model.predict(result.X_adv))
+
+
+@pytest.mark.parametrize("name", ["forest", "boosting", "histograms"])
+def test_targeted_attacks_are_minimal_too(name):
+    X, y = load_iris(return_X_y=True)
+    X = X[:, 1:]
+    model = clone(SMALL[name]).fit(X, y)
+    rows = X[::30]
+    exact = attack(TreeExactAttack, model, X, goal="targeted", target=2, bounds=None)
+    result = exact.run(rows)
+    best = [brute_force(model, row, np.inf, lambda p: p == 2) for row in rows]
+    np.testing.assert_allclose(result.upper, best, rtol=1e-12)
+    assert (result.y_pred == 2).all()
+    near = attack(TreeCoordinateAttack, model, X, goal="targeted", target=2, bounds=None)
+    assert (near.run(rows).distance >= result.upper).all()
+
+
+def test_an_even_vote_goes_to_the_first_class():
+    """A tie is a success in one direction only, and both are known to be optimal."""
+    X = np.array([[0.0], [1.0], [2.0]])
+    y = [0, 1, 1]
+    stumps = [
+        DecisionTreeClassifier(max_depth=1).fit([[0.0], [1.0]], [0, 1]),
+        DecisionTreeClassifier(max_depth=1).fit([[1.0], [2.0]], [0, 1]),
+    ]
+    forest = RandomForestClassifier(2).fit(X, y)
+    forest.estimators_ = stumps
+    result = attack(TreeExactAttack, forest, X, bounds=None).run(X)
+    assert forest.predict([[0.0], [1.0], [2.0]]).tolist() == [0, 0, 1]
+    np.testing.assert_allclose(result.upper, [1.5, 0.5, 0.5], atol=1e-6)
+    assert result.status.tolist() == ["optimal"] * 3
+
+
+MODELS = {
+    "forest": RandomForestClassifier(100, random_state=0),
+    "boosting": GradientBoostingClassifier(random_state=0),
+    "histograms": HistGradientBoostingClassifier(random_state=0),
+    "small forest": RandomForestClassifier(20, max_depth=5, random_state=0),
+}
+# Ratio of the coordinate attack's distances to the optimal ones: median and mean.
+RATIOS = {
+    "forest": (1.02, 1.03),
+    "boosting": (1.01, 1.02),
+    "histograms": (1.01, 1.03),
+    "small forest": (1.05, 1.1),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_certified_exact_and_attack_are_in_order(name, cancer):
+    X, y, X_test, _ = cancer
+    model = clone(MODELS[name]).fit(X, y)
+    rows = X_test[:20]
+    near = attack(TreeCoordinateAttack, model, X, bounds=None).run(rows)
+    exact = attack(TreeExactAttack, model, X, bounds=None, time_limit=60).run(rows)
+    bound = certify(model, rows)
+    assert near.success.all() and (near.y_pred != model.predict(rows)).all()
+    assert (exact.status == "optimal").all() and (exact.lower == exact.upper).all()
+    assert (bound <= exact.lower).all() and (exact.upper <= near.distance).all()
+    ratio = near.distance / exact.upper
+    median, mean = RATIOS[name]
+    assert np.median(ratio) <= median and ratio.mean() <= mean
+
+
+@pytest.mark.parametrize("norm", [2, 1, 0])
+def test_other_norms_are_searched_as_norms(norm, cancer):
+    """Each norm's attack is the best of all in its own norm."""
+    X, y, X_test, _ = cancer
+    model = clone(MODELS["small forest"]).fit(X, y)
+    rows = X_test[:20]
+    size = {}
+    for p in (np.inf, 2, 1, 0):
+        result = attack(TreeCoordinateAttack, model, X, norm=p).run(rows)
+        assert result.success.all()
+        moved = result.X_adv - rows
+        size[p] = np.linalg.norm(moved, ord=norm, axis=1)
+    assert min(size, key=lambda p: np.mean(size[p])) == norm
+    assert (certify(model, rows, norm=norm) <= size[norm] + 1e-12).all()
+
+
+def test_it_beats_an_attack_by_labels(cancer):
+    X, y, X_test, _ = cancer
+    model = clone(MODELS["small forest"]).fit(X, y)
+    near = attack(TreeCoordinateAttack, model, X).run(X_test[:10])
+    far = attack(HopSkipJump, model, X, norm=np.inf, max_queries=500).run(X_test[:10])
+    assert (near.distance <= far.distance).all()
+    assert np.median(far.distance / near.distance) > 1.5
+
+
+def test_rows_do_not_influence_each_other(cancer):
+    X, y, X_test, _ = cancer
+    model = clone(MODELS["small forest"]).fit(X, y)
+    near = attack(TreeCoordinateAttack, model, X)
+    together = near.transform(X_test[:40])
+    np.testing.assert_array_equal(near.transform(X_test[30:31]), together[30:31])
+    with joblib.parallel_config(backend="threading"):
+        two = near.set_params(n_jobs=2).transform(X_test[:40])
+    np.testing.assert_array_equal(two, together)
+
+
+def test_eps_and_bounds_are_kept(cancer):
+    X, y, X_test, y_test = cancer
+    model = clone(MODELS["boosting"]).fit(X, y)
+    rows, labels = X_test[:30], y_test[:30]
+    free = attack(TreeExactAttack, model, X).run(rows, labels)
+    eps = float(np.median(free.distance))
+    for kind in (TreeCoordinateAttack, TreeExactAttack):
+        near = attack(kind, model, X, eps=eps).run(rows, labels)
+        np.testing.assert_array_equal(near.success, free.distance <= eps)
+        assert (near.distance <= eps).all()
+        unmoved = ~near.success
+        np.testing.assert_array_equal(near.X_adv[unmoved], rows[unmoved])
+    assert set(near.status[~near.success]) == {"infeasible"}
+    # No room at all: what is proved is that there is nothing.
+    box = (X_test[0], X_test[0])
+    stuck = attack(TreeExactAttack, model, X_test[:1], bounds=box).run(X_test[:1])
+    assert stuck.status.tolist() == ["infeasible"] and np.isinf(stuck.lower).all()
+    inside = attack(TreeExactAttack, model, X, bounds=(0, 1)).run(rows)
+    assert inside.X_adv.min() >= 0 and inside.X_adv.max() <= 1
+
+
+def test_too_little_time_claims_nothing(cancer):
+    X, y, X_test, _ = cancer
+    model = RandomForestClassifier(60, max_features=1, random_state=0).fit(X, y)
+    exact = attack(TreeExactAttack, model, X, norm=1, time_limit=1e-3)
+    result = exact.run(X_test[:5])
+    late = result.status == "time limit"
+    assert late.any()
+    assert (result.lower[late] < result.upper[late]).all()
+    assert result.success.all()  # what the search found is there all the same
+
+
+def test_a_minimum_step_is_kept(cancer):
+    X, y, X_test, _ = cancer
+    model = DecisionTreeClassifier(random_state=0).fit(X, y)
+    step = 0.01
+    _, lower, upper = leaf_boxes(tree_ensemble(model), X)
+    plain = attack(TreeExactAttack, model, X, bounds=None).run(X_test[:20])
+    kept = attack(TreeExactAttack, model, X, bounds=None, min_step=step).run(X_test[:20])
+    assert kept.success.all() and (kept.distance >= plain.distance).all()
+    edges = np.concatenate([lower, upper])
+    moved = 0
+    for row, x_adv in zip(X_test[:20], kept.X_adv, strict=True):
+        for j in np.flatnonzero(row != x_adv):
+            own = edges[:, j][np.isfinite(edges[:, j])]
+            crossed = own[(own - row[j]) * (own - x_adv[j]) <= 0]
+            beyond = own[np.abs(own - x_adv[j]).argmin()]
+            far = np.abs(crossed - x_adv[j]).min() >= step * (1 - 1e-6)
+            moved += 1
+            assert far or np.isclose(x_adv[j], beyond)  # or the next one is nearer
+    assert moved
+    with pytest.raises(ValueError, match="min_step must be one number"):
+        attack(TreeExactAttack, model, X, min_step=[0.1, 0.2])
+
+
+def mixed_frame():
+    rng = np.random.default_rng(0)
+    n = 300
+    frame = pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, n),
+            "income": rng.normal(50, 15, n),
+            "debt": np.where(rng.random(n) < 0.15, np.nan, rng.normal(size=n)),
+            "job": rng.choice(["clerk", "cook", "king"], n),
+        }
+    )
+    y = np.where(
+        frame["age"] + frame["income"] + 20 * (frame["job"] == "king") > 100, 1, 0
+    )
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["debt", "age", "income"]),
+        (OneHotEncoder(), ["job"]),
+    )
+    return make_pipeline(columns, RandomForestClassifier(20, random_state=0)), frame, y
+
+
+@pytest.mark.parametrize("kind", [TreeCoordinateAttack, TreeExactAttack])
+def test_data_frames_stay_valid_rows(kind):
+    model, frame, y = mixed_frame()
+    attack = kind(model, norm=0).fit(frame, y)
+    result = attack.run(frame[:20])
+    X_adv = result.X_adv
+    assert result.success.all() and X_adv.dtypes.equals(frame.dtypes)
+    assert X_adv["job"].equals(frame["job"][:20])
+    missing = frame["debt"][:20].isna()
+    assert missing.any() and X_adv["debt"].isna().equals(missing)
+    np.testing.assert_array_equal(result.y_pred, attack.estimator_.predict(X_adv))
+    changed = (X_adv.fillna(0) != frame[:20].fillna(0)).sum(axis=1)
+    np.testing.assert_array_equal(changed, result.distance)
+
+
+def test_missing_values_of_trees_stay_missing(cancer):
+    X, y, X_test, _ = cancer
+    rng = np.random.default_rng(0)
+    X, X_test = X.copy(), X_test[:20].copy()
+    for rows in (X, X_test):
+        rows[rng.random(rows.shape) < 0.2] = np.nan
+    for model in (
+        RandomForestClassifier(20, random_state=0),
+        HistGradientBoostingClassifier(max_iter=20),
+    ):
+        exact = attack(TreeExactAttack, model.fit(X, y), X).run(X_test)
+        np.testing.assert_array_equal(np.isnan(exact.X_adv), np.isnan(X_test))
+        assert (certify(model, X_test) <= exact.lower).all()
+        assert (exact.status == "optimal").mean() > 0.8
+
+
+def test_categories_of_histograms_stay(cancer):
+    X, y, X_test, _ = cancer
+    X, X_test = X.copy(), X_test[:20].copy()
+    for rows in (X, X_test):
+        rows[:, 0] = np.floor(rows[:, 20] * 9)
+    model = HistGradientBoostingClassifier(max_iter=20, categorical_features=[0])
+    exact = attack(TreeExactAttack, model.fit(X, y), X).run(X_test)
+    assert (exact.status == "optimal").all()
+    np.testing.assert_array_equal(exact.X_adv[:, 0], X_test[:, 0])
+
+
+def test_float32_rows_stay_float32(cancer):
+    X, y, X_test, _ = (part.astype(np.float32) for part in cancer)
+    model = clone(MODELS["small forest"]).fit(X, y)
+    result = attack(TreeCoordinateAttack, model, X).run(X_test[:20])
+    assert result.X_adv.dtype == np.float32 and result.success.all()
+    double = attack(TreeCoordinateAttack, model, X.astype(float)).run(X_test[:20])
+    assert double.success.all()  # other rows than those of fit: other edges
+
+
+def test_constraints_are_obeyed(cancer):
+    X, y, X_test, _ = cancer
+    model = clone(MODELS["small forest"]).fit(X, y)
+    constraints = FeatureConstraints.from_frame(np.concatenate([X, X_test]))
+    for j in range(0, 30, 2):
+        constraints = constraints.set(j, mutable=False)
+    near = TreeCoordinateAttack(FrozenEstimator(model), constraints=constraints).fit(X)
+    result = near.run(X_test[:20])
+    assert (result.X_adv[:, ::2] == X_test[:20, ::2]).all()
+    assert result.success.all()
+    assert (model.predict(result.X_adv) != model.predict(X_test[:20])).all()
+    assert not constraints.violations(X_test[:20], result.X_adv)
+
+
+def test_victims_that_are_no_trees_are_refused():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(TypeError, match="no tree ensemble"):
+        TreeCoordinateAttack(LogisticRegression(max_iter=1000)).fit(X, y)
+    with pytest.raises(TypeError, match="PCA in front of the trees"):
+        TreeExactAttack(make_pipeline(PCA(2), DecisionTreeClassifier())).fit(X, y)
+    with pytest.raises(ValueError, match="norm"):
+        TreeExactAttack(DecisionTreeClassifier(), norm=2).fit(X, y)
+
+
+def test_zero_thresholds_of_lightgbm_take_a_step():
+    lightgbm = pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((400, 3)) < 0.5, 0.0, rng.uniform(0.1, 1, (400, 3)))
+    y = (X[:, 0] > 0).astype(int)
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(X, y)
+    rows = X[y == 0][:5]
+    tiny = attack(TreeExactAttack, model, X).run(rows)
+    assert (tiny.distance < 1e-30).all() and (tiny.y_pred == 1).all()
+    seen = attack(TreeExactAttack, model, X, min_step=0.1).run(rows)
+    np.testing.assert_allclose(seen.distance, 0.1)
