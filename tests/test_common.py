@@ -51,6 +51,12 @@ def _frozen(attack, data=X):
     return clone(attack).set_params(**parameters).fit(data, y), victim
 
 
+def check_has_constraints(attack):
+    assert attack.get_params(deep=False)["constraints"] is None
+    text = inspect.getdoc(type(attack))
+    assert text.index("\nconstraints : FeatureConstraints") < text.index("\nAttributes")
+
+
 def check_victim_is_untouched(attack):
     attack, victim = _frozen(attack)
     before = joblib.hash(victim)
@@ -126,6 +132,7 @@ def check_query_budget_is_never_exceeded(attack):
 
 
 EVASION_CHECKS = [
+    check_has_constraints,
     check_victim_is_untouched,
     check_no_label_leak,
     check_result_is_what_the_victim_says,

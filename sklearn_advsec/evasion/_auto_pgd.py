@@ -73,6 +73,11 @@ class AutoProjectedGradientDescent(GradientAttack):
         its logits is.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     precision : {"full", "mixed"}, default="full"
         See :class:`ProjectedGradientDescent`.
     max_queries : int, default=None
@@ -157,6 +162,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         random_start=False,
         n_draws=1,
         bounds="data",
+        constraints=None,
         precision="full",
         max_queries=None,
         max_total_queries=None,
@@ -179,6 +185,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         self.random_start = random_start
         self.n_draws = n_draws
         self.bounds = bounds
+        self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries

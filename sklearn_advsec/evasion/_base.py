@@ -32,7 +32,7 @@ from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ._aim import GOALS, Aim, class_positions
 from ._chunks import run_chunks
-from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale, takes_constraints
+from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
 from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
@@ -45,9 +45,10 @@ class EvasionAttack(
 
     A subclass states its `knowledge`, lists its parameters, and writes `_attack`. The
     parameters that this class reads are `estimator`, `norm`, `goal`, `target`,
-    `confidence`, `bounds`, `max_queries`, `max_total_queries`, `batch_size`, `n_jobs`
-    and `random_state`; a subclass that has no use for one leaves it out, and its value
-    is then the class attribute of that name. All get the parameter `constraints`.
+    `confidence`, `bounds`, `constraints`, `max_queries`, `max_total_queries`,
+    `batch_size`, `n_jobs` and `random_state`; a subclass that has no use for one leaves
+    it out, and its value is then the class attribute of that name. Every public attack
+    has `constraints`.
 
     Attributes
     ----------
@@ -61,13 +62,13 @@ class EvasionAttack(
     target = None
     confidence = None
     bounds = "data"
+    constraints = None
     max_queries = None
     max_total_queries = None
     batch_size = "auto"
     n_jobs = None
     random_state = None
     verbose = 0
-    constraints = None
 
     _parameter_constraints = {
         "estimator": [HasMethods(["fit"]), None],
@@ -82,11 +83,6 @@ class EvasionAttack(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            takes_constraints(cls)
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):

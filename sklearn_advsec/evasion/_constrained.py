@@ -1,8 +1,6 @@
 """Attacks under feature constraints: the victim as if it knew valid rows only."""
 
 import copy
-import functools
-import inspect
 
 import torch
 
@@ -13,41 +11,6 @@ from ..threat import LpBall
 
 # As many numbers are projected at a time.
 _ELEMENTS = 2**17
-
-_DOC = """
-    constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. `eps`, steps and distances are then in units
-        of each feature's `scale`, every row that the victim is asked about is projected
-        onto the constraints first, and what is returned fulfils them. `bounds` of "data"
-        give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
-"""
-
-
-def takes_constraints(cls):
-    """Give the constructor of an attack the parameter ``constraints``.
-
-    Every attack has it, with one meaning, and its file need not say so.
-    """
-    init = cls.__init__
-    signature = inspect.signature(init)
-    if "constraints" in signature.parameters:
-        return
-
-    @functools.wraps(init)
-    def __init__(self, *args, constraints=None, **parameters):
-        init(self, *args, **parameters)
-        self.constraints = constraints
-
-    parameter = inspect.Parameter(
-        "constraints", inspect.Parameter.KEYWORD_ONLY, default=None
-    )
-    parameters = [*signature.parameters.values(), parameter]
-    __init__.__signature__ = signature.replace(parameters=parameters)
-    cls.__init__ = __init__
-    before, attributes, after = (cls.__doc__ or "").partition("\n\n    Attributes\n")
-    if attributes:
-        cls.__doc__ = f"{before}{_DOC.rstrip()}{attributes}{after}"
 
 
 class ConstrainedAccess:

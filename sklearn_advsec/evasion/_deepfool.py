@@ -44,6 +44,11 @@ class DeepFool(MinimumNormAttack):
         its own included. Each one costs a backward pass per step.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, distances are in units of each feature's `scale`, and `bounds` of "data"
+        give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_queries : int, default=None
         How often the victim may be asked about each row; a point with all its gradients
         counts once.
@@ -110,6 +115,7 @@ class DeepFool(MinimumNormAttack):
         n_looks=6,
         n_candidates=10,
         bounds="data",
+        constraints=None,
         max_queries=None,
         max_total_queries=None,
         batch_size="auto",
@@ -123,6 +129,7 @@ class DeepFool(MinimumNormAttack):
         self.n_looks = n_looks
         self.n_candidates = n_candidates
         self.bounds = bounds
+        self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size

@@ -57,6 +57,11 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         The wanted class for ``goal="targeted"``.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_queries : int, default=None
         How often the victim may be asked about each row; a gradient counts once.
     max_total_queries : int, default=None
@@ -138,6 +143,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        constraints=None,
         max_queries=None,
         max_total_queries=None,
         batch_size="auto",
@@ -157,6 +163,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size

@@ -42,6 +42,11 @@ class FastGradientMethod(GradientAttack):
         The box that adversarial rows stay in. With "data", the range of each column seen
         in `fit` (of all pixels together, for images), widened to hold the row itself.
         Numbers or arrays that broadcast to a row set it.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_queries : int, default=None
         How often the victim may be asked about each row; a gradient counts once.
     max_total_queries : int, default=None
@@ -105,6 +110,7 @@ class FastGradientMethod(GradientAttack):
         target=None,
         confidence=None,
         bounds="data",
+        constraints=None,
         max_queries=None,
         max_total_queries=None,
         batch_size="auto",
@@ -118,6 +124,7 @@ class FastGradientMethod(GradientAttack):
         self.target = target
         self.confidence = confidence
         self.bounds = bounds
+        self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size

@@ -33,6 +33,11 @@ class BasicIterativeMethod(GradientAttack):
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     precision : {"full", "mixed"}, default="full"
         With "mixed", gradients of networks are computed with channels last, and in
         bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
@@ -101,6 +106,7 @@ class BasicIterativeMethod(GradientAttack):
         confidence=None,
         early_stopping=True,
         bounds="data",
+        constraints=None,
         precision="full",
         max_queries=None,
         max_total_queries=None,
@@ -117,6 +123,7 @@ class BasicIterativeMethod(GradientAttack):
         self.confidence = confidence
         self.early_stopping = early_stopping
         self.bounds = bounds
+        self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -154,6 +161,11 @@ class IterativeLeastLikely(GradientAttack):
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     precision : {"full", "mixed"}, default="full"
         With "mixed", gradients of networks are computed with channels last, and in
         bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
@@ -220,6 +232,7 @@ class IterativeLeastLikely(GradientAttack):
         confidence=None,
         early_stopping=True,
         bounds="data",
+        constraints=None,
         precision="full",
         max_queries=None,
         max_total_queries=None,
@@ -234,6 +247,7 @@ class IterativeLeastLikely(GradientAttack):
         self.confidence = confidence
         self.early_stopping = early_stopping
         self.bounds = bounds
+        self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries

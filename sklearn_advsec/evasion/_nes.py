@@ -47,6 +47,11 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         The wanted class for ``goal="targeted"``.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_total_queries : int, default=None
         How many rows may be sent to the victim in one `run`.
     batch_size : int or "auto", default="auto"
@@ -122,6 +127,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         goal="misclassification",
         target=None,
         bounds="data",
+        constraints=None,
         max_total_queries=None,
         batch_size="auto",
         n_jobs=None,
@@ -138,6 +144,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
         self.n_jobs = n_jobs

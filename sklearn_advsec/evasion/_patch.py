@@ -59,6 +59,11 @@ class AdversarialPatch(EvasionAttack):
         The wanted class for ``goal="targeted"``.
     bounds : "data" or tuple (lower, upper), default="data"
         The range of the values of the patch; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, distances are in units of each feature's `scale`, and `bounds` of "data"
+        give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     n_places : int, default=1
         How many random places are tried on each row, a query each; one more query is for
         the clean row. Queries of `fit` are not counted.
@@ -145,6 +150,7 @@ class AdversarialPatch(EvasionAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        constraints=None,
         n_places=1,
         batch_size="auto",
         n_jobs=None,
@@ -162,6 +168,7 @@ class AdversarialPatch(EvasionAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.constraints = constraints
         self.n_places = n_places
         self.batch_size = batch_size
         self.n_jobs = n_jobs

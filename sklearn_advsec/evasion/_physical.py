@@ -58,6 +58,10 @@ class ExpectationOverTransformation(EvasionAttack):
         Number of transformations, :math:`m`.
     image_shape : tuple of int, default=None
         What a flat row is: (height, width) or (channels, height, width).
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, and lengths are in units of each feature's `scale`. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_queries : int, default=None
         How often the victim may be asked about each row; a gradient counts `n_samples`.
     batch_size : int or "auto", default="auto"
@@ -134,6 +138,7 @@ class ExpectationOverTransformation(EvasionAttack):
         transformations=None,
         n_samples=10,
         image_shape=None,
+        constraints=None,
         max_queries=None,
         batch_size="auto",
         n_jobs=None,
@@ -145,6 +150,7 @@ class ExpectationOverTransformation(EvasionAttack):
         self.transformations = transformations
         self.n_samples = n_samples
         self.image_shape = image_shape
+        self.constraints = constraints
         self.max_queries = max_queries
         self.batch_size = batch_size
         self.n_jobs = n_jobs

@@ -54,6 +54,11 @@ class ProjectedGradientDescent(GradientAttack):
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     precision : {"full", "mixed"}, default="full"
         With "mixed", gradients of networks are computed with channels last, and in
         bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
@@ -128,6 +133,7 @@ class ProjectedGradientDescent(GradientAttack):
         random_start=False,
         early_stopping=True,
         bounds="data",
+        constraints=None,
         precision="full",
         max_queries=None,
         max_total_queries=None,
@@ -149,6 +155,7 @@ class ProjectedGradientDescent(GradientAttack):
         self.random_start = random_start
         self.early_stopping = early_stopping
         self.bounds = bounds
+        self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries

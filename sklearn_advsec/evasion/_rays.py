@@ -29,6 +29,11 @@ class RayS(BoxAttack):
         How often the victim may be asked about each row.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, distances are in units of each feature's `scale`, and `bounds` of "data"
+        give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_total_queries : int, default=None
         How many rows may be sent to the victim in one `run`.
     batch_size : int or "auto", default="auto"
@@ -87,6 +92,7 @@ class RayS(BoxAttack):
         *,
         max_queries=1000,
         bounds="data",
+        constraints=None,
         max_total_queries=None,
         batch_size="auto",
         n_jobs=None,
@@ -95,6 +101,7 @@ class RayS(BoxAttack):
         self.estimator = estimator
         self.max_queries = max_queries
         self.bounds = bounds
+        self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
         self.n_jobs = n_jobs

@@ -67,6 +67,11 @@ class SquareAttack(QueryAttack):
         fall to, for "confidence_reduction").
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     max_total_queries : int, default=None
         How many rows may be sent to the victim in one `run`.
     batch_size : int or "auto", default="auto"
@@ -142,6 +147,7 @@ class SquareAttack(QueryAttack):
         target=None,
         confidence=None,
         bounds="data",
+        constraints=None,
         max_total_queries=None,
         batch_size="auto",
         n_jobs=None,
@@ -159,6 +165,7 @@ class SquareAttack(QueryAttack):
         self.target = target
         self.confidence = confidence
         self.bounds = bounds
+        self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
         self.n_jobs = n_jobs

@@ -36,6 +36,10 @@ class TransferAttack(EvasionAttack):
         A prototype, whose goal, norm and bounds hold. Gradient attacks need surrogates
         with a view in :mod:`sklearn_advsec.differentiable`. None is
         :class:`ProjectedGradientDescent`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, and lengths are in units of each feature's `scale`. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     batch_size : int or "auto", default="auto"
         How many rows go through the victim at once.
     n_jobs : int, default=None
@@ -109,6 +113,7 @@ class TransferAttack(EvasionAttack):
         *,
         surrogate=None,
         attack=None,
+        constraints=None,
         batch_size="auto",
         n_jobs=None,
         verbose=0,
@@ -116,6 +121,7 @@ class TransferAttack(EvasionAttack):
         self.estimator = estimator
         self.surrogate = surrogate
         self.attack = attack
+        self.constraints = constraints
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.verbose = verbose

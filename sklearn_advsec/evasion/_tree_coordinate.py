@@ -47,6 +47,11 @@ class TreeCoordinateAttack(TreeAttack):
         The wanted class for ``goal="targeted"``.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows. The result does not depend on it.
 
@@ -110,6 +115,7 @@ class TreeCoordinateAttack(TreeAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        constraints=None,
         n_jobs=None,
     ):
         self.estimator = estimator
@@ -119,6 +125,7 @@ class TreeCoordinateAttack(TreeAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.constraints = constraints
         self.n_jobs = n_jobs
 
     def _search_row(self, state, row, around, confirm):

@@ -71,6 +71,11 @@ class TreeExactAttack(TreeAttack):
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that adversarial rows stay in; "data" is the range seen in `fit`. For a
         bound that holds everywhere, set None.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows.
 
@@ -141,6 +146,7 @@ class TreeExactAttack(TreeAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        constraints=None,
         n_jobs=None,
     ):
         self.estimator = estimator
@@ -151,6 +157,7 @@ class TreeExactAttack(TreeAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.constraints = constraints
         self.n_jobs = n_jobs
 
     def _attack(self, state):
