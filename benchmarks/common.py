@@ -43,6 +43,9 @@ _PACKAGES = [
     "foolbox",
     "torchattacks",
     "cleverhans",
+    "xgboost-cpu",
+    "lightgbm",
+    "dtai-veritas",
 ]
 
 
