@@ -405,6 +405,32 @@ def test_caa_finds_all_that_its_parts_find():
     assert both.n_queries.mean() < evolution.n_queries.mean()
 
 
+def test_caa_asks_the_pipeline_only_to_confirm():
+    """Evolution looks at the view: a call of the pipeline means a success, or nearly."""
+    calls = []
+
+    class Watched(LogisticRegression):
+        def predict(self, X):
+            calls.append(len(X))
+            return super().predict(X)
+
+        def predict_proba(self, X):
+            raise AssertionError("scores come from the view")
+
+    victim = make_pipeline(ENCODER, Watched()).fit(CREDIT, GRANTED)
+    constraints = credit_constraints()
+    parameters = {"constraints": constraints, "eps": 0.2}
+    few = evasion.ConstrainedAdaptiveAttack(n_generations=15, population=12)
+    attack = frozen(few, victim, **parameters).fit(CREDIT, GRANTED)
+    result = attack.run(CREDIT[:100], GRANTED[:100])
+    descent = frozen(evasion.ConstrainedAPGD(), victim, **parameters)
+    first = descent.fit(CREDIT, GRANTED).run(CREDIT[:100], GRANTED[:100])
+    assert result.success.sum() > first.success.sum() and not result.success.all()
+    assert result.n_queries[~result.success].mean() > 100 > sum(calls) / 10
+    attack.set_params(max_queries=100)
+    assert attack.run(CREDIT[:100], GRANTED[:100]).n_queries.max() <= 100
+
+
 def test_evolution_to_the_end_finds_nearer_rows():
     victim = RandomForestClassifier(20, random_state=0).fit(X, y)
     attack = frozen(

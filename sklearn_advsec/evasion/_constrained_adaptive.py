@@ -4,10 +4,11 @@ from numbers import Integral, Real
 
 from sklearn.utils._param_validation import Interval
 
+from ._aim import margin
 from ._constrained_apgd import ConstrainedAPGD
 from ._gradient import GradientAttack
 from ._moeva import evolve
-from ._query_loop import ActiveRows
+from ._query_loop import ActiveRows, Answer
 from ._tabular import TabularAttack
 
 
@@ -18,7 +19,8 @@ class ConstrainedAdaptiveAttack(TabularAttack, GradientAttack):
     :class:`MultiObjectiveEvolution` is thorough, and changes categories too. One after
     the other they find at least as much as each, at little more than the cost of the
     first. Besides the row itself, the point where the descent ended is among those that
-    evolve.
+    evolve. Both look at the victim's view in :mod:`sklearn_advsec.differentiable`, and
+    ask the victim itself about what that takes for a success.
 
     Parameters
     ----------
@@ -170,10 +172,40 @@ class ConstrainedAdaptiveAttack(TabularAttack, GradientAttack):
             print(f"[ConstrainedAdaptiveAttack] {len(left)} rows left to evolution")
         for rows in left.split(512):
             evolve(
-                ActiveRows(state, rows),
+                _SeenRows(state, rows),
                 state,
                 self.n_generations,
                 self.population,
                 norm=self.norm,
             )
         state.finished[:] = True
+
+
+class _SeenRows(ActiveRows):
+    """Rows whose candidates are judged by the victim's view, as its parameters are known.
+
+    A pipeline itself spends most of its time on the way to the model, of a few rows as of
+    many; so it is asked only about what its view takes for a success.
+    """
+
+    def ask(self, x_adv, at=None):
+        """Ask the view about candidates, as `ActiveRows.ask` asks the victim."""
+        rows, labels = self.rows, self.labels
+        if at is not None:
+            rows, labels = rows[at], labels[at]
+        aim, logits = self._state.aim.take(rows), self._access.logits(x_adv, rows)
+        objective = margin(logits, labels)
+        if aim.goal == "targeted":
+            objective = -objective
+        return Answer(logits.argmax(1), aim.reached(logits), objective=objective)
+
+    def left(self):
+        """How many more queries each row may cost, but for one that confirms."""
+        return super().left() - int(not self._access.exact)
+
+    def confirm(self, x_adv, at, predicted):
+        """Ask the victim about one candidate of each of some rows, if it has to be."""
+        if self._access.exact:
+            return super().confirm(x_adv, at, predicted)
+        rows = self.rows[at]
+        return self._state.aim.take(rows).ask(self._access, x_adv, rows)

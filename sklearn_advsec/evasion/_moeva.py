@@ -251,12 +251,12 @@ def _ask(active, state, norm, breeder):
         nearest, which = near.min(1)
         better = torch.nonzero(nearest < active.best[at]).flatten()
         if len(better):
-            rows = active.rows[at][better]
-            chosen = which[better]
-            state.record(
-                rows, x_adv[better, chosen], answer.predicted[better, chosen], True
-            )
-            active.best[at.start + better] = nearest[better]
+            chosen, own = which[better], at.start + better
+            found, said = x_adv[better, chosen], answer.predicted[better, chosen]
+            said, sure = active.confirm(found, own, said)
+            own = own[sure]
+            state.record(active.rows[own], found[sure], said[sure], True)
+            active.best[own] = nearest[better][sure]
     return scores
 
 

