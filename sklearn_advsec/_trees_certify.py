@@ -8,6 +8,7 @@ from ._rows import RowCodec, check_rows, is_dataframe
 from ._trees_bounds import Groups, first_cost
 from ._trees_exact import settle, solve
 from ._trees_grid import TreeGrid
+from ._trees_read import tree_ensemble
 from ._trees_row import RowProblem, Surroundings
 from ._trees_search import Search
 
@@ -148,8 +149,6 @@ def certify(
     >>> certify(forest, X[:3], eps=0.1)
     array([ True,  True,  True])
     """
-    from .trees import tree_ensemble
-
     if method not in ("bounds", "exact"):
         raise ValueError(f"method must be 'bounds' or 'exact'; got {method!r}.")
     if norm not in (np.inf, 1, 2, 0):

@@ -4,7 +4,7 @@ import numpy as np
 from lightgbm import LGBMClassifier
 
 from ._trees_nodes import NodeList, refuse
-from .trees import register
+from ._trees_read import register
 
 
 @register(LGBMClassifier)

@@ -12,7 +12,7 @@ from sklearn.ensemble._forest import ForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ._trees_form import TreeEnsemble
-from .trees import register
+from ._trees_read import register
 
 
 def join_trees(trees, values, **parts):

@@ -6,7 +6,7 @@ import numpy as np
 from xgboost import XGBClassifier
 
 from ._trees_nodes import NodeList, refuse
-from .trees import register
+from ._trees_read import register
 
 
 @register(XGBClassifier)
