@@ -247,6 +247,7 @@ def test_limits_of_cost_and_changes():
     assert t <= 0.1
     expected = [[0.1 - t, 0.4 - 2 * t, 0.3 - t]]
     np.testing.assert_allclose(np.abs(found - x[:1]), expected, atol=1e-12)
+    np.testing.assert_array_equal(constraints.limit(max_changed=0).sample(x), x)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,10 +10,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._trees_form import TreeEnsemble
 from ..trees import certify as certify_trees
 from ..trees import register
-from ._robust_splits import best_split, node_impurity, send_left
+from ._robust_growth import grow, grow_sample, join
 
 _MAX_SEED = 2**31 - 1
 
@@ -190,8 +189,8 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         """
         X, codes, eps = self._check(X, y)
         random_state = check_random_state(self.random_state)
-        self.ensemble_ = _join(
-            [_grow(self, X, codes, eps, len(self.classes_), random_state)], self.classes_
+        self.ensemble_ = join(
+            [grow(self, X, codes, eps, len(self.classes_), random_state)], self.classes_
         )
         return self
 
@@ -309,90 +308,10 @@ class RobustRandomForestClassifier(_RobustTrees):
         )
         n_classes = len(self.classes_)
         trees = Parallel(n_jobs=self.n_jobs)(
-            delayed(_grow_sample)(self, X, codes, eps, n_classes, seed) for seed in seeds
+            delayed(grow_sample)(self, X, codes, eps, n_classes, seed) for seed in seeds
         )
-        self.ensemble_ = _join(trees, self.classes_)
+        self.ensemble_ = join(trees, self.classes_)
         return self
-
-
-def _grow_sample(forest, X, codes, eps, n_classes, seed):
-    random_state = check_random_state(seed)
-    if forest.bootstrap:
-        rows = random_state.randint(len(X), size=len(X))
-        X, codes = X[rows], codes[rows]
-    return _grow(forest, X, codes, eps, n_classes, random_state)
-
-
-def _grow(settings, X, codes, eps, n_classes, random_state):
-    """Grow one tree; return the arrays of its nodes."""
-    n_features = X.shape[1]
-    n_looked_at = settings.max_features
-    if n_looked_at is None:
-        n_looked_at = n_features
-    elif n_looked_at == "sqrt":
-        n_looked_at = max(1, int(np.sqrt(n_features)))
-    labels = np.eye(n_classes)[codes]
-    depth_limit = np.inf if settings.max_depth is None else settings.max_depth
-    feature, threshold, left, right, value = [], [], [], [], []
-    todo = [(np.arange(len(X)), 0, None, None)]
-    while todo:
-        rows, depth, parent, side = todo.pop()
-        at = len(feature)
-        if parent is not None:
-            side[parent] = at
-        counts = labels[rows].sum(0)
-        feature.append(-1)
-        threshold.append(0.0)
-        left.append(-1)
-        right.append(-1)
-        value.append(counts / len(rows))
-        if len(rows) < settings.min_samples_split or depth >= depth_limit:
-            continue
-        if counts.max() == len(rows):
-            continue
-        best = (node_impurity(counts) - 1e-9, None)
-        tried = 0
-        for f in random_state.permutation(n_features):
-            if tried == n_looked_at:
-                break
-            impurity, at_value, sent = best_split(
-                X[rows, f], labels[rows], eps[f], settings.min_samples_leaf
-            )
-            tried += np.isfinite(impurity)  # constant features do not count
-            if impurity < best[0]:
-                best = (impurity, (f, at_value, sent))
-        if best[1] is None:
-            continue
-        f, at_value, sent = best[1]
-        goes_left = send_left(
-            X[rows, f], codes[rows], at_value, eps[f], sent, random_state
-        )
-        if goes_left.all() or not goes_left.any():
-            continue
-        feature[at], threshold[at] = f, at_value
-        todo.append((rows[~goes_left], depth + 1, at, right))
-        todo.append((rows[goes_left], depth + 1, at, left))
-    return tuple(np.array(part) for part in (feature, threshold, left, right, value))
-
-
-def _join(trees, classes):
-    counts = [len(tree[0]) for tree in trees]
-    roots = np.cumsum([0, *counts[:-1]])
-    shift = np.repeat(roots, counts)
-    feature, threshold, left, right, value = map(np.concatenate, zip(*trees, strict=True))
-    return TreeEnsemble(
-        classes=classes,
-        roots=roots,
-        feature=feature,
-        threshold=threshold,
-        left=left + shift,
-        right=right + shift,
-        missing_left=np.zeros(len(feature), dtype=bool),
-        value=value,
-        base=np.zeros(1),
-        compare="float64",
-        divisor=float(len(trees)),
-    )
 
 
 @register(_RobustTrees)
