@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils import _safe_indexing, check_random_state, gen_batches, shuffle
+from sklearn.utils import _safe_indexing, check_random_state, gen_batches
+
+from ._hardware import fast_float32_products
 
 _DERIVATIVES = {  # of the activation, from its value; times the delta
     "identity": lambda value, delta: delta,
@@ -56,7 +58,8 @@ def train_perceptrons(models, X, codes, classes, subsets, device=None):
     """
     skeleton = _skeleton(models[0], X, codes, classes)
     batch = _Perceptrons(models, X, codes, classes, subsets, device)
-    batch.train()
+    with fast_float32_products():
+        batch.train()
     for model, state in zip(models, batch.finished, strict=True):
         parameters = model.get_params()
         model.__dict__.update(copy.deepcopy(skeleton.__dict__))
@@ -120,8 +123,10 @@ class _Perceptrons:
         self.batch = self.X.new_empty(len(self.alive) * size, self.X.shape[1])
         for epoch in range(recipe.max_iter):
             if recipe.shuffle:
-                for i in self.alive:
-                    self.rows[i] = shuffle(self.rows[i], random_state=self.rngs[i])
+                for i in self.alive:  # sklearn.utils.shuffle, without its overhead
+                    order = np.arange(n_rows)
+                    self.rngs[i].shuffle(order)
+                    self.rows[i] = self.rows[i][order]
             order = np.stack([self.rows[i] for i in self.alive])
             order = torch.as_tensor(order, device=self.X.device)
             losses = torch.zeros(len(order), device=self.X.device, dtype=self.X.dtype)
