@@ -21,13 +21,13 @@ import numpy as np
 import privacy_data as data
 import torch
 from common import RESULTS, append_results, available, markdown
+from privacy_speed import speed
 from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from sklearn_advsec import privacy
-from sklearn_advsec.batched import fit_many
 from sklearn_advsec.metrics import bootstrap_interval, roc_auc_interval, tpr_at_fpr
 
 
@@ -43,89 +43,6 @@ def at_one_percent(y_true, y_score):
 def verdict(text, value, wanted):
     met = "met" if value >= wanted else "not met"
     return f"* {text}: {value:.3g}, wanted {wanted}: {met}."
-
-
-# Speed ----------------------------------------------------------------------------------
-
-# Batch size, and epochs after which training accuracy is 1. The smaller the batches, the
-# more of the time of one-by-one training is overhead.
-RECIPES = ((64, 40), (16, 12))
-
-
-def speed(args):
-    sections = []
-    for batch_size, epochs in RECIPES:
-        recipe = data.location_net().set_params(batch_size=batch_size, max_iter=epochs)
-        rows, lines = _engines(recipe, args)
-        title = f"batches of {batch_size}, {epochs} epochs"
-        sections.append(f"**{title}**\n\n{markdown(rows)}\n\n" + "\n".join(lines))
-    note = (
-        f"{args.n_models} shadow models 446-128-64-30, each on 1,200 of 2,400 rows. "
-        "One thread. Peers train one model after the other: 16 are timed, and the "
-        "seconds multiplied. ART and sklearn_advsec compute in float32; scikit-learn in "
-        "the precision of the rows, which is float64 where nobody casts them."
-    )
-    return "\n\n".join([note, *sections])
-
-
-def _engines(recipe, args):
-    X, y = data.binary_records(4800)
-    X, y, X_test, y_test = X[:2400], y[:2400], X[2400:], y[2400:]
-    rng = np.random.RandomState(0)
-    subsets = [rng.permutation(2400)[:1200] for _ in range(args.n_models)]
-
-    def ours(n):
-        return fit_many(recipe, X, y, subsets[:n], range(n), device=args.device)
-
-    def scikit_learn(X):
-        return lambda n: [
-            clone(recipe).set_params(random_state=i).fit(X[rows], y[rows])
-            for i, rows in enumerate(subsets[:n])
-        ]
-
-    def art(module):
-        return lambda n: module.train_shadows(recipe, X, y, n)
-
-    engines = {
-        "sklearn_advsec": ours,
-        "scikit-learn, float32": scikit_learn(X),
-        "scikit-learn, float64": scikit_learn(X.astype(np.float64)),
-        "ART ShadowModels": available(art, "privacy_art"),
-    }
-    rows = []
-    for name, run in engines.items():
-        if isinstance(run, str):
-            rows.append({"engine": name, "note": run})
-            continue
-        n = args.n_models if name == "sklearn_advsec" else min(16, args.n_models)
-        run(1)  # to warm up
-        torch.manual_seed(0)
-        wall, start = time.perf_counter(), time.process_time()
-        models = run(n)
-        times = args.n_models / n
-        seconds = times * (time.process_time() - start)
-        wall = times * (time.perf_counter() - wall)
-        answers = [model.predict(X_test) for model in models]
-        right = [
-            np.mean((a.argmax(axis=1) if a.ndim == 2 else a) == y_test) for a in answers
-        ]
-        rows.append(
-            {
-                "engine": name,
-                "CPU s": seconds,
-                "wall s": wall,
-                "test accuracy": float(np.mean(right)),
-                "times ours": seconds / rows[0]["CPU s"] if rows else 1.0,
-            }
-        )
-        log(rows[-1])
-    wanted = {"ART ShadowModels": 5, "scikit-learn, float64": 3}
-    lines = [
-        verdict(f"faster than {row['engine']}", row["times ours"], wanted[row["engine"]])
-        for row in rows
-        if row["engine"] in wanted and "times ours" in row
-    ]
-    return rows, lines
 
 
 # Attacks --------------------------------------------------------------------------------

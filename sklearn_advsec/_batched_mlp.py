@@ -94,7 +94,8 @@ class _Perceptrons:
         self.recipe = recipe = models[0]
         X = np.asarray(X)
         X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-        self.X = torch.as_tensor(np.ascontiguousarray(X), device=device)
+        X = np.require(X, requirements="CW")  # workers get memory that is read-only
+        self.X = torch.as_tensor(X, device=device)
         self.codes = torch.as_tensor(codes, device=device)
         self.binary = len(classes) == 2
         self.rngs = [check_random_state(model.random_state) for model in models]

@@ -207,6 +207,15 @@ def test_jobs_do_not_matter(backend):
             np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
 
 
+def test_rows_that_are_read_only():
+    """As joblib hands large arrays to its workers."""
+    X, y = DIGITS[0].copy(), DIGITS[1].copy()
+    X.setflags(write=False)
+    y.setflags(write=False)
+    for estimator in (MLPClassifier((8,), max_iter=2), RidgeClassifier()):
+        assert len(fit_many(estimator, X, y, draw(y, 2), range(2))) == 2
+
+
 def test_sparse_rows():
     X, y = DIGITS
     for estimator in (
