@@ -297,7 +297,8 @@ class LpBall:
             size = _fill_greedily(slope, scaled_room, radius)
         else:
             largest = slope.amax(1, keepdim=True)
-            size = fill_l2(slope / largest.where(largest > 0, 1), scaled_room, radius)
+            slope = slope / largest.where(largest > 0, 1)
+            size = fill_l2(slope, radius, upper=scaled_room)
         size = torch.minimum(size * unit, room)
         return size.reshape(gradient.shape).copysign(gradient)
 

@@ -297,33 +297,39 @@ def climb(active, propose, start=None, n_proposals=1):
         How many proposals are asked about at once; the best one counts.
     """
     candidates = [torch.zeros_like(active.x) if start is None else start]
-    step = 0
+    step = payable = 0
     if start is None and active.objective is not None:  # asked already
         step, active.gained = 1, torch.zeros_like(active.labels, dtype=torch.bool)
     else:
         active.objective = torch.full_like(active.x.flatten(1)[:, 0], -torch.inf)
     while True:
-        active.give_up(active.left() < 1)
-        if not len(active):
-            return
+        if payable < n_proposals:  # what the budgets allow is looked up when it may be up
+            active.give_up(active.left() < 1)
+            if not len(active):
+                return
+            payable = int(active.left().min())
         if step:
             candidates = [propose(step + k) for k in range(n_proposals)]
-        candidate, answer = _ask_best(active, candidates)
+        candidate, x_adv, answer = _ask_best(active, candidates)
         active.gained = answer.objective > active.objective
         if not step:
             active.gained[:] = True
-        gained = column(active.gained, candidate)
-        active.delta = torch.where(gained, candidate, active.delta)
+        at = torch.nonzero(active.gained).flatten()
+        active.delta[at] = candidate[at]
         active.objective = torch.maximum(answer.objective, active.objective)
         active.predicted = torch.where(active.gained, answer.predicted, active.predicted)
-        active.settle(active.x + candidate, answer)
+        active.settle(x_adv, answer)
+        if not len(active):
+            return
         step += len(candidates)
+        payable -= len(candidates)
 
 
 def _ask_best(active, candidates):
-    """Ask about perturbations, and return the best one of each row with its answer."""
+    """Ask about perturbations; return the best one of each row, and the answer to it."""
     if len(candidates) == 1:
-        return candidates[0], active.ask(active.x + candidates[0])
+        x_adv = active.x + candidates[0]
+        return candidates[0], x_adv, active.ask(x_adv)
     deltas = torch.stack(candidates, dim=1)
     x_adv, parts = active.x[:, None] + deltas, []
     for _, _, asked, answer in active.ask_many(x_adv.__getitem__, len(candidates)):
@@ -336,7 +342,7 @@ def _ask_best(active, candidates):
     )
     each = torch.arange(len(best), device=best.device)
     answer = Answer(predicted, reached, objective=objective)
-    return deltas[each, best], answer
+    return deltas[each, best], x_adv[each, best], answer
 
 
 def column(values, like):

@@ -1,8 +1,6 @@
 """Square attack (Andriushchenko et al. 2019)."""
 
 from bisect import bisect_left
-from functools import cache
-from math import sqrt
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,6 +11,7 @@ from .._projection import fill_l2
 from ..threat import LpBall
 from ._pixels import image_shape_of
 from ._query_loop import QueryAttack, climb
+from ._windows import Windows
 
 # The window shrinks to a half at these shares of the budget, as its authors have it.
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -182,7 +181,7 @@ class SquareAttack(QueryAttack):
         image_shape_of(row_shape, self.image_shape)
 
     def _search(self, active, state):
-        windows = _Windows(self.row_shape_, self.image_shape, state.generator)
+        windows = Windows(self.row_shape_, self.image_shape, state.generator)
         search = _linf if self.norm == np.inf else _l2
         propose, start = search(active, LpBall(self.norm, self.eps), windows, self._share)
         climb(active, propose, start, self.n_proposals)
@@ -200,159 +199,64 @@ def _linf(active, ball, windows, share):
     eps = ball.scale(active.x)
     active.high = torch.minimum(active.upper, eps).reshape(windows.shape)
     active.low = torch.maximum(active.lower, -eps).reshape(windows.shape)
-    shape = active.x.shape[1:]
 
     def propose(step):
         at = windows.draw(share(step))
-        up = windows.signs(at) > 0
-        delta = active.delta.reshape(windows.shape)
-        high, low = active.high[:, :, at], active.low[:, :, at]
-        new = torch.where(up, high, low)
+        up = windows.coins(at)
+        new = active.delta.reshape(windows.shape).clone()
+        high, low, present = active.high[at], active.low[at], new[at]
+        square = torch.where(up, high, low)
         # Where that changes nothing, the query would be wasted: take the other signs.
-        same = (delta[:, :, at] == new).flatten(1).all(1)[:, None, None]
-        new = torch.where(up ^ same, high, low)
-        return delta.index_copy(2, at, new).reshape(len(delta), *shape)
+        same = (present == square).flatten(1).all(1)[:, None, None, None]
+        new[at] = torch.where(up ^ same, high, low)
+        return new.reshape(active.x.shape)
 
-    stripes = torch.where(windows.stripes() > 0, active.high, active.low)
+    stripes = torch.where(windows.stripes(), active.high, active.low)
     return propose, stripes.reshape(active.x.shape)
 
 
 def _l2(active, ball, windows, share):
     """Algorithm 3: the mass of one square goes into another, the whole is refilled.
 
-    It works on the perturbation in units of `eps`, so that the ball has radius 1.
+    Where features have an `eps` of their own, it works in units of it, in which the ball
+    is round.
     """
     eps = ball.scale(active.x)
-    safe = torch.where(eps > 0, eps, 1)
-    active.room_up = torch.where(eps > 0, active.upper / safe, 0).flatten(1)
-    active.room_down = torch.where(eps > 0, -active.lower / safe, 0).flatten(1)
-    one = torch.ones((), dtype=eps.dtype, device=eps.device)
+    unit, radius = 1.0, eps
+    active.room_down, active.room_up = active.lower.flatten(1), active.upper.flatten(1)
+    if eps.ndim:
+        unit, radius = torch.where(eps > 0, eps, 1), eps.new_ones(())
+        for name in ("room_down", "room_up"):
+            room = torch.where(
+                eps > 0, getattr(active, name).reshape(active.x.shape) / unit, 0
+            )
+            setattr(active, name, room.flatten(1))
 
-    def inside(unit):
-        """Stretch to length 1, as far as the box allows."""
-        flat = unit.flatten(1)
-        room = torch.where(flat < 0, active.room_down, active.room_up)
-        flat = fill_l2(flat.abs(), room, one).copysign(flat)
-        delta = flat.reshape(active.x.shape) * eps
-        return torch.clamp(delta, active.lower, active.upper)
+    def inside(image):
+        """Stretch to the length of the radius, as far as the box allows."""
+        flat = fill_l2(image.flatten(1), radius, active.room_down, active.room_up)
+        delta = flat.reshape(active.x.shape)
+        return torch.clamp(delta * unit, active.lower, active.upper)
 
     def propose(step):
-        unit = (active.delta / safe).reshape(windows.shape)
+        image = (active.delta / unit).reshape(windows.shape)
         to, origin = windows.draw_pair(share(step))
-        present = unit[:, :, to]
-        unused = (1 - unit.square().sum((1, 2), keepdim=True)).clamp_min(0)
-        both = torch.cat([to, origin]).unique()
-        mass = unit[:, :, both].square().sum(2, keepdim=True)
-        length = (mass + unused / unit.shape[1]).sqrt()
-        bump = windows.bump(to).to(unit) + present / _length(present)
-        unit = unit.index_fill(2, origin, 0)
-        return inside(unit.index_copy(2, to, bump / _length(bump) * length))
+        flat = image.flatten(1)
+        unused = radius**2 - torch.linalg.vecdot(flat, flat)
+        bump = windows.bump(to).to(image) + _normed(image[to])
+        mass = 0
+        for at in (to, origin):  # what both cover is counted, and cleared, once
+            mass = mass + image[at].square().sum((2, 3), keepdim=True)
+            image[at] = 0
+        unused = unused.clamp_min(0)[:, None, None, None] / image.shape[1]
+        image[to] = _normed(bump) * (mass + unused).sqrt()
+        return inside(image)
 
     bumps = windows.bumps().to(active.x)
-    return propose, inside(bumps.expand(len(active), -1, -1))
+    return propose, inside(bumps.expand(len(active), -1, -1, -1))
 
 
-def _length(window):
-    length = torch.linalg.vector_norm(window, dim=2, keepdim=True)
-    return length.clamp_min(torch.finfo(window.dtype).tiny)
-
-
-class _Windows:
-    """Random squares of an image, or random sets of the features of a flat row.
-
-    All draws are shared by the rows. Windows are positions within a channel; what is
-    drawn for them has shape (channels, n_positions).
-    """
-
-    def __init__(self, row_shape, image_shape, generator):
-        self.generator = generator
-        self.image = image_shape_of(row_shape, image_shape)
-        channels, *size = self.image or (1, 1, int(np.prod(row_shape)))
-        self.n_pixels = size[0] * size[1]
-        self.shape = (-1, channels, self.n_pixels)
-
-    def draw(self, share, smallest=1):
-        """Positions of a window that covers about this share of a channel."""
-        if self.image is None:
-            k = min(max(smallest, round(share * self.n_pixels)), self.n_pixels)
-            return torch.randperm(self.n_pixels, generator=self.generator)[:k]
-        _, height, width = self.image
-        side = max(round(sqrt(share * self.n_pixels)), smallest)
-        rows, columns = min(side, height), min(side, width)
-        top = self._integer(height - rows + 1)
-        left = self._integer(width - columns + 1)
-        return self._square(top, left, rows, columns)
-
-    def draw_pair(self, share):
-        """Two windows for the L2 attack; squares have an odd side of at least 3."""
-        if self.image is None:
-            return self.draw(share), self.draw(share)
-        side = max(round(sqrt(share * self.n_pixels)), 3)
-        share = (side + 1 - side % 2) ** 2 / self.n_pixels
-        return self.draw(share, 3), self.draw(share, 3)
-
-    def signs(self, at):
-        """One sign per channel of a square, one per feature of a set."""
-        n = 1 if self.image else len(at)
-        return self._signs(self.shape[1], n).expand(-1, len(at))
-
-    def stripes(self):
-        """One sign per channel and column of an image, one per feature of a flat row."""
-        if self.image is None:
-            return self._signs(1, self.n_pixels)
-        channels, height, width = self.image
-        columns = self._signs(channels, 1, width).expand(-1, height, -1)
-        return columns.reshape(channels, self.n_pixels)
-
-    def bump(self, at):
-        """A bump of length 1 over a window, with a random sign per channel."""
-        if self.image is None:
-            return self._signs(1, len(at)).double() / sqrt(len(at))
-        rows = int(at[-1] // self.image[2] - at[0] // self.image[2]) + 1
-        shape = _two_halves(rows, len(at) // rows)
-        if self._integer(2):
-            shape = _two_halves(len(at) // rows, rows).T
-        shape = shape.reshape(1, -1) / torch.linalg.vector_norm(shape)
-        return shape * self._signs(self.shape[1], 1)
-
-    def bumps(self):
-        """The first perturbation of the L2 attack: a grid of up to 5 x 5 bumps."""
-        if self.image is None:
-            return self.bump(torch.arange(self.n_pixels))
-        channels, height, width = self.image
-        rows, columns = max(1, height // 5), max(1, width // 5)
-        unit = torch.zeros(channels, self.n_pixels, dtype=torch.float64)
-        for top in range(height % rows // 2, height - rows + 1, rows):
-            for left in range(width % columns // 2, width - columns + 1, columns):
-                at = self._square(top, left, rows, columns)
-                unit[:, at] = self.bump(at)
-        return unit
-
-    def _square(self, top, left, rows, columns):
-        row = torch.arange(top, top + rows)[:, None] * self.image[2]
-        return (row + torch.arange(left, left + columns)).flatten()
-
-    def _integer(self, stop):
-        return int(torch.randint(stop, (), generator=self.generator))
-
-    def _signs(self, *shape):
-        return 2 * torch.randint(2, shape, generator=self.generator) - 1
-
-
-@cache
-def _two_halves(rows, columns):
-    """Two bumps side by side, of opposite sign: eta of the paper's Section 3.3."""
-    left = columns // 2
-    if not left:
-        return _one_bump(rows, columns)
-    return torch.cat([_one_bump(rows, left), -_one_bump(rows, columns - left)], dim=1)
-
-
-def _one_bump(rows, columns):
-    """Nested squares around the middle, whose heights 1 / k^2 add up towards it."""
-    far = torch.maximum(
-        (torch.arange(rows) - rows // 2).abs()[:, None],
-        (torch.arange(columns) - columns // 2).abs()[None],
-    )
-    steps = 1 / torch.arange(1.0, max(rows, columns) // 2 + 2, dtype=torch.float64) ** 2
-    return steps.flip(0).cumsum(0).flip(0)[far]
+def _normed(window):
+    """Scale each channel of each window to length 1."""
+    length = torch.linalg.vector_norm(window, dim=(2, 3), keepdim=True)
+    return window / length.clamp_min(torch.finfo(window.dtype).tiny)
