@@ -15,12 +15,23 @@ class _AdaptiveSteps:
         self.checkpoints = checkpoints
         self.end_at_best = end_at_best
         self.n_seen = 0
+        self.box = None
 
     def keep(self, mask):
         """Go on with some rows only."""
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor):
                 setattr(self, name, value[mask])
+        if self.box is not None:
+            self.box = [bound[mask] for bound in self.box]
+
+    def project(self, delta, lower, upper):
+        """Return to ball and box; one clamp does for both where the ball is a box."""
+        if self.ball.norm != np.inf:
+            return self.ball.project(delta, lower, upper)
+        if self.box is None:
+            self.box = self.ball.intersect(lower, upper)
+        return torch.clamp(delta, *self.box)
 
     def last(self, delta):
         """End where the last step led, or at the best point of those that were seen.
@@ -81,13 +92,13 @@ class _HalvingSteps(_AdaptiveSteps):
         return halve
 
     def move(self, delta, gradient, lower, upper):
-        ball = self.ball
-        ascent = ball.ascent(gradient, delta, lower, upper)
-        new = ball.project(delta + _column(self.step_size, delta) * ascent, lower, upper)
+        ascent = self.ball.ascent(gradient, delta, lower, upper)
+        new = delta + _column(self.step_size, delta) * ascent
+        new = self.project(new, lower, upper)
         if not self.n_seen:
             return new
         new = _MOMENTUM * (new - delta) + (1 - _MOMENTUM) * (delta - self.previous)
-        return ball.project(delta + new, lower, upper)
+        return self.project(delta + new, lower, upper)
 
 
 class _SparseSteps(_AdaptiveSteps):
