@@ -34,7 +34,7 @@ from sklearn_advsec.defense import RobustRandomForestClassifier
 from sklearn_advsec.evasion import TreeCoordinateAttack, TreeExactAttack
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
 
-# What is asked of the coordinate attack's median over the optimum's.
+# What is asked of the median of the coordinate attack's distance over the optimum.
 WANTED = {
     ("breast_cancer", "RandomForest"): 1.02,
     ("breast_cancer", "GradientBoosting"): 1.01,
@@ -142,11 +142,14 @@ def veritas_rows(model, rows, time_limit=10.0):
             self.decided &= most < 0 or len(examples) > 0
             return most, examples
 
-    trees = veritas.get_addtree(model, silent=True)
+    trees, ahead = (veritas.get_addtree(model, silent=True) for _ in range(2))
+    if isinstance(model, RandomForestClassifier):
+        # It takes an even vote for a success; the first class has to be outvoted.
+        ahead.set_base_score(0, ahead.get_base_score(0) - 1e-5)
     lower, upper, decided, ms = [], [], [], []
     for row in rows:
         label = model.predict(row[None])[0]
-        sides = (None, trees) if label == 0 else (trees, None)
+        sides = (None, ahead) if label == 0 else (trees, None)
         start = time.process_time()
         search = Search(row, 1.0, *sides, num_steps=30, max_time=time_limit, silent=True)
         _, low, up = search.search()
@@ -168,7 +171,7 @@ def distances(model, rows, X_adv):
 
 def compare(name, args):
     X, X_test, y, _ = load(name)
-    n = args.n or {"breast_cancer": 60, "spambase": 30}[name]
+    n = args.n or {"breast_cancer": len(X_test), "spambase": 30}[name]
     rows, attacked, solved, verdicts = X_test[:n], [], [], []
     few = rows[: args.n_art]
     for key, model in models(name).items():
@@ -198,17 +201,20 @@ def attack_line(key, model, X, few, near, ms, exact, verdicts, name):
     """Compare the coordinate attack with the optimum, and with ART on the first rows."""
     lower, upper, status, _ = exact
     known, k = status == "optimal", len(few)
-    medians = float(np.median(near[known]) / np.median(upper[known]))
     ratio = near[known] / upper[known]
+    median = float(np.median(ratio))
     X_art, art_ms = timed(art_hop_skip_jump(model, X), few)
     far = distances(model, few, X_art)
     hit, best = np.isfinite(far), near[:k]
-    nearer = float(np.median(far[hit] / best[hit]))
-    possible = np.median(far[hit] / lower[:k][hit])
+    # LightGBM's thresholds at 1e-35 would make any ratio.
+    nearer = float(np.median(far[hit] / np.maximum(best[hit], 1e-6)))
+    possible = np.median(far[hit] / np.maximum(lower[:k][hit], 1e-6))
     wanted = WANTED.get((name, key))
     if wanted:
-        verdicts.append(f"{key}: {medians:.3f}x the optimum, wanted {wanted}x: "
-                        f"{_met(medians <= wanted)}")  # fmt: skip
+        verdicts.append(
+            f"{key}: {median:.3f}x the optimum, wanted {wanted}x: "
+            f"{_met(median <= wanted)}"
+        )
     if name == "breast_cancer":
         verdicts.append(
             f"{key}: {ms:.1f} ms a row, wanted 15 ms: {_met(ms <= 15)}; "
@@ -222,9 +228,10 @@ def attack_line(key, model, X, few, near, ms, exact, verdicts, name):
     return {
         "model": key,
         "optimum, median": float(np.median(upper[known])),
-        "attack / optimum: of medians": medians,
+        "attack / optimum: median": median,
         "mean": float(ratio.mean()),
         "largest": float(ratio.max()),
+        "of medians": float(np.median(near[known]) / np.median(upper[known])),
         "success": float(np.isfinite(near).mean()),
         "ms": ms,
         "ART HopSkipJump(10): success": float(hit.mean()),
@@ -402,7 +409,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--n", type=int, help="rows to attack (default: by data set)")
-    parser.add_argument("--n-art", type=int, help="rows for the peers (default: all)")
+    parser.add_argument("--n-art", type=int, default=60, help="rows for the peers")
     parser.add_argument("--rows", type=int, default=1000, help="rows of the order")
     parser.add_argument("--model", nargs="+", help="these models only")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS))
