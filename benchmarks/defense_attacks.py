@@ -1,5 +1,8 @@
 """Judging defenses: every kind of attack, and one that knows the defense."""
 
+import json
+
+import common
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
@@ -18,6 +21,20 @@ from sklearn_advsec.evasion import (
 )
 
 BOX = (0, 1)
+
+
+class Measured(dict):
+    """Rows of a table by name, kept in a file so that a long one may be resumed."""
+
+    def __init__(self, name, resume):
+        self.path = common.CACHE / f"{name}.json"
+        keep = resume and self.path.exists()
+        super().__init__(json.loads(self.path.read_text()) if keep else {})
+
+    def __setitem__(self, name, row):
+        super().__setitem__(name, row)
+        self.path.parent.mkdir(exist_ok=True)
+        self.path.write_text(json.dumps(self))
 
 
 def crafted(attack, victim, X, y):
@@ -46,7 +63,7 @@ def inner_of(model):
     return getattr(model, "estimator_", model) if hasattr(model, "detect") else model
 
 
-def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None, strong=True):
+def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None):
     """Measure a defense by every kind of attack.
 
     Parameters
@@ -63,8 +80,6 @@ def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None, strong=T
         What a flat row is.
     noise : float, optional
         The defense's own noise, for which gradients are averaged.
-    strong : bool
-        Whether to run AutoAttack, and the long attack in place of a short one.
 
     Returns
     -------
@@ -81,11 +96,10 @@ def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None, strong=T
             surrogate=FrozenEstimator(surrogate),
             attack=ProjectedGradientDescent(max_iter=40, **pgd),
         ),
-    }
-    if strong:
-        attacks["AutoAttack"] = AutoAttack(
+        "AutoAttack": AutoAttack(
             eps=eps, bounds=BOX, square_queries=500, max_iter=50, image_shape=image_shape
-        )
+        ),
+    }
     held = {}
     unaware = ProjectedGradientDescent(max_iter=20, **pgd)
     X_adv = crafted(unaware, inner_of(model), X, y)
@@ -93,7 +107,7 @@ def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None, strong=T
     for name, attack in attacks.items():
         held[name] = handled(model, crafted(attack, model, X, y), y)
     worst = np.logical_and.reduce(list(held.values()))
-    for attack in adaptive_attacks(model, eps, noise, strong):
+    for attack in adaptive_attacks(eps, noise):
         rows = np.flatnonzero(worst)
         if len(rows):
             X_adv = crafted(attack, model, X[rows], y[rows])
@@ -107,7 +121,7 @@ def judge(model, X, y, *, eps, surrogate, image_shape=None, noise=None, strong=T
     return columns | {"adaptive": float(worst.mean())}
 
 
-def adaptive_attacks(model, eps, noise, strong):
+def adaptive_attacks(eps, noise):
     """Long attacks with restarts, and averages over a defense's own noise."""
     if noise is not None:
         yield ExpectationOverTransformation(
@@ -115,21 +129,19 @@ def adaptive_attacks(model, eps, noise, strong):
             transformations=[GaussianNoise(noise)],
             n_samples=10,
         )
-    steps, restarts = (200, 5) if strong else (50, 2)
     yield ProjectedGradientDescent(
         eps=eps,
         step_size=eps / 10,
-        max_iter=steps,
-        n_restarts=restarts,
+        max_iter=200,
+        n_restarts=5,
         loss="margin",
         bounds=BOX,
         random_start=True,
         random_state=1,
     )
-    if strong:
-        yield AutoProjectedGradientDescent(
-            eps=eps, loss="dlr", n_restarts=3, bounds=BOX, random_state=1
-        )
+    yield AutoProjectedGradientDescent(
+        eps=eps, loss="dlr", n_restarts=3, bounds=BOX, random_state=1
+    )
 
 
 def detector_aware(model, X, y, eps, weight, steps=100):
@@ -140,13 +152,13 @@ def detector_aware(model, X, y, eps, weight, steps=100):
     """
     view = differentiable.view(model)
     classes = np.asarray(model.classes_)
-    labels = torch.as_tensor(np.searchsorted(classes, y))
-    x = torch.as_tensor(X, dtype=view.dtype)
+    labels = torch.as_tensor(np.searchsorted(classes, y), device=view.device)
+    x = torch.as_tensor(X, dtype=view.dtype, device=view.device)
     lower, upper = (x - eps).clamp(*BOX), (x + eps).clamp(*BOX)
     generator = torch.Generator().manual_seed(0)
-    start = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+    start = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     x_adv = lower + start * (upper - lower)
-    best, found = x_adv.clone(), torch.zeros(len(x), dtype=torch.bool)
+    best, found = x_adv.clone(), torch.zeros_like(labels, dtype=torch.bool)
     excess = detector_excess(model, view)
     for _ in range(steps):
         x_adv.requires_grad_()
@@ -163,7 +175,7 @@ def detector_aware(model, X, y, eps, weight, steps=100):
             )
             found |= done
             x_adv = (x_adv + eps / 15 * gradient.sign()).clamp(lower, upper)
-    return best.detach().numpy().astype(X.dtype)
+    return best.detach().cpu().numpy().astype(X.dtype)
 
 
 def detector_excess(model, view):
@@ -179,7 +191,7 @@ def detector_excess(model, view):
             ):
                 if name in limits:
                     error = (module(scaled) - scaled).flatten(1).abs().pow(power).mean(1)
-                    yield error.to(x.dtype) / limits[name] - 1
+                    yield error.to(x) / limits[name] - 1
             plain = inside.logits(x)
             for temperature in model.temperatures:
                 limit = limits.get(f"jsd {temperature}")

@@ -82,9 +82,7 @@ defenses = {
     "label smoothing": LabelSmoothingClassifier(net, random_state=0),
     "mixup": MixupClassifier(net, random_state=0),
     "squeezing to 1 bit": make_pipeline(FeatureSqueezing(1, bounds=(0, 1)), plain),
-    "random signed network": RandomDepthwiseSignedClassifier(
-        200, image_shape=(8, 8), C=0.05
-    ),
+    "random signed network": RandomDepthwiseSignedClassifier(200, image_shape=(8, 8)),
     "logit pairing": LogitPairingClassifier(net, inner, random_state=0),
     "adversarial training": AdversarialTrainingClassifier(net, inner, random_state=0),
     "TRADES": TRADESClassifier(net, inner, random_state=0),

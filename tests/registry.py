@@ -63,7 +63,7 @@ DEFENSE = [
     defense.MagNet(VICTIM, max_epochs=30, lr=0.02),
     defense.MARTClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
     defense.MixupClassifier(net(max_epochs=5), random_state=0),
-    defense.RandomDepthwiseSignedClassifier(n_filters=50, C=1.0),
+    defense.RandomDepthwiseSignedClassifier(n_filters=50, C=0.05),
     defense.RandomizedSmoothingClassifier(VICTIM, n_samples=20),
     defense.RandomizedSmoothingClassifier(net(max_epochs=5), n_samples=5, sigma=0.1),
     defense.RobustDecisionTreeClassifier(random_state=0),

@@ -8,6 +8,7 @@ import torch
 from nets import net
 from scipy.optimize import minimize
 from scipy.stats import norm as normal
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
@@ -35,6 +36,7 @@ from sklearn_advsec.evasion import (
     CarliniWagner,
     DeepFool,
     FastMinimumNorm,
+    HopSkipJump,
     ProjectedGradientDescent,
 )
 from sklearn_advsec.metrics import certified_accuracy_scorer
@@ -232,6 +234,18 @@ def test_a_perceptron_of_two_classes_and_its_linear_regions():
     np.testing.assert_allclose(bound, exact, atol=2e-4)
 
 
+def test_a_network_behind_a_scaler_is_certified_as_the_network_itself(images):
+    rows, labels = images[0].reshape(len(images[0]), -1), images[1]
+    model = make_pipeline(
+        StandardScaler(with_std=False),
+        LabelSmoothingClassifier(net(max_epochs=3), random_state=0),
+    ).fit(rows[:300], labels[:300])
+    some = rows[300:310]
+    whole, inside = certify(model, some), certify(model[-1], model[0].transform(some))
+    np.testing.assert_allclose(whole.radius, inside.radius, atol=1e-4)
+    assert whole.radius.max() > 0.005
+
+
 def test_smoothed_linear_classifier_has_the_radius_of_theory():
     # Under noise, a linear classifier of two classes keeps its plane, and the share of
     # its vote is a normal distribution's: the radius is the distance (Cohen, section 3).
@@ -253,9 +267,8 @@ def test_smoothed_linear_classifier_has_the_radius_of_theory():
     assert certificate.confidence == 0.999 and certificate.norm == 2
 
 
-@pytest.mark.parametrize("n_trials", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_no_attack_beats_a_smoothing_certificate(n_trials):
-    """Perturbations inside of the radii: random, and by gradients."""
+def test_no_attack_beats_a_smoothing_certificate(n_trials=10_000):
+    """Perturbations inside of the radii, random and by gradients, and the smallest."""
     smooth = RandomizedSmoothingClassifier(
         perceptron((8,)), sigma=0.15, n_samples=400, n_certify=2000, alpha=1e-4
     ).fit(X, y)
@@ -282,6 +295,14 @@ def test_no_attack_beats_a_smoothing_certificate(n_trials):
             beaten += result.success.sum()
             trials += len(result.success)
     assert trials >= n_trials and beaten == 0
+    for attack in (
+        DeepFool(norm=2, bounds=None, max_iter=10),
+        FastMinimumNorm(norm=2, bounds=None, max_iter=20),
+        CarliniWagner(bounds=None, max_iter=20, n_searches=2),
+        HopSkipJump(norm=2, bounds=(-1, 2), max_queries=200),
+    ):
+        found = attacked(smooth, rows[:10], labels[:10], [attack])
+        assert (found > certificate.radius[keep][:10]).all()
 
 
 def test_smoothing_rows_do_not_depend_on_each_other_and_it_pickles():
@@ -312,6 +333,19 @@ def test_smoothing_rows_do_not_depend_on_each_other_and_it_pickles():
     ]
     np.testing.assert_array_equal(*scores)
     assert scores[0].max() > scores[0].min()
+
+
+def test_smoothing_of_a_net_goes_on_with_partial_fit(images):
+    rows, labels = images[0][:200], images[1][:200]
+    smooth = RandomizedSmoothingClassifier(net(Chain, max_epochs=2), n_samples=20)
+    fitted = clone(smooth).fit(rows, labels).predict_proba(rows)
+    smooth.partial_fit(rows, labels, classes=np.arange(10))
+    np.testing.assert_array_equal(smooth.predict_proba(rows), fitted)
+    for _ in range(8):
+        smooth.partial_fit(rows[labels < 9], labels[labels < 9])
+    assert smooth.score(rows, labels) > np.mean(fitted.argmax(1) == labels) + 0.1
+    assert smooth.certify(rows[:5]).radius.shape == (5,)
+    assert not hasattr(RandomizedSmoothingClassifier(GaussianNB()), "partial_fit")
 
 
 def test_abstention():

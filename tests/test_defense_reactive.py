@@ -159,6 +159,16 @@ def test_attacks_that_know_the_noise_go_around_it(digits, victim):
     assert searched < clean - 0.5 and averaged < clean - 0.3
 
 
+def test_squeezing_in_front_of_a_table_is_attacked_by_the_names_of_its_columns():
+    frame, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    frame[:] = MinMaxScaler().fit_transform(frame)
+    model = make_pipeline(FeatureSqueezing(3), LogisticRegression()).fit(frame, y)
+    plain = make_pipeline(FeatureSqueezing(3), LogisticRegression())
+    plain.fit(frame.to_numpy(), y)
+    robust = robust_accuracy_scorer(clone(PGD).set_params(eps=0.1))
+    assert robust(model, frame, y) == robust(plain, frame.to_numpy(), y) < 0.8
+
+
 def test_magnet_detects_reforms_and_breaks(digits, magnet, victim):
     X, X_test, y, y_test = digits
     X_test, y_test = X_test[:200], y_test[:200]
@@ -268,7 +278,7 @@ def test_detector_errors(digits, victim):
 
 def test_random_signed_network(digits):
     X, X_test, y, y_test = digits
-    signed = RandomDepthwiseSignedClassifier(150, image_shape=(8, 8), C=0.05).fit(X, y)
+    signed = RandomDepthwiseSignedClassifier(150, image_shape=(8, 8)).fit(X, y)
     assert signed.score(X_test, y_test) > 0.85
     assert len(pickle.dumps(signed)) < 150 * 10 * 8 * 4  # the filters are not stored
     view = differentiable.view(signed)

@@ -244,6 +244,37 @@ def test_free_training_takes_the_rows_gradient_from_the_weights_pass(digits):
     assert moved[inside].mean() > 0.09 and seen[2].min() >= 0 and seen[2].max() <= 1
 
 
+class _Deltas(Callback):
+    """Record how far each batch was from the rows, which are not shuffled."""
+
+    def __init__(self, X, of_each):
+        self.X, self.of_each = X, of_each
+
+    seen = []
+
+    def on_grad_computed(self, net, named_parameters, batch=None, training=False):
+        i = len(_Deltas.seen) // self.of_each % -(-len(self.X) // net.batch_size)
+        rows = self.X[i * net.batch_size :][: net.batch_size]
+        _Deltas.seen.append(np.abs(batch[0].detach().numpy() - rows).max())
+
+
+@pytest.mark.parametrize(("method", "of_each"), [("pgd", 1), ("free", 2)])
+def test_ramp_lets_the_attack_grow_with_the_training(method, of_each, digits):
+    _Deltas.seen = []
+    X, y = digits[0][:160], digits[2][:160]
+    mlp = net(max_epochs=4, batch_size=40, callbacks=[_Deltas(X, of_each)])
+    mlp.set_params(iterator_train__shuffle=False)
+    model = AdversarialTrainingClassifier(
+        mlp, PGD, method=method, n_replays=2, ramp=(0.25, 0.75), random_state=0
+    )
+    model.partial_fit(X, y)
+    expected = 0.1 * np.clip((np.arange(16) / 16 - 0.25) / 0.5, 0, 1)
+    last = np.array(_Deltas.seen).reshape(16, of_each)[:, -1]  # of a batch's replays
+    np.testing.assert_allclose(last, expected, atol=1e-6)
+    model.partial_fit(X, y)  # a net that trains on has the whole attack
+    assert min(_Deltas.seen[16 * of_each :][of_each - 1 :: of_each]) > 0.09
+
+
 @pytest.mark.slow
 def test_what_each_defense_buys_on_digits(digits):
     X, X_test, y, y_test = digits
@@ -287,6 +318,34 @@ def test_interval_training_is_provable_and_other_training_is_not(digits):
     assert proved <= tighter.accuracy(y_test, 0.1) <= attacked
 
 
+class _Bfloat16(MLP):
+    """A net whose own option it is to compute in bfloat16 by autocast."""
+
+    seen = set()
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = super().forward(x)
+        _Bfloat16.seen.add(out.dtype)
+        return out.float()
+
+
+@pytest.mark.parametrize("case", EVERY, ids=named)
+def test_a_net_under_autocast_trains_and_is_attacked_as_it_computes(case, digits):
+    X, y = digits[0][:300], digits[2][:300]
+    _Bfloat16.seen = set()
+    mlp = net(_Bfloat16, max_epochs=8)
+    model = clone(case[0]).set_params(estimator=mlp, random_state=0)
+    if isinstance(model, IntervalBoundClassifier):  # no bounds of what is rounded
+        with pytest.raises(TypeError, match="float has no interval bounds"):
+            model.fit(X, y)
+        return
+    model.fit(X, y)
+    assert model.score(X, y) > 0.6
+    assert robust(model, X[:50], y[:50]) < model.score(X[:50], y[:50])
+    assert _Bfloat16.seen == {torch.bfloat16}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", EVERY, ids=named)
 def test_on_a_gpu(case, digits):
@@ -323,8 +382,11 @@ def test_bad_input(digits):
         with pytest.raises(TypeError, match="CrossEntropyLoss"):
             cls(nll).fit(X, y)
     TRADESClassifier(nll, PGD, random_state=0).fit(X, y)  # any criterion of the net
-    with pytest.raises(ValueError, match="ramp"):
-        IntervalBoundClassifier(net(), ramp=(0.5, 0.2)).fit(X, y)
+    for ramp in ((0.5, 0.2), (0, 2), (0.5,)):
+        with pytest.raises(ValueError, match="ramp"):
+            IntervalBoundClassifier(net(), ramp=ramp).fit(X, y)
+        with pytest.raises(ValueError, match="ramp"):
+            TRADESClassifier(net(), PGD, ramp=ramp).fit(X, y)
     with pytest.raises(ValueError, match="beta"):
         TRADESClassifier(net(), PGD, beta=-1.0).fit(X, y)
     with pytest.raises(TypeError, match="trains networks"):

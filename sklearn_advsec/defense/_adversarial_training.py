@@ -53,6 +53,10 @@ class AdversarialTrainingClassifier(AttackedTraining):
     adversarial_share : float, default=1.0
         Which share of each batch, or of the training rows, is attacked ("free" attacks
         all of them).
+    ramp : tuple (start, end), default=(0, 0)
+        Shares of a net's training between which the attack's bound, and its step, grow
+        from 0; all of it from the beginning by default. A small net that stays at a
+        constant answer under a large `eps` learns with ``(0, 0.3)``.
     weight_perturbation : float, default=0.0
         Adversarial weight perturbation: gradients are taken where every weight matrix
         was moved up the loss by this share of its norm, such as 0.01. It costs one more
@@ -131,6 +135,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         method="pgd",
         n_replays=4,
         adversarial_share=1.0,
+        ramp=(0, 0),
         weight_perturbation=0.0,
         n_rounds=10,
         random_state=None,
@@ -141,6 +146,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         self.method = method
         self.n_replays = n_replays
         self.adversarial_share = adversarial_share
+        self.ramp = ramp
         self.weight_perturbation = weight_perturbation
         self.n_rounds = n_rounds
         self.random_state = random_state
@@ -162,12 +168,12 @@ class AdversarialTrainingClassifier(AttackedTraining):
             )
         batch_attack = self._batch_attack(attack, X, seed)
         mixins = extra_mixins(self.weight_perturbation)
+        callbacks = [("ramp", batch_attack.ramp)]
         if self.method == "free":
-            ball = LpBall(attack.norm, attack.eps)
-            replay = replays(self.n_replays, ball, batch_attack.box)
-            return train(net, X, y, *mixins, replay)
+            replay = replays(self.n_replays, batch_attack)
+            return train(net, X, y, *mixins, replay, callbacks=callbacks)
         batches = AdversarialBatches(batch_attack, self.adversarial_share)
-        callbacks = [("adversarial_batches", batches)]
+        callbacks.append(("adversarial_batches", batches))
         return train(net, X, y, *mixins, callbacks=callbacks)
 
     def _fit_estimator(self, X, y, seed):

@@ -14,7 +14,7 @@ from ._base import TrainingDefense
 class AttackedTraining(TrainingDefense):
     """Base of the training defenses with an inner attack.
 
-    Its parameters are `estimator`, `attack`, `eps`, `weight_perturbation` and
+    Its parameters are `estimator`, `attack`, `eps`, `ramp`, `weight_perturbation` and
     `random_state`.
     """
 
@@ -22,6 +22,7 @@ class AttackedTraining(TrainingDefense):
         **TrainingDefense._parameter_constraints,
         "attack": [HasMethods(["run", "set_params"]), None],
         "eps": [Real, "array-like", None],
+        "ramp": [tuple, list],
         "weight_perturbation": [Interval(Real, 0, 1, closed="left")],
     }
 
@@ -35,6 +36,7 @@ class AttackedTraining(TrainingDefense):
     def _batch_attack(self, attack, X, seed):
         """Make an attack ready for the batches of a net in training."""
         from ._batches import BatchAttack
+        from ._training import Ramp
 
         if attack.knowledge != "gradient" or not hasattr(attack, "_steps"):
             raise TypeError(
@@ -44,4 +46,4 @@ class AttackedTraining(TrainingDefense):
             )
         attack._check_parameters(X.shape[1:])
         generator = torch.Generator().manual_seed(seed)
-        return BatchAttack(attack, Box(attack.bounds, X), generator)
+        return BatchAttack(attack, Box(attack.bounds, X), generator, Ramp(self.ramp))

@@ -1,5 +1,6 @@
 """Attacking the batches of a network while it is trained."""
 
+import copy
 from contextlib import contextmanager
 
 import numpy as np
@@ -61,12 +62,34 @@ class BatchAttack:
         The range of the training data, or the attack's own bounds.
     generator : torch.Generator
         Source of randomness for random starts.
+    ramp : Ramp
+        How far the attack's bound has grown.
     """
 
-    def __init__(self, attack, box, generator):
+    def __init__(self, attack, box, generator, ramp):
         self.attack = attack
         self.box = box
         self.generator = generator
+        self.ramp = ramp
+
+    def grown(self):
+        """Return the attack as far as it has grown by now."""
+        share = self.ramp.share
+        if share == 1:
+            return self.attack
+        attack = copy.copy(self.attack)
+        attack.eps = share * np.asarray(attack.eps, dtype=np.float64)
+        if getattr(attack, "step_size", None):
+            attack.step_size = share * attack.step_size
+        return attack
+
+    def room(self, x):
+        """Return the box for the perturbations; no value is missing here."""
+        lower, upper = (
+            torch.as_tensor(bound, dtype=x.dtype, device=x.device)
+            for bound in (self.box.lower, self.box.upper)
+        )
+        return (lower - x).clamp_max_(0), (upper - x).clamp_min_(0)
 
     def __call__(self, net, x, y, loss=None, start=None):
         """Return the adversarial batch for rows `x` and labels `y`, on their device.
@@ -82,9 +105,9 @@ class BatchAttack:
         start : tensor of the shape of `x`, optional
             Perturbations to begin with, where the attack has no random start.
         """
-        attack = self.attack
+        attack = self.grown()
         access = BatchAccess(net.module_, outputs_to_logits(net)[0], x)
-        lower, upper = self.box.room(x)
+        lower, upper = self.room(x)
         state = AttackState(access, attack.norm, lower, upper, self.generator)
         with frozen(net.module_):
             labels = y.long()
@@ -126,7 +149,8 @@ class AdversarialBatches(Callback):
             return
         x, y = batch[0].to(net.device), batch[1].to(net.device)
         n = int(np.ceil(self.share * len(x)))
-        batch[0] = torch.cat([self.batch_attack(net, x[:n], y[:n]), x[n:]])
+        x_adv = self.batch_attack(net, x[:n], y[:n])
+        batch[0] = torch.cat([x_adv, x[n:]]) if n < len(x) else x_adv
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def certify(
     if method in ("auto", "exact"):
         layer = _one_layer(module)
         if layer is not None:
-            weight, bias = (t.numpy() for t in with_two_rows(layer))
+            weight, bias = (t.double().cpu().numpy() for t in with_two_rows(layer))
             radius = linear_distance(weight, bias, X, labels, norm)
             return Certificate(y_pred, radius, norm)
     if method == "exact":
@@ -180,8 +180,9 @@ def _one_layer(module):
         return None
     with torch.no_grad():
         width = layers[0].in_features
-        origin = module(torch.zeros(1, width, dtype=layers[0].weight.dtype))
-        units = module(torch.eye(width, dtype=layers[0].weight.dtype))
+        like = layers[0].weight
+        origin = module(torch.zeros(1, width).to(like))
+        units = module(torch.eye(width).to(like))
     joined = nn.Linear(width, origin.shape[1], dtype=origin.dtype)
     joined.weight = nn.Parameter((units - origin).T.contiguous(), requires_grad=False)
     joined.bias = nn.Parameter(origin[0], requires_grad=False)

@@ -112,13 +112,8 @@ class IntervalBoundClassifier(TrainingDefense):
     def _fit_net(self, net, X, y, seed):
         from ._intervals import margin_bounds, trace
         from ._linear_bounds import Ball
-        from ._training import StepCount, own_loss, train
+        from ._training import Ramp, own_loss, train
 
-        start, end = self.ramp
-        if not 0 <= start <= end <= 1:
-            raise ValueError(
-                f"ramp must be two shares, 0 <= a <= b <= 1; got {self.ramp}."
-            )
         criterion = net.criterion
         if not (
             isinstance(criterion, type)
@@ -129,15 +124,14 @@ class IntervalBoundClassifier(TrainingDefense):
                 f"are of logits; got {criterion!r}."
             )
         box = Box(self.bounds, X)
-        count = StepCount(n_rows=len(X))
+        ramp = Ramp(self.ramp)
         graph = None
 
         def loss(net, criterion, out, x, y):
             nonlocal graph
             if graph is None:
                 graph = trace(net.module_)
-            share = np.clip((count.share - start) / max(end - start, 1e-12), 0.0, 1.0)
-            clean = criterion(out, y)
+            share, clean = ramp.share, criterion(out, y)
             if share == 0 or self.eps == 0:
                 return clean
             radius = x.new_full((len(x),), self.eps * share)
@@ -146,4 +140,4 @@ class IntervalBoundClassifier(TrainingDefense):
             kappa = 1 - share * (1 - self.kappa)
             return kappa * clean + (1 - kappa) * worst
 
-        return train(net, X, y, own_loss(loss), callbacks=[("step_count", count)])
+        return train(net, X, y, own_loss(loss), callbacks=[("ramp", ramp)])

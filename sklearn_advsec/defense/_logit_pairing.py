@@ -45,6 +45,9 @@ class LogitPairingClassifier(PairedTraining):
     sigma : float, default=0.5
         Standard deviation of the noise of ``pairing="clean"``, in the units of the
         features.
+    ramp : tuple (start, end), default=(0, 0)
+        Shares of the training between which the attack's bound grows; see
+        :class:`AdversarialTrainingClassifier`.
     weight_perturbation : float, default=0.0
         See :class:`AdversarialTrainingClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -109,6 +112,7 @@ class LogitPairingClassifier(PairedTraining):
         pairing_weight=0.5,
         adversarial_weight=0.5,
         sigma=0.5,
+        ramp=(0, 0),
         weight_perturbation=0.0,
         random_state=None,
     ):
@@ -119,6 +123,7 @@ class LogitPairingClassifier(PairedTraining):
         self.pairing_weight = pairing_weight
         self.adversarial_weight = adversarial_weight
         self.sigma = sigma
+        self.ramp = ramp
         self.weight_perturbation = weight_perturbation
         self.random_state = random_state
 

@@ -33,6 +33,9 @@ class MARTClassifier(PairedTraining):
         The attack's bound. None leaves the attack's own.
     beta : float, default=5.0
         Weight of the second term, the paper's :math:`\lambda`.
+    ramp : tuple (start, end), default=(0, 0)
+        Shares of the training between which the attack's bound grows; see
+        :class:`AdversarialTrainingClassifier`.
     weight_perturbation : float, default=0.0
         See :class:`AdversarialTrainingClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -89,6 +92,7 @@ class MARTClassifier(PairedTraining):
         *,
         eps=None,
         beta=5.0,
+        ramp=(0, 0),
         weight_perturbation=0.0,
         random_state=None,
     ):
@@ -96,6 +100,7 @@ class MARTClassifier(PairedTraining):
         self.attack = attack
         self.eps = eps
         self.beta = beta
+        self.ramp = ramp
         self.weight_perturbation = weight_perturbation
         self.random_state = random_state
 

@@ -84,7 +84,9 @@ def as_module(estimator):
         for step in steps:
             layers.append(_affine_layer(step, n_features))
             n_features = layers[-1].out_features
-        return nn.Sequential(*layers, as_module(estimator.steps[-1][1])).eval()
+        last = as_module(estimator.steps[-1][1])
+        device = next(last.parameters()).device  # a net's own; its precision is lower
+        return nn.Sequential(*layers, last).to(device, torch.float64).eval()
     if isinstance(estimator, LINEAR):
         return _linear(constant(estimator.coef_), constant(estimator.intercept_))
     if isinstance(estimator, MLPClassifier):

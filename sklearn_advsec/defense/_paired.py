@@ -29,7 +29,8 @@ class PairedTraining(AttackedTraining):
             return self._loss(criterion, out, out_adv, logits, logits_adv, y)
 
         mixins = [*extra_mixins(self.weight_perturbation), own_loss(loss)]
-        return train(net, X, y, *mixins, callbacks=[("beside_batches", beside)])
+        callbacks = [("ramp", batch_attack.ramp), ("beside_batches", beside)]
+        return train(net, X, y, *mixins, callbacks=callbacks)
 
     def _make(self, batch_attack, net, x, y):
         """Return the adversarial batch."""

@@ -2,8 +2,10 @@
 
 import torch
 
+from ..threat import LpBall
 
-def replays(n_replays, ball, box):
+
+def replays(n_replays, batch_attack):
     """Make a mixin that trains on each batch several times, perturbing it as it goes.
 
     The backward pass that gives the gradient of the weights gives that of the rows too;
@@ -14,10 +16,8 @@ def replays(n_replays, ball, box):
     ----------
     n_replays : int
         Steps per batch, the paper's m.
-    ball : LpBall
-        What the perturbation may be.
-    box : Box
-        The range of the rows.
+    batch_attack : BatchAttack
+        Knows what the perturbation may be.
     """
     carried = None
 
@@ -25,7 +25,9 @@ def replays(n_replays, ball, box):
         def train_step(self, batch, **fit_params):
             nonlocal carried
             x = batch[0].to(self.device)
-            lower, upper = box.room(x)
+            attack = batch_attack.grown()
+            ball = LpBall(attack.norm, attack.eps)
+            lower, upper = batch_attack.room(x)
             delta = torch.zeros_like(x)
             if carried is not None:
                 n = min(len(x), len(carried))

@@ -5,17 +5,24 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.stats import beta, binomtest, norm
+from sklearn.base import _fit_context as fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
 from ..differentiable._views import one_hot_votes, smoothed_log
+from ._base import is_net
 from ._certificate import Certificate
 from ._wrapping import AugmentedClassifier, WrappingDefense, abstain
 
 # How many noisy rows the classifier inside gets at once.
 _AT_ONCE = 8192
+
+
+def _wraps_a_net(self):
+    return is_net(self.estimator)
 
 
 class RandomizedSmoothingClassifier(WrappingDefense):
@@ -138,12 +145,45 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         self.n_copies = n_copies
         self.random_state = random_state
 
+    @available_if(_wraps_a_net)
+    @fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y, classes=None):
+        """Train the net on, or begin to: ``max_epochs`` more epochs under noise.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come, for the first call; by default those of `y`.
+
+        Returns
+        -------
+        self : object
+            The classifier.
+        """
+        begin = not hasattr(self, "estimator_")
+        array = self._check_X(X, reset=begin)
+        if begin:
+            self._fit_defense(array, self._draw_seed())
+            self.estimator_ = self._augmented(self.seed_)
+        self.estimator_.partial_fit(array, y, classes)
+        self.classes_ = np.asarray(self.estimator_.classes_)
+        return self
+
     def _fit_inside(self, X, array, y, seed):
         if not self.augment or isinstance(self.estimator, FrozenEstimator):
             return super()._fit_inside(X, array, y, seed)
+        return self._augmented(seed).fit(array, y)
+
+    def _augmented(self, seed):
+        """Make a classifier that will be trained under noise, where that is wanted."""
+        sigma = self.sigma if self.augment else 0.0
         return AugmentedClassifier(
-            self.estimator, sigma=self.sigma, n_copies=self.n_copies, random_state=seed
-        ).fit(array, y)
+            self.estimator, sigma=sigma, n_copies=self.n_copies, random_state=seed
+        )
 
     def _fit_defense(self, X, seed):
         self.seed_ = seed

@@ -32,6 +32,9 @@ class TRADESClassifier(PairedTraining):
         The attack's bound. None leaves the attack's own.
     beta : float, default=6.0
         Weight of the divergence, the paper's :math:`1 / \lambda`.
+    ramp : tuple (start, end), default=(0, 0)
+        Shares of the training between which the attack's bound grows; see
+        :class:`AdversarialTrainingClassifier`.
     weight_perturbation : float, default=0.0
         See :class:`AdversarialTrainingClassifier`.
     random_state : int, RandomState instance or None, default=None
@@ -88,6 +91,7 @@ class TRADESClassifier(PairedTraining):
         *,
         eps=None,
         beta=6.0,
+        ramp=(0, 0),
         weight_perturbation=0.0,
         random_state=None,
     ):
@@ -95,6 +99,7 @@ class TRADESClassifier(PairedTraining):
         self.attack = attack
         self.eps = eps
         self.beta = beta
+        self.ramp = ramp
         self.weight_perturbation = weight_perturbation
         self.random_state = random_state
 

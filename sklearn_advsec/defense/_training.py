@@ -174,30 +174,45 @@ class NoisyBatches(Callback):
             batch[0] = x + self.sigma * noise.to(x.device)
 
 
-class StepCount(Callback):
-    """Know which share of a training is over; all of it, where a net trains on.
+class Ramp(Callback):
+    """Know how far a quantity that grows during the training has grown.
 
     Parameters
     ----------
-    n_rows : int
-        Number of training rows.
+    ramp : tuple (start, end)
+        The shares of the training between which it grows, evenly from 0 to all of it. A
+        net that trains on has all of it.
 
     Attributes
     ----------
     share : float
-        The share, in [0, 1].
+        How far, in [0, 1].
     """
 
-    def __init__(self, n_rows):
-        self.n_rows = n_rows
+    def __init__(self, ramp):
+        if len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1:
+            raise ValueError(f"ramp must be two shares, 0 <= a <= b <= 1; got {ramp!r}.")
+        self.ramp = ramp
 
     def on_train_begin(self, net, **kwargs):
+        """Begin, unless the net was trained before."""
+        self.over = 1.0 if len(net.history) else 0.0
+        self._grow()
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Count the steps to come."""
-        self.share = 1.0 if len(net.history) else 0.0
-        batch = net.batch_size if net.batch_size > 0 else self.n_rows
-        self.step = 1 / (net.max_epochs * -(-self.n_rows // batch))
+        batch = net.batch_size if net.batch_size > 0 else len(dataset_train)
+        self.step = 1 / (net.max_epochs * -(-len(dataset_train) // batch))
 
     def on_batch_end(self, net, training=False, **kwargs):
         """One more."""
         if training:
-            self.share = min(1.0, self.share + self.step)
+            self.over = min(1.0, self.over + self.step)
+            self._grow()
+
+    def _grow(self):
+        start, end = self.ramp
+        if start < self.over < end:
+            self.share = (self.over - start) / (end - start)
+        else:
+            self.share = float(self.over >= end)

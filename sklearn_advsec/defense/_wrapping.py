@@ -105,12 +105,15 @@ class WrappingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             y = _check_y(y, multi_output=False, y_numeric=False)
             check_consistent_length(array, y)
             check_classification_targets(y)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = self._draw_seed()
         self.estimator_ = self._fit_inside(X, array, y, seed)
         check_victim(self.estimator_)
         self.classes_ = np.asarray(self.estimator_.classes_)
         self._fit_defense(array, seed)
         return self
+
+    def _draw_seed(self):
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _fit_inside(self, X, array, y, seed):
         """Fit the classifier inside."""

@@ -45,8 +45,16 @@ def bpda(transform, backward=None):
     (tensor([[0.1000, 0.6000]]), tensor([[1., 1.]]))
     """
 
+    owner = getattr(transform, "__self__", None)
+    names = getattr(owner, "feature_names_in_", None)
+
     def call(x):
-        rows = np.asarray(transform(x.detach().cpu().numpy()))
+        rows = x.detach().cpu().numpy()
+        if names is not None:  # fitted on a table: it expects its columns by name
+            import pandas as pd
+
+            rows = pd.DataFrame(rows, columns=names)
+        rows = np.asarray(transform(rows))
         value = torch.as_tensor(rows).to(x)
         return straight_through(value, x if backward is None else backward(x))
 
