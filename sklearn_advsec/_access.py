@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from . import differentiable
+from ._forest_answers import quick_answers
 from ._regression import by_reference, is_regression
 from ._rows import RowCodec, check_rows
 from ._validation import allows_nan, check_victim
@@ -81,6 +82,7 @@ class LabelAccess:
         X = check_rows(X, type(estimator).__name__, allow_nan=allows_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
+        self._answers = quick_answers(estimator)
         self.classes = np.asarray(estimator.classes_)
         self.codec = RowCodec(X, names if np.ndim(X) == 2 else None, categories)
         self.max_queries = max_queries
@@ -152,7 +154,7 @@ class LabelAccess:
         if self.exact:
             with torch.no_grad():
                 return self._batched(lambda b: self._view.logits(b).argmax(1), x)
-        labels = np.asarray(self.estimator.predict(self.decode(x, rows)))
+        labels = np.asarray(self._answers.predict(self.decode(x, rows)))
         position = np.searchsorted(self.classes, labels, sorter=self._order)
         position = self._order[np.minimum(position, len(self.classes) - 1)]
         if not np.array_equal(self.classes[position], labels):
@@ -270,7 +272,7 @@ class ScoreAccess(LabelAccess):
             with torch.no_grad():
                 return self._batched(method, x)
         name = "predict_proba" if self.probability else "decision_function"
-        scores = getattr(self.estimator, name)(self.decode(x, rows))
+        scores = getattr(self._answers, name)(self.decode(x, rows))
         scores = torch.as_tensor(np.asarray(scores), dtype=x.dtype, device=x.device)
         return scores if self.probability else differentiable.binary_logits(scores)
 

@@ -4,12 +4,18 @@ import pandas as pd
 import pytest
 import torch
 from nets import CNN, MLP, net
+from sklearn.base import clone
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec._forest_answers import quick_answers
 from sklearn_advsec.exceptions import NoGradientError, QueryBudgetExceeded
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.victim import GradientAccess, LabelAccess, ScoreAccess
@@ -198,3 +204,38 @@ def test_bad_victims(victim):
     with pytest.raises(ValueError, match="several"):
         Y = np.c_[y, y]
         LabelAccess(RandomForestClassifier(n_estimators=2).fit(X, Y), X)
+
+
+@pytest.mark.parametrize("labels", ["numbers", "text"])
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
+def test_a_forest_is_asked_through_its_trees_and_answers_the_same(kind, missing, labels):
+    data, classes = X.copy(), y if labels == "numbers" else np.array(["a", "b", "c"])[y]
+    if missing:  # the forest's own checks say what becomes of them
+        data[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    forest = kind(n_estimators=30, max_depth=5, random_state=0)
+    scaled = make_pipeline(StandardScaler(), make_pipeline("passthrough", forest))
+    frame = pd.DataFrame(data, columns=list("abcd"))
+    for victim, rows in [(forest, data), (scaled, data), (scaled, frame)]:
+        victim = FrozenEstimator(clone(victim).fit(rows, classes))
+        quick, proba = quick_answers(victim), victim.predict_proba(rows)
+        assert quick is not victim
+        np.testing.assert_array_equal(quick.predict_proba(rows), proba)
+        np.testing.assert_array_equal(quick.predict(rows), victim.predict(rows))
+        access = ScoreAccess(victim, rows)
+        np.testing.assert_array_equal(access.scores(access.x), proba)
+
+
+def test_other_victims_answer_for_themselves():
+    class Forest(RandomForestClassifier):
+        def predict_proba(self, X):
+            return 1 - super().predict_proba(X)
+
+    for victim in (Forest(5), LogisticRegression(), DecisionTreeClassifier()):
+        victim = make_pipeline(StandardScaler(), victim).fit(X, y)
+        assert quick_answers(victim) is victim
+    forest = quick_answers(RandomForestClassifier(5, random_state=0).fit(X, y))
+    with pytest.raises(ValueError, match="infinity"):
+        forest.predict_proba(np.full((1, 4), np.inf))
+    with pytest.raises(ValueError, match="features"):
+        forest.predict_proba(X[:, :3])
