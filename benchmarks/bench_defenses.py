@@ -197,6 +197,11 @@ def ours(X, y, seed, args):
     return trainer(net(args), attack, random_state=seed).fit(X, y)
 
 
+def trades(X, y, seed, args):
+    attack = inner_attack().set_params(random_start=False)
+    return defense.TRADESClassifier(net(args), attack, random_state=seed).fit(X, y)
+
+
 def undefended(X, y, seed, args):
     return net(args).fit(X, y)
 
@@ -233,6 +238,7 @@ def peer(X, y, args):
     trainers = {
         f"{common.OURS}, no defense": undefended,
         f"{common.OURS}, adversarial training": ours,
+        f"{common.OURS}, TRADES (beta 6)": trades,
         "ART, AdversarialTrainerMadryPGD": art,
     }
     pgd20 = ProjectedGradientDescent(eps=EPS, step_size=0.02, max_iter=20, bounds=(0, 1))
