@@ -222,7 +222,8 @@ class Program:
         lowest = np.zeros(self.n_variables)
         highest = np.ones(self.n_variables)
         if problem.norm == np.inf:
-            lowest[-1], highest[-1] = lower / self.unit, problem.budget / self.unit
+            most = min(problem.budget, problem.cost.max(initial=0.0))
+            lowest[-1], highest[-1] = min(lower, most) / self.unit, most / self.unit
         kind = np.zeros(self.n_variables)
         kind[: self.n_edges] = 1
         result = milp(

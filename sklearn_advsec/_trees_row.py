@@ -45,10 +45,15 @@ class Surroundings:
         self._cost_cells(lower, upper, np.zeros(len(x)) if step is None else step)
         column = grid.entry_column
         first = self.first_cell[column]
-        low, high, home = grid.entry_low, grid.entry_high, self.home[column]
-        nearest = np.clip(home, low, high)
-        cost = np.where(self.frozen[column], 0.0, self.cost[first + nearest])
-        self.reach = self._sum_up(cost)
+        low, high = first + grid.entry_low, first + grid.entry_high
+        home = first + self.home[column]
+        # The nearest cell of the box that holds a value at all.
+        before, after = neighbours(np.isfinite(self.cost))
+        nearest = np.where(low > home, after[low], home)
+        nearest = np.where(high < home, before[high], nearest)
+        held = (low <= nearest) & (nearest <= high)
+        cost = np.where(held, self.cost[np.where(held, nearest, home)], np.inf)
+        self.reach = self._sum_up(np.where(self.frozen[column], 0.0, cost))
         self.reach[grid.blocked(row, self.frozen)] = np.inf
 
     def _cost_cells(self, lower, upper, step):
@@ -74,6 +79,11 @@ class Surroundings:
         outside = (self.place > upper[self.cell_column]) | (
             self.place < lower[self.cell_column]
         )
+        # A step may lead over the whole cell: it holds no value then.
+        far = at[above[at] & (position[at] < n_cells[self.cell_column[at]] - 1)]
+        outside[far] |= self.place[far] > grid.low[edge[far]]
+        far = at[below[at] & (position[at] > 0)]
+        outside[far] |= self.place[far] < grid.high[edge[far] - 1]
         cost = away if self.norm in (1, np.inf) else away**2
         if self.norm == 0:
             cost = np.where(above | below, 1.0, 0.0)
@@ -137,7 +147,7 @@ class RowProblem:
         self.around, self.norm, self.budget = around, around.norm, budget
         self._gains, self._base = gains, base
         grid = around.grid
-        keep = around.reach <= budget
+        keep = (around.reach <= budget) & np.isfinite(around.reach)
         if alive is not None:
             keep &= alive
         leaf = np.flatnonzero(keep)
@@ -163,19 +173,19 @@ class RowProblem:
         column = grid.entry_column[entry]
         keep = ~around.frozen[column]
         owner, entry, column = owner[keep], entry[keep], column[keep]
-        # Cells in reach, which are next to each other in a column.
-        near = around.cost <= self.budget
+        near = (around.cost <= self.budget) & np.isfinite(around.cost)
         begin = np.zeros(len(near), dtype=bool)
         first, last = around.first_cell[column], grid.first_edge[column + 1]
         last = first + last - grid.first_edge[column]
         low, high = first + grid.entry_low[entry], first + grid.entry_high[entry]
         begin[low] = True
         begin[high[high < last] + 1] = True
-        # In each column, the first cell in reach begins one in any case.
+        # Of the cells in reach, those begin one that have a beginning, or another column,
+        # between them and the one before.
         reached = np.flatnonzero(near)
         of = around.cell_column[reached]
-        begin[reached[np.flatnonzero(np.diff(of, prepend=-1))]] = True
-        begin = begin[reached]
+        begin = np.diff(np.cumsum(begin)[reached], prepend=-1) > 0
+        begin |= np.diff(of, prepend=-1) > 0
         label = np.cumsum(begin) - 1  # of the cells in reach: the joined cell
         joined_column = of[begin]
         full = np.full(len(near) + 1, -1)
@@ -200,23 +210,15 @@ class RowProblem:
         slot[self.columns] = np.arange(len(self.columns))
         use = slot[column] >= 0
         owner, at = owner[use], slot[column[use]]
-        reach_low, reach_high = self._find_ends(reached, of)
         self._label, self._shift = full, shift
-        self._ends = reach_low[self.columns], reach_high[self.columns]
-        low = full[np.maximum(low[use], reach_low[column[use]])] - shift[at]
-        high = full[np.minimum(high[use], reach_high[column[use]])] - shift[at]
+        self._before, self._after = before, after = neighbours(near)
+        low = full[after[low[use]]] - shift[at]
+        high = full[before[high[use]]] - shift[at]
         shape = (len(self.columns), len(leaf))
         box_low = np.zeros(shape, dtype=np.int32)
         box_high = np.repeat(self.size[:, None] - 1, len(leaf), axis=1).astype(np.int32)
         box_low[at, owner], box_high[at, owner] = low, high
         self.low, self.high = box_low, box_high
-
-    def _find_ends(self, reached, of):
-        n_columns = self.around.grid.n_columns
-        first, last = np.zeros(n_columns, dtype=int), np.full(n_columns, -1)
-        first[of[::-1]] = reached[::-1]
-        last[of] = reached
-        return first, last
 
     @staticmethod
     def _nearest(cost, label, cheapest):
@@ -250,9 +252,10 @@ class RowProblem:
 
     def cells_of(self, x):
         """Return the cells in reach that are next to a point, of shape (n_active,)."""
-        around = self.around
-        cell = around.first_cell + around.grid.cells(x)
-        cell = np.clip(cell[self.columns], *self._ends)
+        around, columns = self.around, self.columns
+        own = around.grid.cells(x)[columns]
+        above, cell = own > around.home[columns], around.first_cell[columns] + own
+        cell = np.where(above, self._before[cell], self._after[cell])
         return self._label[cell] - self._shift
 
     def best(self):
@@ -261,3 +264,11 @@ class RowProblem:
             return np.zeros((len(self.base), 0))
         starts = np.flatnonzero(np.diff(self.tree, prepend=-1))
         return np.maximum.reduceat(self.gain, starts, axis=1)
+
+
+def neighbours(keep):
+    """Return the last position up to each, and the first from each on, that is kept."""
+    at = np.arange(len(keep))
+    before = np.maximum.accumulate(np.where(keep, at, -1))
+    after = np.minimum.accumulate(np.where(keep, at, len(keep))[::-1])[::-1]
+    return before, after

@@ -48,6 +48,9 @@ class Search:
         self.begin()
         if self.x is None and len(seeds):
             self.seed(seeds)
+        if self.x is None:
+            problem = self.problem(self.cost)
+            self._look_around(problem, problem.home[None])
         if self.x is not None:
             self.refine()
             self.polish()
@@ -140,12 +143,17 @@ class Search:
             cells, arrived = climb(problem, starts, _same(problem, starts), self.need)
             if self.note(problem, cells, arrived):
                 continue
-            starts = self._single_moves(problem, cells)
-            if not len(starts):
+            if not self._look_around(problem, cells):
                 return
-            cells, arrived = climb(problem, starts, _same(problem, starts), self.need)
-            if not self.note(problem, cells, arrived):
-                return
+
+    def _look_around(self, problem, cells):
+        """Climb from one move away of some points; return whether that found more."""
+        starts = self._single_moves(problem, cells)
+        if not len(starts):
+            return False
+        return self.note(
+            problem, *climb(problem, starts, _same(problem, starts), self.need)
+        )
 
     def _fail(self, budgets):
         below = budgets[budgets < self.cost]
@@ -178,6 +186,8 @@ class Search:
 
     def _single_moves(self, problem, cells):
         """Points one move away from the two best: of each column the best move first."""
+        if not len(problem.columns):
+            return cells[:0]
         slots = slots_of(problem)
         profiles = Profiles(problem, cells)
         lead = (profiles.look() - self.need[:, None, None]).min(0)

@@ -23,6 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec._trees_certify import Question
+from sklearn_advsec._trees_grid import TreeGrid
+from sklearn_advsec._trees_row import RowProblem, Surroundings
 from sklearn_advsec.evasion import HopSkipJump, TreeCoordinateAttack, TreeExactAttack
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
@@ -313,18 +316,109 @@ def test_float32_rows_stay_float32(cancer):
     assert double.success.all()  # other rows than those of fit: other edges
 
 
-def test_constraints_are_obeyed(cancer):
+@pytest.mark.parametrize("norm", [np.inf, 1])
+@pytest.mark.parametrize("name", ["small forest", "boosting"])
+def test_constraints_are_obeyed(name, norm, cancer):
     X, y, X_test, _ = cancer
-    model = clone(MODELS["small forest"]).fit(X, y)
+    model = clone(MODELS[name]).fit(X, y)
     constraints = FeatureConstraints.from_frame(np.concatenate([X, X_test]))
-    for j in range(0, 30, 2):
-        constraints = constraints.set(j, mutable=False)
-    near = TreeCoordinateAttack(FrozenEstimator(model), constraints=constraints).fit(X)
+    # What is left free leads from leaf to leaf, and seldom all the way at once.
+    constraints.set(list(range(0, 30, 2)), mutable=False)
+    near = attack(TreeCoordinateAttack, model, X, constraints=constraints, norm=norm)
     result = near.run(X_test[:20])
     assert (result.X_adv[:, ::2] == X_test[:20, ::2]).all()
-    assert result.success.all()
-    assert (model.predict(result.X_adv) != model.predict(X_test[:20])).all()
+    exact = attack(TreeExactAttack, model, X, constraints=constraints, norm=norm)
+    possible = exact.run(X_test[:20]).success
+    assert possible.mean() > 0.4
+    np.testing.assert_array_equal(result.success, possible)
+    turned = model.predict(result.X_adv) != model.predict(X_test[:20])
+    np.testing.assert_array_equal(result.success, turned)
     assert not constraints.violations(X_test[:20], result.X_adv)
+
+
+@pytest.mark.parametrize("step", [0.0, 0.07])
+@pytest.mark.parametrize("budget", [0.2, np.inf])
+def test_points_of_a_search_gain_what_the_trees_say(step, budget, cancer):
+    """Also where columns are frozen, and where steps leave out whole cells."""
+    X, y, X_test, _ = cancer
+    ensemble = tree_ensemble(clone(MODELS["boosting"]).fit(X, y))
+    grid, free = TreeGrid(ensemble, X), np.arange(30) % 3 > 0
+    rng = np.random.default_rng(0)
+    for x in X_test[:5]:
+        low, high = np.where(free, 0.0, x), np.where(free, 1.0, x)
+        steps = np.full(30, step)
+        around = Surroundings(grid, x, low, high, np.inf, x[None], step=steps)
+        question = Question(around, 1, [0])
+        problem = RowProblem(around, question.gains, question.base, budget)
+        cells = rng.integers(problem.size, size=(50, len(problem.size)))
+        points = np.stack([problem.point(c) for c in [problem.home, *cells]])
+        lead = [problem.margin(c)[0] for c in [problem.home, *cells]]
+        np.testing.assert_allclose(lead, ensemble.scores(points)[:, 0], atol=1e-9)
+        assert (points[:, ~free] == x[~free]).all()
+        assert (np.abs(points - x).max() <= budget) and (points[0] == x).all()
+        if step:
+            moves = (points - x) / step
+            np.testing.assert_allclose(moves, np.rint(moves), atol=1e-9)
+        back = np.stack([problem.cells_of(point) for point in points])
+        np.testing.assert_array_equal(back, [problem.home, *cells])
+
+
+def whole_iris():
+    X, y = load_iris(return_X_y=True)
+    X = np.rint(10 * X)
+    constraints = FeatureConstraints.from_frame(X)
+    constraints.set([1, 3], mutable=False).set(0, direction="up", step=2.0)
+    return X, y, constraints, clone(SMALL["boosting"]).fit(X, y)
+
+
+def smallest_valid_moves(model, constraints, row, norm):
+    """Try all whole numbers of the two columns that may change."""
+    features = list(constraints.features.values())
+    first = np.arange(row[0], features[0].upper + 1, 2)
+    third = np.arange(features[2].lower, features[2].upper + 1)
+    points = np.tile(row, (len(first) * len(third), 1))
+    points[:, [0, 2]] = list(product(first, third))
+    points = points[model.predict(points) != model.predict(row[None])]
+    ref = np.tile(row, (len(points), 1))
+    broken = {violation.row for violation in constraints.violations(ref, points)}
+    points = np.delete(points, list(broken), axis=0)
+    moved = (points - row) / [feature.scale for feature in features]
+    return np.linalg.norm(moved, ord=norm, axis=1).min(initial=np.inf)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 1, 0])
+def test_constrained_optima_are_those_of_all_valid_rows(norm):
+    X, y, constraints, model = whole_iris()
+    rows = X[::5]
+    exact = attack(TreeExactAttack, model, X, norm=norm, constraints=constraints)
+    result = exact.run(rows)
+    best = [smallest_valid_moves(model, constraints, row, norm) for row in rows]
+    assert 0.3 < np.isfinite(best).mean() < 1  # some rows cannot be turned at all
+    np.testing.assert_allclose(result.upper, best, rtol=1e-9)
+    settled = np.isin(result.status, ["optimal", "infeasible"])
+    assert settled.mean() > 0.8
+    np.testing.assert_allclose(result.lower[settled], np.array(best)[settled], rtol=1e-9)
+    near = attack(TreeCoordinateAttack, model, X, norm=norm, constraints=constraints)
+    found = near.run(rows)
+    np.testing.assert_array_equal(found.success, np.isfinite(best))
+    assert np.median((found.distance / best)[found.success]) < 1.1
+
+
+def test_relations_are_searched_around_and_claim_nothing():
+    X, y, constraints, model = whole_iris()
+    constraints.relate("x[2] >= 1.5 * x[3]").relate("x[2] <= x[0] - 8")
+    broken = {violation.row for violation in constraints.violations(X, X)}
+    rows = np.delete(X, list(broken), axis=0)[::3]
+    best = np.array([smallest_valid_moves(model, constraints, r, 1) for r in rows])
+    for kind in (TreeCoordinateAttack, TreeExactAttack):
+        result = attack(kind, model, X, norm=1, constraints=constraints).run(rows)
+        assert constraints.violations(rows, result.X_adv) == []
+        assert result.success[np.isfinite(best)].mean() > 0.9
+        assert (result.distance[result.success] >= best[result.success] - 1e-9).all()
+    assert "constraints" in result.status
+    assert (result.lower <= best + 1e-9).all()
+    optimal = result.status == "optimal"
+    np.testing.assert_allclose(result.upper[optimal], best[optimal], rtol=1e-9)
 
 
 def test_victims_that_are_no_trees_are_refused():

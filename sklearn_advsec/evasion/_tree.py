@@ -16,6 +16,8 @@ from ._base import EvasionAttack
 
 # Rows of the data that a search may begin at, and how many it takes for one row.
 _KEPT, _SEEDS = 200, 8
+# How often a row is searched again with what constraints spoiled left alone.
+_MAX_AGAIN = 8
 
 
 class TreeAttack(EvasionAttack):
@@ -107,20 +109,23 @@ class TreeAttack(EvasionAttack):
         if _kinds(rows) != self._kinds:
             grid = TreeGrid(self.ensemble_, rows, self._step())
         x, lower, upper, scale, step = _in_units_of_the_rows(state)
+        simple = not hasattr(access, "region") or access.region.simple
         found = state.open_rows()
         x_adv = access.x[found].clone()
         for k, i in enumerate(found.tolist()):
             row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
-            around = Surroundings(
-                grid, x[i], lower[i], upper[i], self.norm, row, scale, step
-            )
+
+            def surround(low, high, i=i, row=row):
+                return Surroundings(grid, x[i], low, high, self.norm, row, scale, step)
 
             def confirm(point, i=i):
                 point = torch.as_tensor(point / scale)[None]
                 at = torch.tensor([i])
                 return bool(state.aim.take(at).ask(access, point, at)[1])
 
-            point = self._search_row(state, i, around, confirm)
+            point = self._search_row(state, i, surround(lower[i], upper[i]), confirm)
+            if point is not None and not simple:
+                point = self._mend(state, i, point, surround, confirm)
             if point is not None:
                 x_adv[k] = torch.as_tensor(point / scale)
         moved = found[(x_adv != access.x[found]).any(1)]
@@ -133,6 +138,38 @@ class TreeAttack(EvasionAttack):
     def _search_row(self, state, row, around, confirm):
         """Return the adversarial row in the victim's units, or None."""
         raise NotImplementedError
+
+    def _mend(self, state, row, point, surround, confirm):
+        """Search again while constraints between columns spoil what was found.
+
+        The search knows the range of each column only; relations, groups and limits of
+        all changes come with a projection. The other columns are asked to follow first;
+        where that does not do, what the projection took elsewhere stays as it was in the
+        next search.
+        """
+        access, at = state.access, slice(row, row + 1)
+        ref, scale = access.ref[at], access.region.scale
+        lower, upper = access.free_lower[at], access.free_upper[at]
+        first, label = point, int(state.aim.labels[row])
+        for _ in range(_MAX_AGAIN):
+            if confirm(point):
+                return point
+            wanted = torch.as_tensor(point)[None]
+            moved = (wanted != ref) & ~wanted.isnan()
+            held = (torch.where(moved, wanted, bound) for bound in (lower, upper))
+            follows = access.region.project(ref, wanted, *held)[0].numpy()
+            if confirm(follows):
+                return follows
+            valid = access.valid(wanted / scale, torch.tensor([row]))
+            spoiled = moved & ((valid - wanted).abs() > 1e-9 * scale)
+            spoiled = spoiled if spoiled.any() else moved
+            lower, upper = (torch.where(spoiled, ref, bound) for bound in (lower, upper))
+            around = surround(lower[0].numpy(), upper[0].numpy())
+            best = self._coordinate_search(self._questions(around, label), label)
+            if best is None:
+                break
+            point = best.x
+        return first
 
     def _questions(self, around, label):
         """Return the questions of a row, the one of the least lower bound first."""

@@ -27,7 +27,8 @@ class TreeExactResult(EvasionResult):
         "optimal" where both are equal; "infeasible" where it is proved that there is
         nothing adversarial within the bounds and `eps`; "time limit" where the time was
         not enough; "rounding" where the order of the victim's own roundings decides
-        between two distances.
+        between two distances; "constraints" where relations, one-hot groups or limits of
+        all changes do, which the program does not know.
     """
 
     lower: np.ndarray
@@ -193,7 +194,9 @@ class TreeExactAttack(TreeAttack):
         lower = state.lowest[at]
         upper = np.where(found.success, found.distance, np.inf)
         lower = np.where(np.isclose(lower, upper, rtol=1e-9), upper, lower)
-        status = np.where(state.in_time[at], "rounding", "time limit").astype("<U10")
+        region = getattr(state.access, "region", None)
+        unsure = "rounding" if region is None or region.simple else "constraints"
+        status = np.where(state.in_time[at], unsure, "time limit").astype("<U11")
         status[found.success & (lower >= upper)] = "optimal"
         limit = np.inf if self.eps is None else self.eps
         status[~found.success & (lower >= limit) & state.in_time[at]] = "infeasible"
