@@ -124,6 +124,9 @@ bracket(
 )
 for ax in axes[:, 1]:
     ax.set_ylabel("")
+figure.suptitle(
+    "Robust accuracy is somewhere in the hatched gap: proved below, attacked above"
+)
 
 # %%
 # Run as a script, the figure is written to the folder ``figures``, or to the one that is

@@ -103,37 +103,38 @@ for name, (right, alarm, wrong) in outcomes.items():
 # What happens to the rows
 # ------------------------
 
-figure = plt.figure(figsize=(10, 6.5), layout="constrained")
-top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.1))
+colors = {"right": "tab:green", "alarm": "tab:orange", "wrong": "tab:red"}
+figure = plt.figure(figsize=(11, 6.5), layout="constrained")
+top, bottom = figure.subfigures(2, 1, height_ratios=(1.2, 1))
 ax = top.subplots()
 left = np.zeros(len(rows))
-for label, color, share in zip(
-    ("right", "alarm", "wrong"),
-    ("tab:green", "tab:orange", "tab:red"),
-    np.array(list(outcomes.values())).T,
-    strict=True,
-):
-    ax.barh(list(rows), share, left=left, color=color, label=label)
+shares = np.array(list(outcomes.values())).T
+for (label, color), share in zip(colors.items(), shares, strict=True):
+    bars = ax.barh(list(rows), share, left=left, color=color, label=label)
+    texts = [f"{s:.0%}" if s > 0.04 else "" for s in share]
+    ax.bar_label(bars, texts, label_type="center", color="white")
     left += share
 ax.invert_yaxis()
 ax.set(xlim=(0, 1), xlabel="share of rows", title=f"MagNet on digits, Linf {eps}")
 ax.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.18))
 
-grid = bottom.subplots(2, 9)
-fooled = np.flatnonzero(magnet.predict(rows["on classifier and reformer"]) != y_test)
-columns = [("no attack", i) for i in fooled[:3]]
-columns += [("on the classifier", i) for i in fooled[:3]]
-columns += [("on classifier and reformer", i) for i in fooled[:3]]
-for column, (name, i) in zip(grid.T, columns, strict=True):
-    row = rows[name][i : i + 1]
-    seen = magnet.reconstruct(row)
-    says = "alarm" if magnet.detect(row)[0] else f"says {magnet.predict(row)[0]}"
-    for ax, image in zip(column, (row, seen), strict=True):
-        ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
-        ax.set(xticks=[], yticks=[])
-    column[1].set_xlabel(says)
-for first, name in zip((0, 3, 6), list(rows)[:3], strict=True):
-    grid[0, first + 1].set_title(name, fontsize=10)
+# Three digits under each of the attacks: as they come in, and as the classifier sees.
+clean = (magnet.predict(X_test) == y_test) & ~magnet.detect(X_test)
+last = rows["on the detectors too"]
+lost = (magnet.predict(last) != y_test) & ~magnet.detect(last)
+chosen = np.flatnonzero(clean & lost)[:3]
+grid = bottom.subplots(2, 12)
+for k, (name, X_rows) in enumerate(rows.items()):
+    for column, i in zip(grid[:, 3 * k : 3 * k + 3].T, chosen, strict=True):
+        row = X_rows[i : i + 1]
+        label, alarm = magnet.predict(row)[0], magnet.detect(row)[0]
+        kind = "alarm" if alarm else "right" if label == y_test[i] else "wrong"
+        for ax, image in zip(column, (row, magnet.reconstruct(row)), strict=True):
+            ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+        says = "alarm" if alarm else f"says {label}"
+        column[1].set_xlabel(says, color=colors[kind], weight="bold")
+    grid[0, 3 * k + 1].set_title(name, fontsize=9)
 grid[0, 0].set_ylabel("row")
 grid[1, 0].set_ylabel("reformed")
 
