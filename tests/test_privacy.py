@@ -270,6 +270,33 @@ def test_boundary_distance():
     assert other.n_queries_.max() <= 30
 
 
+def test_boundary_distance_beside_shadows():
+    """Compared with shadows, the same queries of the target tell far more."""
+    rows = np.r_[:80, 200:280]
+    plain = BoundaryDistance(TARGET, max_queries=100).fit(OWN[:60])
+    distance = plain.decision_function(AUDITED[rows]) + plain.threshold_
+    attack = clone(plain).set_params(n_shadow_models=4).fit(OWN)
+    score = attack.decision_function(AUDITED[rows]) + attack.threshold_
+    gain = roc_auc_score(MEMBER[rows], score) - roc_auc_score(MEMBER[rows], distance)
+    assert gain > 0.04
+    assert len(attack.n_queries_) == 200 and attack.n_queries_.max() == 100
+    # The ratio of RMIA, with d / (d + c) in place of a probability.
+    wrong = TARGET.predict(AUDITED[rows, :-1]) != CODES[rows]
+    distances = attack._shadow_distances(attack._records(AUDITED[rows]))
+    mean = (distances / (distances + attack.scale_)).mean(axis=0)
+    distance = attack.attack_.run(AUDITED[rows, :-1], CODES[rows]).distance
+    expected = distance / (distance + attack.scale_) / (0.65 * mean + 0.35)
+    np.testing.assert_allclose(score, expected)
+    assert (score[wrong] == 0).all()
+
+
+def test_boundary_distance_of_known_members():
+    attack = BoundaryDistance(TARGET, max_queries=40).fit(AUDITED[::3], MEMBER[::3])
+    assert len(attack.n_queries_) == len(AUDITED[::3])
+    scores = attack.decision_function(AUDITED[::3]) + attack.threshold_
+    assert attack.threshold_ == best_threshold(scores, MEMBER[::3])
+
+
 # scikit-learn's tools -------------------------------------------------------------------
 
 

@@ -5,21 +5,47 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval
 
-from ._base import MembershipAttack, best_threshold
+from ._base import best_threshold
+from ._shadows import ShadowAttack
 
 # The distance of records for which no other label was found: farther than all others.
 _NOT_FOUND = 1e9
 
+# Scales of distances that are tried, in units of their median over shadows. With fewer
+# shadows than this, some records would be left without one that was not trained on them.
+_SCALES = (0.1, 0.3, 1.0, 3.0, 10.0)
+_ENOUGH_TO_TUNE = 4
 
-class BoundaryDistance(MembershipAttack):
-    """Call a record a member if it takes much to change the target's label for it.
+# Queries are dear: the scale, and the threshold, are chosen on so many records (of each
+# kind that is known).
+_N_MEASURED = 200
+
+# The `a` of RMIA: shadows trained on a record would be as far above the others.
+_A = 0.3
+
+
+class BoundaryDistance(ShadowAttack):
+    r"""Call a record a member if it takes much to change the target's label for it.
 
     Training pushes the decision boundary away from the training rows, which an attacker
     who sees labels only can measure by an adversarial attack. A record that the target
     gets wrong has distance 0. It costs hundreds of queries per record, for about what the
     loss threshold reads off one answer with probabilities.
+
+    Most of a distance is that of the kind of record, not of membership: where easy
+    classes are far from the boundary, distances alone say less than :class:`GapAttack`.
+    With shadow models, the same attack measures how far the boundary of models is that
+    were not trained on the record, and the score is the ratio of RMIA,
+
+    .. math:: \frac{r}{\frac{1 + a}{2} \bar r_{shadows} + \frac{1 - a}{2}}, \quad
+        r = \frac{d}{d + c}, \quad a = 0.3,
+
+    with :math:`r` in place of a probability. The scale `c` is the one by which shadow
+    models tell their own members best. The target is asked no more often for it.
 
     Parameters
     ----------
@@ -28,20 +54,35 @@ class BoundaryDistance(MembershipAttack):
         its labels are used.
     attack : evasion attack, default=None
         A prototype (``estimator=None``) of an attack that minimises a distance. None is
-        ``HopSkipJump(norm=2)`` with `max_queries`, `n_jobs` and `random_state`.
+        ``HopSkipJump(norm=2)`` with `max_queries`, `n_jobs` and `random_state`. Where
+        columns have units of their own, set ``constraints=`` of an attack: distances are
+        then in units of each column's scale, and categories may change as well.
     max_queries : int, default=500
         How often the target may be asked about each record; for ``attack=None``.
+    shadow_estimator : classifier, default=None
+        The recipe of the shadow models; None clones the target's. See
+        :class:`ShadowModels`.
+    n_shadow_models : int, default=0
+        Number of shadow models that distances are compared with; 4 gain most of what
+        there is to gain. Each record takes as many queries of each of them as of the
+        target. With fewer than 4, `c` is
+        the median distance.
+    shadow_size : float or int, default=0.5
+        Share, or number, of the attacker's records that each shadow is trained on.
     label_column : int, str or None, default=-1
         The column of the records that holds the label. With None, the target's own
         prediction takes its place.
     fpr : float, default=0.1
         The share of the attacker's records that may be called members, where no members
         are known.
+    memory : str or joblib.Memory, default=None
+        Where finished shadow models are kept (see
+        :func:`~sklearn_advsec.batched.fit_many`).
     n_jobs : int, default=None
-        Number of joblib jobs over records; for ``attack=None``. The result does not
-        depend on it.
+        Number of joblib jobs over records, for ``attack=None``, and over shadow models.
+        The result does not depend on it.
     random_state : int, RandomState instance or None, default=0
-        Seed of the default attack.
+        Seed of the default attack and of the shadow models.
 
     Attributes
     ----------
@@ -49,12 +90,19 @@ class BoundaryDistance(MembershipAttack):
         The target.
     attack_ : evasion attack
         The fitted attack; it knows the range of the attacker's records.
-    n_queries_ : ndarray of int, shape (n_records,)
-        How often the target was asked about each record in `fit`.
+    n_queries_ : ndarray of int, shape (n_measured,)
+        How often the target was asked about each record that the threshold was chosen
+        on: up to 200 of those in `fit`, and of each kind where members are known.
+    shadow_estimators_ : list of classifier of length n_shadow_models
+        The shadow models.
+    shadow_indices_ : list of ndarray of int
+        Rows of the records in `fit` that each shadow was trained on.
+    scale_ : float
+        The scale `c` of distances, where there are shadow models.
     classes_ : ndarray of shape (2,)
         Non-member and member.
     threshold_ : float
-        The distance above which a record is called a member.
+        The score above which a record is called a member.
     n_features_in_ : int
         Number of columns of the records.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -66,6 +114,8 @@ class BoundaryDistance(MembershipAttack):
        arXiv:2007.14321 (Section 3.4).
     .. [2] Z. Li and Y. Zhang, "Membership leakage in label-only exposures",
        arXiv:2007.15528 (Section 5).
+    .. [3] S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference
+       attacks", arXiv:2312.03262 (Equation 2 and Appendix B.2.2, for the ratio).
 
     Examples
     --------
@@ -84,14 +134,18 @@ class BoundaryDistance(MembershipAttack):
     """
 
     knowledge = "label"
+    device = None
+    verbose = 0
 
     _parameter_constraints = {
         **{
-            name: MembershipAttack._parameter_constraints[name]
-            for name in ("estimator", "label_column", "fpr", "n_jobs", "random_state")
+            name: constraint
+            for name, constraint in ShadowAttack._parameter_constraints.items()
+            if name not in ("candidates", "device", "verbose")
         },
         "attack": [HasMethods(["fit", "run", "set_params"]), None],
         "max_queries": [Interval(Integral, 1, None, closed="left")],
+        "n_shadow_models": [Interval(Integral, 0, None, closed="left")],
     }
 
     def __init__(
@@ -100,16 +154,24 @@ class BoundaryDistance(MembershipAttack):
         *,
         attack=None,
         max_queries=500,
+        shadow_estimator=None,
+        n_shadow_models=0,
+        shadow_size=0.5,
         label_column=-1,
         fpr=0.1,
+        memory=None,
         n_jobs=None,
         random_state=0,
     ):
         self.estimator = estimator
         self.attack = attack
         self.max_queries = max_queries
+        self.shadow_estimator = shadow_estimator
+        self.n_shadow_models = n_shadow_models
+        self.shadow_size = shadow_size
         self.label_column = label_column
         self.fpr = fpr
+        self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -124,20 +186,109 @@ class BoundaryDistance(MembershipAttack):
                 n_jobs=self.n_jobs,
                 random_state=self.random_state,
             )
-        target = FrozenEstimator(self.estimator_)
-        self.attack_ = clone(attack).set_params(estimator=target).fit(records.features)
+        self.attack_ = _aim(attack, self.estimator_, records)
+        if not self.n_shadow_models:
+            return
+        self._train_shadows(records)
+        self._shadow_attacks = [
+            _aim(attack, model, records) for model in self.shadow_estimators_
+        ]
+        self.scale_ = self._choose_scale(records)
+
+    def _choose_scale(self, records):
+        """Return the scale at which shadows, as targets, tell their members best."""
+        records = self._some(records, np.arange(len(records)))
+        distances, trained = self._shadow_distances(records), self._trained_on(records)
+        between = distances[(distances > 0) & (distances < _NOT_FOUND)]
+        median = float(np.median(between)) if len(between) else 1.0
+        if self.n_shadow_models < _ENOUGH_TO_TUNE:
+            return median
+        gains = np.zeros(len(_SCALES))
+        for i, member in enumerate(trained):
+            others = np.arange(len(trained)) != i
+            judged = ~trained[others].all(axis=0)
+            if len(np.unique(member[judged])) < 2:
+                continue
+            shadows, used = distances[others][:, judged], trained[others][:, judged]
+            for j, scale in enumerate(_SCALES):
+                scores = _relative(distances[i, judged], shadows, used, scale * median)
+                gains[j] += roc_auc_score(member[judged], scores)
+        return _SCALES[int(np.argmax(gains))] * median
+
+    def _some(self, records, rows):
+        """Return at most `_N_MEASURED` of some rows of the records, evenly spaced."""
+        if len(rows) > _N_MEASURED:
+            rows = rows[np.linspace(0, len(rows) - 1, _N_MEASURED).astype(int)]
+        return self._records(_safe_indexing(records.rows, rows))
 
     def _score(self, records):
         return self._measure(records)[0]
 
     def _measure(self, records):
-        labels = np.asarray(self.estimator_.classes_)[records.codes]
-        result = self.attack_.run(records.features, labels)
-        return np.where(result.success, result.distance, _NOT_FOUND), result.n_queries
+        """Return the score of each record, and how often the target was asked."""
+        distance, n_queries = _distances(self.attack_, records)
+        if self.n_shadow_models:
+            distances, trained = (
+                self._shadow_distances(records),
+                self._trained_on(records),
+            )
+            return _relative(distance, distances, trained, self.scale_), n_queries
+        return distance, n_queries
+
+    def _shadow_distances(self, records):
+        distances = []
+        for model, attack in zip(
+            self.shadow_estimators_, self._shadow_attacks, strict=True
+        ):
+            if len(model.classes_) > 1:
+                distances.append(_distances(attack, records)[0])
+            else:  # its rows had one label: there is no boundary
+                labels = records.classes[records.codes]
+                distances.append(np.where(labels == model.classes_[0], _NOT_FOUND, 0.0))
+        return np.stack(distances)
 
     def _set_threshold(self, records, member):
-        distance, self.n_queries_ = self._measure(records)
+        kinds = (
+            [np.ones(len(records), dtype=bool)] if member is None else [~member, member]
+        )
+        measured = [
+            self._measure(self._some(records, np.flatnonzero(kind))) for kind in kinds
+        ]
+        self.n_queries_ = np.concatenate([n_queries for _, n_queries in measured])
+        scores = np.concatenate([scores for scores, _ in measured])
         if member is None:
-            self.threshold_ = self._threshold_from_non_members(distance)
+            self.threshold_ = self._threshold_from_non_members(scores)
         else:
-            self.threshold_ = best_threshold(distance, member)
+            known = np.repeat([False, True], [len(part) for part, _ in measured])
+            self.threshold_ = best_threshold(scores, known)
+
+
+def _aim(attack, model, records):
+    """Return the attack on a model, fitted; of a model with one class there is none."""
+    if len(model.classes_) < 2:
+        return None
+    attack = clone(attack).set_params(estimator=FrozenEstimator(model))
+    return attack.fit(records.features)
+
+
+def _distances(attack, records):
+    """Return how far the boundary of an attack's victim is, and how often it was asked.
+
+    A shadow knows the labels of its own rows only; of others, it is wrong.
+    """
+    labels = records.classes[records.codes]
+    known = np.flatnonzero(np.isin(labels, attack.estimator_.classes_))
+    distance, n_queries = np.zeros(len(labels)), np.zeros(len(labels), dtype=int)
+    if len(known):
+        result = attack.run(_safe_indexing(records.features, known), labels[known])
+        distance[known] = np.where(result.success, result.distance, _NOT_FOUND)
+        n_queries[known] = result.n_queries
+    return distance, n_queries
+
+
+def _relative(distance, shadows, trained, scale):
+    """Return RMIA's ratio of a distance to those of shadows not trained on the record."""
+    others = np.where(trained.all(axis=0), True, ~trained)  # none left: ask all of them
+    robustness = shadows / (shadows + scale)
+    mean = (robustness * others).sum(axis=0) / others.sum(axis=0)
+    return distance / (distance + scale) / ((1 + _A) / 2 * mean + (1 - _A) / 2)

@@ -25,6 +25,8 @@ class Records:
         The records.
     features : {ndarray, DataFrame} of shape (n_records, n_features)
         The records without their label.
+    classes : ndarray of shape (n_classes,)
+        As given.
     codes : ndarray of int, shape (n_records,), or None
         Labels as positions in `classes`; None until they are set, where there is no
         label column.
@@ -37,6 +39,7 @@ class Records:
 
     def __init__(self, rows, label_column, classes):
         self.rows = rows
+        self.classes = classes
         self.codes = None
         if label_column is None:
             self.features = rows
