@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 
 import common
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -276,6 +277,87 @@ def tight(args):
     return "\n\n".join(parts)
 
 
+def evolution(args):
+    """MOEVA's populations of many rows at once, and pymoo's NSGA-II row after row."""
+    try:
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.problem import Problem
+        from pymoo.optimize import minimize
+    except ImportError as error:
+        return f"pymoo is skipped: {error}"
+    X_train, y_train, X_test, y_test, constraints = DATA["phishing_url"]()
+    victim = victims(X_train)["LR"].fit(X_train, y_train)
+    right = victim.predict(X_test[: 3 * args.n]) == y_test[: 3 * args.n]
+    X, y = (v[: 3 * args.n][right][: args.n_art] for v in (X_test, y_test))
+    scale = np.array([feature.scale for feature in constraints.features.values()])
+    lower = [feature.lower for feature in constraints.features.values()]
+    upper = [feature.upper for feature in constraints.features.values()]
+    generations, population = 40, 40
+
+    class OneRow(Problem):
+        """The same two objectives, of individuals that are projected likewise."""
+
+        def __init__(self, row, label):
+            self.row, self.label, self.nearest = row, label, np.inf
+            super().__init__(n_var=len(lower), n_obj=2, xl=lower, xu=upper)
+
+        def _evaluate(self, genes, out, *args, **kwargs):
+            ref = self.row.iloc[np.zeros(len(genes), dtype=int)]
+            rows = pd.DataFrame(genes, columns=ref.columns, index=ref.index)
+            rows = constraints.project(ref, rows)
+            own = victim.predict_proba(rows)[:, self.label]
+            moved = (rows.to_numpy(float) - ref.to_numpy(float)) / scale
+            distance = np.linalg.norm(moved, axis=1)
+            out["F"] = np.stack([own, distance], axis=1)
+            hits = distance[own < 0.5]
+            self.nearest = min(self.nearest, hits.min(initial=np.inf))
+
+    def by_pymoo():
+        nearest, rng = [], np.random.RandomState(0)
+        for i in range(len(X)):
+            problem = OneRow(X.iloc[[i]], int(y[i]))
+            # As ours, it begins with the row, some of whose genes are drawn anew.
+            start = np.tile(X.iloc[i].to_numpy(float), (population, 1))
+            anew = rng.uniform(size=start.shape) < 0.3
+            start[anew] = rng.uniform(lower, upper, size=start.shape)[anew]
+            algorithm = NSGA2(pop_size=population, sampling=start)
+            minimize(problem, algorithm, ("n_gen", generations), seed=0)
+            nearest.append(problem.nearest)
+        return np.array(nearest)
+
+    attack = evasion.MultiObjectiveEvolution(
+        FrozenEstimator(victim),
+        constraints=constraints,
+        eps=None,
+        n_generations=generations,
+        population=population,
+        early_stopping=False,
+    ).fit(X_train)
+
+    def by_ours():
+        result = attack.run(X, y)
+        return np.where(result.success, result.distance, np.inf)
+
+    rows = []
+    for title, run in ((f"{OURS} MOEVA", by_ours), ("pymoo NSGA2", by_pymoo)):
+        start = time.process_time()
+        nearest = run()
+        seconds = time.process_time() - start
+        rows.append(
+            {
+                "evolution": title,
+                "success": float(np.isfinite(nearest).mean()),
+                "nearest success, median": float(np.median(nearest)),
+                "CPU ms per row": 1000 * seconds / len(X),
+            }
+        )
+    heading = (
+        f"### phishing_url, LR: {generations} generations of {population}, n {len(X)}"
+    )
+    print(heading, common.markdown(rows), sep="\n", flush=True)
+    return f"{heading}\n\n{common.markdown(rows)}"
+
+
 # Size -----------------------------------------------------------------------------------
 
 
@@ -288,7 +370,7 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def scaling_row(kind, n, queue):
+def scaling_row(kind, n, n_jobs, queue):
     """Attack n rows of 100 features, in a process of its own."""
     torch.set_num_threads(1)
     rng = np.random.RandomState(0)
@@ -297,68 +379,108 @@ def scaling_row(kind, n, queue):
     weight = rng.normal(size=100)
     y = (X @ weight > 0).astype(int)
     train = slice(None, 1000)
-    victim = LogisticRegression(C=0.01).fit(X[train], y[train])
+    victim = LogisticRegression(C=0.01)
+    if kind == "trees":
+        victim = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=8)
+    victim.fit(X[train], y[train])
     constraints = FeatureConstraints.from_frame(X)
     constraints.set(list(range(10)), mutable=False).set(11, lower=-9.0, upper=9.0)
     constraints.set(10, lower=-9.0, upper=9.0).relate("x[10] <= x[11] + 9")
     attack = {
         "CAPGD": evasion.ConstrainedAPGD(eps=0.3),
         "greedy": evasion.GreedyFeatureAttack(n_values=4),
+        "trees": evasion.TreeCoordinateAttack(),
     }[kind]
     attack.set_params(
-        estimator=FrozenEstimator(victim), constraints=constraints, verbose=0
+        estimator=FrozenEstimator(victim), constraints=constraints, n_jobs=n_jobs
     )
     attack.fit(X[train])
-    start = time.process_time()
+    before = peak_memory()
+    start, wall = time.process_time(), time.perf_counter()
     result = attack.run(X)
-    seconds = time.process_time() - start
-    queue.put((seconds, peak_memory(), float(result.success.mean())))
+    seconds, wall = time.process_time() - start, time.perf_counter() - wall
+    found = joblib.hash([result.X_adv, result.n_queries])
+    queue.put((seconds, wall, before, peak_memory(), result.success.mean(), found))
 
 
 def scaling(args):
     context = multiprocessing.get_context("spawn")
-    rows = []
-    sizes = {"CAPGD": (1000, 10_000, 100_000), "greedy": (1000, 10_000)}
+
+    def measure(kind, n, n_jobs=1):
+        queue = context.Queue()
+        child = context.Process(target=scaling_row, args=(kind, n, n_jobs, queue))
+        child.start()
+        found = queue.get()
+        child.join()
+        print(kind, n, n_jobs, *found, flush=True)
+        return found
+
+    rows, alone = [], {}
+    sizes = {
+        "CAPGD": (1000, 10_000, 100_000),
+        "greedy": (1000, 10_000, 100_000),
+        "trees": (1000, 10_000),
+    }
+    names = {"CAPGD": "CAPGD on LR", "greedy": "greedy on LR",
+             "trees": "coordinate search on HistGB"}  # fmt: skip
     for kind in sizes:
         for n in sizes[kind]:
-            queue = context.Queue()
-            child = context.Process(target=scaling_row, args=(kind, n, queue))
-            child.start()
-            seconds, memory, success = queue.get()
-            child.join()
+            seconds, wall, before, peak, success, found = measure(kind, n)
+            alone[kind, n] = wall, found
             rows.append(
                 {
-                    "attack": f"{OURS} {kind}",
+                    "attack": f"{OURS} {names[kind]}",
                     "rows": n,
                     "CPU s": seconds,
                     "CPU ms per row": 1000 * seconds / n,
-                    "peak memory, MiB": f"{memory:.0f}",
+                    "MiB before": f"{before:.0f}",
+                    "peak above that, MiB": f"{peak - before:.0f}",
                     "of the rows themselves": f"{n * 100 * 8 / 2**20:.0f}",
-                    "success": success,
+                    "success": float(success),
                 }
             )
-            print(rows[-1], flush=True)
-    return "\n\n".join(["### Rows of 100 features, one process", common.markdown(rows)])
+    lines = []
+    for kind in sizes:
+        wall, found = alone[kind, 10_000]
+        _, two, *_, same = measure(kind, 10_000, n_jobs=2)
+        lines.append(
+            f"* {names[kind]}, 10,000 rows with n_jobs=2: {two:.1f} s of the clock "
+            f"instead of {wall:.1f} s, and "
+            f"{'the same rows' if same == found else 'OTHER rows'}."
+        )
+    return "\n\n".join(
+        ["### Rows of 100 features, one process", common.markdown(rows), "\n".join(lines)]
+    )
+
+
+PARTS = {
+    "adult": lambda args: compare("adult", args),
+    "phishing_url": lambda args: compare("phishing_url", args),
+    "tight": tight,
+    "evolution": evolution,
+    "scaling": scaling,
+}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--n", type=int, default=100)
-    parser.add_argument("--n-art", type=int, default=10)
-    parser.add_argument("--only", nargs="+", choices=[*DATA, "tight", "scaling"])
-    parser.add_argument("--write", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", type=int, default=200, help="rows to attack")
+    parser.add_argument("--n-art", type=int, default=20, help="rows for the peers")
+    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    parts = []
-    for name in args.only or [*DATA, "tight", "scaling"]:
-        if name in DATA:
-            parts.append(compare(name, args))
-        else:
-            parts.append({"tight": tight, "scaling": scaling}[name](args))
-    if args.write:
-        command = shlex.join(["python", "benchmarks/bench_tabular.py", *sys.argv[1:]])
-        common.append_results(common.RESULTS, "Tabular", command, "\n\n".join(parts))
+    own = [a for a in sys.argv[1:] if a not in (*args.only, "--only")]
+    for name in args.only:
+        text = PARTS[name](args)
+        if args.write:
+            command = ["python", "benchmarks/bench_tabular.py", "--only", name, *own]
+            common.append_results(
+                common.RESULTS, f"Tabular: {name}", shlex.join(command), text
+            )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
     random draws.
 
     The paper counts violations as a third objective, and selects by reference points;
-    here every individual is valid, so that two objectives, and NSGA-II, do.
+    here every individual is valid, so that two objectives, and NSGA-II, do. Libraries of
+    it evolve one population at a time, and so call a pipeline once per row and
+    generation: pymoo takes ten times as long (``benchmarks/bench_tabular.py``).
 
     Parameters
     ----------

@@ -54,6 +54,8 @@ class TreeCoordinateAttack(TreeAttack):
         :class:`~sklearn_advsec.threat.FeatureConstraints`.
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows. The result does not depend on it.
+    verbose : int, default=0
+        Whether to print progress.
 
     Attributes
     ----------
@@ -117,6 +119,7 @@ class TreeCoordinateAttack(TreeAttack):
         bounds="data",
         constraints=None,
         n_jobs=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.norm = norm
@@ -127,6 +130,7 @@ class TreeCoordinateAttack(TreeAttack):
         self.bounds = bounds
         self.constraints = constraints
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def _search_row(self, state, row, around, confirm):
         label = int(state.aim.labels[row])

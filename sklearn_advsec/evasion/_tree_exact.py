@@ -79,6 +79,8 @@ class TreeExactAttack(TreeAttack):
         :class:`~sklearn_advsec.threat.FeatureConstraints`.
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows.
+    verbose : int, default=0
+        Whether to print progress.
 
     Attributes
     ----------
@@ -149,6 +151,7 @@ class TreeExactAttack(TreeAttack):
         bounds="data",
         constraints=None,
         n_jobs=None,
+        verbose=0,
     ):
         self.estimator = estimator
         self.norm = norm
@@ -160,6 +163,7 @@ class TreeExactAttack(TreeAttack):
         self.bounds = bounds
         self.constraints = constraints
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     def _attack(self, state):
         n_rows = len(state.access.x)
