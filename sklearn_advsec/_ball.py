@@ -1,0 +1,333 @@
+"""Balls around rows: their projections, steps and random points.
+
+All of it is batched torch; it keeps the precision and the device of its input, and works
+on perturbations `delta` of any shape (n_rows, ...).
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from ._projection import fill_l2, project, project_weighted
+
+_NORMS = (0, 1, 2, np.inf)
+
+
+class LpBall:
+    r"""The perturbations whose norm is at most `eps`.
+
+    With one number `eps`, the ball is :math:`\|\delta\|_p \le \epsilon`. With one value
+    per feature it is :math:`\|\delta / \epsilon\|_p \le 1`: for ``norm=np.inf`` every
+    feature has its own bound, for 1 and 2 the ball is stretched along the features, and a
+    feature whose value is 0 may not change. For ``norm=0``, `eps` is the number of
+    features that may change, by any amount.
+
+    Parameters
+    ----------
+    norm : {np.inf, 1, 2, 0}
+        The norm.
+    eps : float or array-like of shape (n_features,)
+        The radius, in the units of the features. An array must broadcast to a row.
+
+    Raises
+    ------
+    ValueError
+        If `norm` is not one of the four, if `eps` is negative, NaN or infinite, or if
+        `eps` is an array and `norm` is 0.
+
+    References
+    ----------
+    .. [1] J. Duchi et al., "Efficient projections onto the l1-ball for learning in high
+       dimensions", ICML 2008 (Figure 1: projection by sorting).
+    .. [2] F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on
+       image classifiers", ICML 2021, arXiv:2103.01208 (Section 3: why the projection has
+       to be onto the intersection of ball and box).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.threat import LpBall
+    >>> ball = LpBall(norm=1, eps=1.0)
+    >>> ball.project(torch.tensor([[2.0, 1.0, 0.0]]))
+    tensor([[1., 0., 0.]])
+    """
+
+    def __init__(self, norm, eps):
+        if isinstance(norm, str) or norm not in _NORMS:
+            raise ValueError(f"norm must be one of np.inf, 1, 2 and 0; got {norm!r}.")
+        values = np.asarray(eps, dtype=np.float64)
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise ValueError(f"eps must be finite and not negative; got {eps!r}.")
+        if values.ndim and norm == 0:
+            raise ValueError(
+                "eps must be one number for norm=0 (how many features may change); got "
+                f"an array of shape {values.shape}."
+            )
+        self.norm = norm
+        self.eps = values
+
+    def scale(self, delta):
+        """Give `eps` as a tensor that broadcasts to `delta`.
+
+        Parameters
+        ----------
+        delta : tensor of shape (n_rows, ...)
+            Gives the precision, device and shape.
+
+        Returns
+        -------
+        eps : tensor
+            Of shape () or of the shape of one row.
+        """
+        eps = torch.as_tensor(self.eps, dtype=delta.dtype, device=delta.device)
+        if eps.ndim and eps.shape != delta.shape[1:]:
+            try:
+                eps = eps.expand(delta.shape[1:])
+            except RuntimeError:
+                raise ValueError(
+                    f"eps has shape {tuple(self.eps.shape)}, which does not fit rows of "
+                    f"shape {tuple(delta.shape[1:])}: give one number or one per feature."
+                ) from None
+        return eps
+
+    def size(self, delta):
+        """Norm of each perturbation, in units of `eps` where `eps` is an array.
+
+        Parameters
+        ----------
+        delta : tensor of shape (n_rows, ...)
+            Perturbations.
+
+        Returns
+        -------
+        size : tensor of shape (n_rows,)
+            `delta` is in the ball where this is at most `eps` (1 if `eps` is an array).
+        """
+        flat = delta.flatten(1)
+        eps = self.scale(delta)
+        if eps.ndim:
+            eps = eps.flatten()
+            # 0 / 0 is a feature that may not change and did not.
+            flat = torch.where(flat == 0, flat, flat / eps)
+        return torch.linalg.vector_norm(flat, ord=self.norm, dim=1)
+
+    def project(self, delta, lower=None, upper=None):
+        """Nearest perturbation (in the Euclidean sense) inside the ball and the box.
+
+        The projection is exact, also onto the intersection with the box: clipping after
+        a projection onto the ball alone would waste a part of the budget.
+
+        Parameters
+        ----------
+        delta : tensor of shape (n_rows, ...)
+            Perturbations.
+        lower, upper : tensor that broadcasts to `delta`, optional
+            The box for the perturbation; ``lower <= 0 <= upper``.
+
+        Returns
+        -------
+        projected : tensor of the shape of `delta`
+            A new tensor.
+        """
+        eps = self.scale(delta)
+        if self.norm == np.inf and eps.ndim:
+            delta = torch.clamp(delta, -eps, eps)
+            return delta if lower is None else torch.clamp(delta, lower, upper)
+        if not eps.ndim:
+            radius = eps.long() if self.norm == 0 else eps
+            return project(delta, self.norm, radius, lower, upper)
+        room = torch.full_like(delta, math.inf)
+        if lower is not None:
+            room = torch.where(delta < 0, -lower, upper).expand_as(delta)
+        shrunk = project_weighted(
+            delta.abs().flatten(1), room.flatten(1), eps.flatten(), self.norm
+        )
+        return shrunk.reshape(delta.shape).copysign(delta)
+
+    def intersect(self, lower, upper):
+        """Return the box narrowed to what the ball lets each feature do by itself.
+
+        Parameters
+        ----------
+        lower, upper : tensor of shape (n_rows, ...)
+            The box for the perturbation.
+
+        Returns
+        -------
+        lower, upper : tensor of the same shape
+            For ``norm=np.inf`` this box is the whole intersection.
+        """
+        eps = self.scale(lower)
+        return torch.maximum(lower, -eps), torch.minimum(upper, eps)
+
+    def random(self, like, generator=None, lower=None, upper=None):
+        """Draw one random perturbation per row.
+
+        Uniform in the ball for the norms inf, 1 and 2, then projected into the box. For
+        ``norm=0``, `eps` features chosen at random take uniform values in the box.
+
+        Parameters
+        ----------
+        like : tensor of shape (n_rows, ...)
+            Gives the shape, precision and device.
+        generator : torch.Generator, optional
+            Source of randomness.
+        lower, upper : tensor that broadcasts to `like`, optional
+            The box for the perturbation. Needed for ``norm=0``.
+
+        Returns
+        -------
+        delta : tensor of the shape of `like`
+            Perturbations inside ball and box.
+        """
+        eps = self.scale(like)
+
+        def uniform(shape):
+            draw = torch.rand(shape, generator=generator, dtype=like.dtype)
+            return draw.to(like.device)
+
+        if self.norm == np.inf:
+            delta = (2 * uniform(like.shape) - 1) * eps
+        elif self.norm == 0:
+            if lower is None:
+                raise ValueError("random points for norm=0 need a box: give bounds.")
+            keep = uniform(like.shape).flatten(1).argsort(dim=1).argsort(dim=1)
+            keep = (keep < int(self.eps)).reshape(like.shape)
+            return torch.where(keep, lower + uniform(like.shape) * (upper - lower), 0)
+        else:
+            # Barthe et al. 2005: x / (sum |x|^p + e)^(1/p), with |x| of density
+            # exp(-|x|^p) and e exponential, is uniform in the ball, for any dimension.
+            flat = like.flatten(1)
+            exponential = -torch.log1p(-uniform((len(flat), 1)))
+            if self.norm == 1:
+                x = (
+                    -torch.log1p(-uniform(flat.shape))
+                    * (uniform(flat.shape) - 0.5).sign()
+                )
+                radius = x.abs().sum(1, keepdim=True) + exponential
+            else:
+                x = torch.randn(flat.shape, generator=generator, dtype=like.dtype)
+                x = x.to(like.device) / math.sqrt(2)
+                radius = (x.square().sum(1, keepdim=True) + exponential).sqrt()
+            delta = (x / radius).reshape(like.shape) * eps
+        return delta if lower is None else self.project(delta, lower, upper)
+
+    def ascent(self, gradient, delta, lower, upper):
+        r"""Direction of steepest ascent, of length 1 in this norm.
+
+        For inf it is the sign, for 2 the normalised gradient. For 1 the step goes to the
+        few features with the largest gradient among those that still have room in the
+        box (a twentieth of them, at least one), in proportion to the gradient. Where
+        `eps` is an array the step is stretched like the ball.
+
+        Parameters
+        ----------
+        gradient : tensor of shape (n_rows, ...)
+            Gradient of what is to grow.
+        delta, lower, upper : tensor of shape (n_rows, ...)
+            Where the perturbation is, and its box.
+
+        Returns
+        -------
+        direction : tensor of the shape of `gradient`
+            The step for ``step_size`` 1.
+        """
+        if self.norm == np.inf:
+            sign = gradient.sign()
+            return sign * self.stretch(gradient) if self.eps.ndim else sign
+        # In the coordinates delta / eps the ball is round; the gradient there is
+        # gradient * eps.
+        stretch = self.stretch(gradient)
+        flat = (gradient * stretch).flatten(1)
+        if self.norm == 2:
+            length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        else:
+            blocked = ((gradient > 0) & (delta >= upper)) | (
+                (gradient < 0) & (delta <= lower)
+            )
+            flat = flat.masked_fill(blocked.flatten(1), 0)
+            kept = max(1, flat.shape[1] // 20)
+            threshold = flat.abs().topk(kept, dim=1).values[:, -1:]
+            flat = torch.where(flat.abs() >= threshold, flat, 0)
+            length = flat.abs().sum(1, keepdim=True)
+        direction = flat / length.clamp_min(torch.finfo(flat.dtype).tiny)
+        return direction.reshape(gradient.shape) * stretch
+
+    def maximize(self, gradient, lower, upper):
+        r"""The perturbation in ball and box that a linear function likes best.
+
+        It is :math:`\arg\max \langle g, \delta \rangle`, in closed form: the whole room
+        along the sign for inf; the features with the largest gain per budget, one after
+        another, for 1 and 0; and ``min(t |g|, room)`` with the `t` that spends the
+        budget for 2.
+
+        Parameters
+        ----------
+        gradient : tensor of shape (n_rows, ...)
+            The linear function.
+        lower, upper : tensor of the shape of `gradient`
+            The box for the perturbation; ``lower <= 0 <= upper``.
+
+        Returns
+        -------
+        delta : tensor of the shape of `gradient`
+            The maximiser.
+        """
+        eps = self.scale(gradient)
+        room = torch.where(gradient < 0, -lower, upper)
+        room = torch.where(gradient == 0, 0, room)
+        if self.norm == np.inf:
+            return torch.minimum(room, eps).copysign(gradient)
+        slope, room = gradient.abs().flatten(1), room.flatten(1)
+        if self.norm == 0:  # each feature that changes costs one, and moves all the way
+            price = torch.ones_like(room)
+            size = room * _fill_greedily(slope * room, price, eps).round()
+            return size.reshape(gradient.shape).copysign(gradient)
+        # In the coordinates delta / unit the ball is round, with this radius.
+        unit = eps.flatten() if eps.ndim else torch.ones_like(room[0])
+        radius = torch.ones_like(unit[0]) if eps.ndim else eps
+        scaled_room = torch.where(unit > 0, room / unit.where(unit > 0, 1), 0)
+        slope = slope * unit
+        if self.norm == 1:
+            size = _fill_greedily(slope, scaled_room, radius)
+        else:
+            largest = slope.amax(1, keepdim=True)
+            slope = slope / largest.where(largest > 0, 1)
+            size = fill_l2(slope, radius, upper=scaled_room)
+        size = torch.minimum(size * unit, room)
+        return size.reshape(gradient.shape).copysign(gradient)
+
+    def stretch(self, like):
+        """Per-feature factor of the ball: `eps` over its largest value, or 1.
+
+        Parameters
+        ----------
+        like : tensor of shape (n_rows, ...)
+            Gives the precision, device and shape.
+
+        Returns
+        -------
+        factor : float or tensor of the shape of a row
+            What a step is multiplied with.
+        """
+        if not self.eps.ndim:
+            return 1.0
+        largest = float(self.eps.max())
+        return self.scale(like) / largest if largest > 0 else self.scale(like)
+
+    @property
+    def radius(self):
+        """The largest `eps` of any feature: what step sizes are measured against."""
+        return float(self.eps.max())
+
+    def __repr__(self):
+        return f"LpBall(norm={self.norm}, eps={self.eps.tolist()})"
+
+
+def _fill_greedily(value, room, budget):
+    """Spend a budget per row on the entries of the largest value, each up to its room."""
+    order = value.argsort(dim=1, descending=True)
+    room = room.gather(1, order).clamp_max(torch.finfo(room.dtype).max / room.shape[1])
+    left = (budget - (room.cumsum(1) - room)).clamp_min(0)
+    return torch.zeros_like(value).scatter(1, order, torch.minimum(room, left))
