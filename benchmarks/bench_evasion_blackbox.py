@@ -11,8 +11,6 @@ Run it from the repository's root, for example::
 """
 
 import argparse
-import shlex
-import sys
 import warnings
 
 import common
@@ -378,9 +376,9 @@ def verdict(rows, n):
     one of them, its success was .68 to .74), and so are 3 % of a median distance.
     """
     key = "median distance" if "median distance" in rows[-1] else "success"
-    found = {r["runner"]: r for r in rows if key in r}
-    peers = [r for name, r in found.items() if not name.startswith(OURS)]
-    if not peers or OURS not in found:
+    judged = {r["runner"]: r for r in rows if key in r}
+    peers = [r for name, r in judged.items() if not name.startswith(OURS)]
+    if not peers or OURS not in judged:
         return []
     sign = -1 if key == "median distance" else 1
     best = max(sign * r[key] for r in peers)
@@ -388,13 +386,17 @@ def verdict(rows, n):
     good = [r for r in peers if sign * r[key] >= least - 1e-9]
     fastest = min(good, key=lambda r: r["CPU s"])
     notes = []
-    for name, row in found.items():
+    for name, row in judged.items():
         if not name.startswith(OURS) or RANDOM in name:
             continue
         strong = "met" if sign * row[key] >= least - 1e-9 else "MISSED"
+        found = f"* {name}: {key} {row[key]:.3g}, best peer {sign * best:.3g}: {strong}"
+        if np.isinf(best):  # none of them succeeds on half of the rows
+            notes.append(f"{found}; no peer is as good, so there is no time to compare.")
+            continue
         ratio = row["CPU s"] / fastest["CPU s"]
         notes.append(
-            f"* {name}: {key} {row[key]:.3g}, best peer {sign * best:.3g}: {strong}; "
+            f"{found}; "
             f"time {ratio:.2f}x that of {fastest['runner']}: "
             f"{'met' if ratio <= 1 else 'MISSED'}."
         )
@@ -560,7 +562,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], choices=names)
     parser.add_argument("--models", nargs="+", default=["undefended", "robust"])
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write RESULTS.md (of --only, its part)"
+    )
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
@@ -571,12 +575,11 @@ def main():
             sections.append(row)
             print(row, end="\n\n", flush=True)
     if args.write:
-        command = shlex.join(
-            ["python", "benchmarks/bench_evasion_blackbox.py", *sys.argv[1:]]
+        command = (
+            f"python benchmarks/bench_evasion_blackbox.py --rounds {args.rounds} --write"
         )
-        common.append_results(
-            common.RESULTS, "Evasion by scores and labels", command, "\n\n".join(sections)
-        )
+        title = "Evasion by scores and labels"
+        common.update_results(common.RESULTS, title, command, sections)
 
 
 if __name__ == "__main__":

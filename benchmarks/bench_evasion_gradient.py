@@ -11,8 +11,6 @@ Run it from the repository's root, for example::
 """
 
 import argparse
-import shlex
-import sys
 import warnings
 
 import common
@@ -398,7 +396,9 @@ def main():
         choices=[*ROWS, *NETWORKS, "peers", "ours"],
         help="some of the comparisons, or one side of them",
     )
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write RESULTS.md (of --only, its part)"
+    )
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
@@ -410,10 +410,11 @@ def main():
                 sections.append(network_row(name, network, args))
                 print(sections[-1], end="\n\n", flush=True)
     if args.write:
-        script = "benchmarks/bench_evasion_gradient.py"
-        command = shlex.join(["python", script, *sys.argv[1:]])
+        command = (
+            f"python benchmarks/bench_evasion_gradient.py --rounds {args.rounds} --write"
+        )
         title = "Evasion, gradient attacks"
-        common.append_results(common.RESULTS, title, command, "\n\n".join(sections))
+        common.update_results(common.RESULTS, title, command, sections)
 
 
 if __name__ == "__main__":

@@ -469,3 +469,25 @@ def append_results(path, title, command, table):
     else:
         text = f"{text.rstrip()}\n\n{section}\n"
     path.write_text(text)
+
+
+def update_results(path, title, command, tables):
+    """Write some tables of a section; those of other headings stay in it as they are.
+
+    For benchmarks that are run in parts.
+
+    Parameters
+    ----------
+    path, title, command
+        As of :func:`append_results`.
+    tables : list of str
+        Each begins with its heading, ``### ...``.
+    """
+    path = Path(path)
+    text = path.read_text() if path.exists() else ""
+    old = text.partition(f"<!-- begin {title} -->")[2]
+    old = old.partition(f"<!-- end {title} -->")[0].split("\n### ")[1:]
+    kept = {table.partition("\n")[0]: f"### {table.strip()}" for table in old}
+    for table in tables:
+        kept[table.partition("\n")[0].removeprefix("### ")] = table.strip()
+    append_results(path, title, command, "\n\n".join(kept.values()))

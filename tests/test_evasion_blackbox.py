@@ -505,3 +505,14 @@ def test_transfer_from_a_stolen_copy(kind, digits):
     clean = (model.predict(X[1000:1050]) != y[1000:1050]).mean()
     if kind != "forest":
         assert result.success.mean() > clean + 0.3
+
+
+def test_estimates_of_the_steps_before_bring_hop_skip_jump_nearer(digits):
+    X, y, model = digits
+    found = {}
+    for momentum in (0.0, 0.5):
+        attack = HopSkipJump(
+            FrozenEstimator(model), max_queries=600, momentum=momentum, norm=np.inf
+        )
+        found[momentum] = np.median(attack.fit(X).run(X[:40], y[:40]).distance)
+    assert found[0.5] < 0.97 * found[0.0]

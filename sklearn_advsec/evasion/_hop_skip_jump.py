@@ -30,6 +30,10 @@ class HopSkipJump(StartingAttack):
     the estimate, and every row is estimated by itself. The nearest point that the victim
     ever confirmed is returned.
 
+    The boundary turns little between two steps, so that estimates of the steps before
+    still say something: they are added with a weight that falls by `momentum` at each
+    step. That is no part of the paper, and gets nearer at the same number of queries.
+
     It minimises the distance and has no `eps`; a robust accuracy at some radius follows
     from `distance`. It needs some hundred queries per row to be of use.
 
@@ -48,6 +52,8 @@ class HopSkipJump(StartingAttack):
     gamma : float, default=1.0
         Factor of the precision of the bisection, ``gamma / d ** 1.5`` for ``norm=2`` and
         ``gamma / d ** 2`` for inf, where `d` is the number of features.
+    momentum : float, default=0.5
+        Weight of the estimates before. 0 is the paper's algorithm.
     start : {"noise", "data"}, default="noise"
         The first point: uniform noise in the box, as in the paper, or a near row of
         the data seen in `fit` that has the wanted label. The one follows where the other
@@ -125,6 +131,7 @@ class HopSkipJump(StartingAttack):
         "goal": [StrOptions({"misclassification", "targeted"})],
         "n_evaluations": [Interval(Integral, 2, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
     }
 
     def __init__(
@@ -135,6 +142,7 @@ class HopSkipJump(StartingAttack):
         max_queries=1000,
         n_evaluations=50,
         gamma=1.0,
+        momentum=0.5,
         start="noise",
         goal="misclassification",
         target=None,
@@ -151,6 +159,7 @@ class HopSkipJump(StartingAttack):
         self.max_queries = max_queries
         self.n_evaluations = n_evaluations
         self.gamma = gamma
+        self.momentum = momentum
         self.start = start
         self.goal = goal
         self.target = target
@@ -171,6 +180,7 @@ class HopSkipJump(StartingAttack):
         radius = precision * d ** (power - 1)
         n_halvings = ceil(log2(1 / min(precision, 1e-3)))
         to_boundary(active, self.norm, n_halvings)
+        active.normals = torch.zeros_like(active.x)
         for step in count(1):
             active.give_up(active.left() < 1)
             if not active:
@@ -184,7 +194,10 @@ class HopSkipJump(StartingAttack):
             # The last estimate leaves enough for its step and the way to the boundary.
             paid = (active.left() - n_halvings - _STEPS).clamp(1, n)
             normal = estimate_normal(active, state, self.norm, size, n, paid)
-            _step(active, normal, distance / sqrt(step))
+            # By its noise, an estimate counts as the root of the number of its queries.
+            normal = normal * column(paid.sqrt(), normal)
+            active.normals = self.momentum * active.normals + normal
+            _step(active, _unit(active.normals, self.norm), distance / sqrt(step))
             to_boundary(active, self.norm, n_halvings)
 
 
@@ -218,7 +231,7 @@ def _between(delta, share, norm):
 
 
 def estimate_normal(active, state, norm, size, n_samples, wanted=None):
-    """Estimate the direction in which the wanted label lies, of length 1 in the norm.
+    """Estimate the direction in which the wanted label lies, of Euclidean length 1.
 
     It takes `n_samples` queries, or as many as `wanted` says for each row.
     """
@@ -239,10 +252,17 @@ def estimate_normal(active, state, norm, size, n_samples, wanted=None):
         moved = x_adv - (active.x[at] + active.delta[at])[:, None]
         moved = moved.nan_to_num(0.0).flatten(2)
         normal[at] = (weight[:, None] @ moved).reshape(normal[at].shape)
+    return _unit(normal)
+
+
+def _unit(direction, norm=2):
+    """The step of length 1, in the norm, that goes furthest in a direction."""
     if norm == np.inf:
-        return normal.sign()
-    length = torch.linalg.vector_norm(normal.flatten(1), dim=1)
-    return normal / column(length.clamp_min(torch.finfo(normal.dtype).tiny), normal)
+        return direction.sign()
+    length = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+    return direction / column(
+        length.clamp_min(torch.finfo(direction.dtype).tiny), direction
+    )
 
 
 def _directions(x, generator, norm, n):

@@ -31,7 +31,7 @@ class PointwiseAttack(StartingAttack):
         that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
     max_queries : int, default=1000
         How often the victim may be asked about each row.
-    n_restarts : int, default=10
+    n_restarts : int, default=5
         How often to begin, with other noise and other groups, as far as the budget goes.
     start : {"noise", "data"}, default="noise"
         The first point: salt-and-pepper noise, or a near row of the data seen in
@@ -116,7 +116,7 @@ class PointwiseAttack(StartingAttack):
         estimator=None,
         *,
         max_queries=1000,
-        n_restarts=10,
+        n_restarts=5,
         start="noise",
         image_shape=None,
         goal="misclassification",
@@ -175,35 +175,36 @@ class PointwiseAttack(StartingAttack):
         order = torch.randperm(height * width, generator=generator)
         back = order.argsort()
 
-        def changed():
-            """Which pixels differ, in the random order of the groups."""
-            return (active.delta != 0).reshape(grid).any(1)[:, order]
-
-        active.group = (changed().sum(1) // 2).clamp_min(1)
+        # Which pixels differ, in the random order of the groups.
+        active.differs = (active.delta != 0).reshape(grid).any(1)[:, order]
+        active.count = active.differs.sum(1)
+        active.group = (active.count // 2).clamp_min(1)
         active.passed = torch.zeros_like(active.group)  # changed pixels behind us
         active.helped = torch.zeros_like(active.labels, dtype=torch.bool)
         while True:
             active.give_up(active.left() < 1)
             if not len(active):
                 return
-            differs = changed()
-            rank = differs.cumsum(1) - 1 - active.passed[:, None]
-            chosen = differs & (rank >= 0) & (rank < active.group[:, None])
-            chosen = chosen[:, back][:, None].expand(-1, channels, -1)
-            delta = active.delta.masked_fill(chosen.reshape(active.x.shape), 0)
+            rank = active.differs.cumsum(1) - 1 - active.passed[:, None]
+            chosen = active.differs & (rank >= 0) & (rank < active.group[:, None])
+            stays = (~chosen).to(active.x.dtype)[:, back, None].mT
+            delta = (active.delta.reshape(grid) * stays).reshape(active.x.shape)
             x_adv = active.x + delta
             answer = active.ask(x_adv)
             kept = answer.reached
-            active.improve(x_adv, answer)
-            active.delta[kept] = delta[kept]
+            at = torch.nonzero(kept).flatten()
+            if len(at):
+                active.improve(x_adv, answer)
+                active.delta[at] = delta[at]
+                active.differs[at] &= ~chosen[at]
+                active.count = active.differs.sum(1)
             active.helped |= kept
             active.passed = torch.where(kept, active.passed, active.passed + active.group)
             # At the end: smaller groups, or once more through the single ones.
-            count = changed().sum(1)
-            end = active.passed >= count
+            end = active.passed >= active.count
             done = end & (active.group == 1) & ~active.helped
-            smaller = torch.minimum(active.group // 2, (count + 1) // 2).clamp_min(1)
-            active.group = torch.where(end, smaller, active.group)
+            smaller = torch.minimum(active.group, active.count + 1) // 2
+            active.group = torch.where(end, smaller.clamp_min(1), active.group)
             active.passed = torch.where(end, 0, active.passed)
             active.helped &= ~end
             active.give_up(done)

@@ -259,17 +259,15 @@ class ZerothOrderOptimization(BoxAttack):
     def _adam(self, active, gradient, moved):
         gradient = gradient * active.range
         one, two = _BETAS
+        # 1 where a coordinate moves: products with it are faster than choices.
+        moved = moved.to(gradient.dtype)
         active.times = active.times + moved
-        active.mean = torch.where(
-            moved, one * active.mean + (1 - one) * gradient, active.mean
-        )
-        active.square = torch.where(
-            moved, two * active.square + (1 - two) * gradient.square(), active.square
-        )
+        active.mean = active.mean + (1 - one) * moved * (gradient - active.mean)
+        square = gradient.square() - active.square
+        active.square = active.square + (1 - two) * moved * square
         times = active.times.clamp_min(1)
         mean = active.mean / (1 - one**times)
         scale = (active.square / (1 - two**times)).sqrt()
         step = self.learning_rate * active.range * mean / scale.clamp_min(1e-12)
-        move = torch.where(moved, active.move - step, active.move)
         lower, upper = active.lower.flatten(1), active.upper.flatten(1)
-        active.move = torch.clamp(move, lower, upper)
+        active.move = torch.clamp(active.move - moved * step, lower, upper)
