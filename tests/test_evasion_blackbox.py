@@ -512,7 +512,11 @@ def test_estimates_of_the_steps_before_bring_hop_skip_jump_nearer(digits):
     found = {}
     for momentum in (0.0, 0.5):
         attack = HopSkipJump(
-            FrozenEstimator(model), max_queries=600, momentum=momentum, norm=np.inf
+            FrozenEstimator(model),
+            norm=np.inf,
+            max_queries=600,
+            n_evaluations=15,
+            momentum=momentum,
         )
         found[momentum] = np.median(attack.fit(X).run(X[:40], y[:40]).distance)
     assert found[0.5] < 0.97 * found[0.0]

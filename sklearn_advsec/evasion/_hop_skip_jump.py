@@ -30,9 +30,10 @@ class HopSkipJump(StartingAttack):
     the estimate, and every row is estimated by itself. The nearest point that the victim
     ever confirmed is returned.
 
-    The boundary turns little between two steps, so that estimates of the steps before
-    still say something: they are added with a weight that falls by `momentum` at each
-    step. That is no part of the paper, and gets nearer at the same number of queries.
+    For inf only the signs of the estimate count, and noise decides many of them. The
+    boundary turns little between two steps, so that the estimates before still say
+    something: they are added, with a weight that falls by `momentum` at each step. That
+    is no part of the paper.
 
     It minimises the distance and has no `eps`; a robust accuracy at some radius follows
     from `distance`. It needs some hundred queries per row to be of use.
@@ -52,8 +53,9 @@ class HopSkipJump(StartingAttack):
     gamma : float, default=1.0
         Factor of the precision of the bisection, ``gamma / d ** 1.5`` for ``norm=2`` and
         ``gamma / d ** 2`` for inf, where `d` is the number of features.
-    momentum : float, default=0.5
-        Weight of the estimates before. 0 is the paper's algorithm.
+    momentum : float, default=None
+        Weight of the estimates before; 0 is the paper's algorithm. None is 0.5 for inf,
+        and 0 for ``norm=2``, where it helps on some victims and harms on others.
     start : {"noise", "data"}, default="noise"
         The first point: uniform noise in the box, as in the paper, or a near row of
         the data seen in `fit` that has the wanted label. The one follows where the other
@@ -131,7 +133,7 @@ class HopSkipJump(StartingAttack):
         "goal": [StrOptions({"misclassification", "targeted"})],
         "n_evaluations": [Interval(Integral, 2, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="neither")],
-        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "momentum": [Interval(Real, 0, 1, closed="left"), None],
     }
 
     def __init__(
@@ -142,7 +144,7 @@ class HopSkipJump(StartingAttack):
         max_queries=1000,
         n_evaluations=50,
         gamma=1.0,
-        momentum=0.5,
+        momentum=None,
         start="noise",
         goal="misclassification",
         target=None,
@@ -181,6 +183,9 @@ class HopSkipJump(StartingAttack):
         n_halvings = ceil(log2(1 / min(precision, 1e-3)))
         to_boundary(active, self.norm, n_halvings)
         active.normals = torch.zeros_like(active.x)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 0.5 if self.norm == np.inf else 0.0
         for step in count(1):
             active.give_up(active.left() < 1)
             if not active:
@@ -196,7 +201,7 @@ class HopSkipJump(StartingAttack):
             normal = estimate_normal(active, state, self.norm, size, n, paid)
             # By its noise, an estimate counts as the root of the number of its queries.
             normal = normal * column(paid.sqrt(), normal)
-            active.normals = self.momentum * active.normals + normal
+            active.normals = momentum * active.normals + normal
             _step(active, _unit(active.normals, self.norm), distance / sqrt(step))
             to_boundary(active, self.norm, n_halvings)
 
