@@ -302,6 +302,7 @@ def test_results_are_adversarial_in_the_victims_own_precision(attack, network):
     assert result.X_adv.dtype == X.dtype
     assert result.success.mean() > 0.7
     np.testing.assert_array_equal(result.success, victim.predict(result.X_adv) != y)
+    assert result.X_adv.min() >= 0 and result.X_adv.max() <= 1  # not by rounding, either
     for one in result.X_adv[result.success][:5]:  # alone in a batch, too
         assert victim.predict(one[None])[0] in result.y_pred[result.success]
     moved = np.linalg.norm((result.X_adv - X).astype(float), attack.norm, axis=1)

@@ -217,4 +217,6 @@ class FastMinimumNorm(MinimumNormAttack):
             (search.lower[at] - point).flatten(1),
             (search.upper[at] - point).flatten(1),
         )
-        moved[at] = point + step.reshape(point.shape)
+        moved[at] = torch.clamp(
+            point + step.reshape(point.shape), search.lower[at], search.upper[at]
+        )
