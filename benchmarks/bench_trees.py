@@ -30,7 +30,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec.defense import RobustRandomForestClassifier
+from sklearn_advsec.defense import (
+    AdversarialTrainingClassifier,
+    RobustRandomForestClassifier,
+)
 from sklearn_advsec.evasion import TreeCoordinateAttack, TreeExactAttack
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
 
@@ -367,6 +370,13 @@ def robust(args):
         for model in (
             RandomForestClassifier(100, random_state=0),
             RobustRandomForestClassifier(eps, random_state=0),
+            GradientBoostingClassifier(random_state=0),
+            AdversarialTrainingClassifier(
+                GradientBoostingClassifier(random_state=0),
+                TreeCoordinateAttack(bounds=None),
+                eps=eps,
+                random_state=0,
+            ),
         ):
             _, fit_ms = timed(lambda _, m=model: m.fit(X, y), [None])
             victim = FrozenEstimator(model)
@@ -376,7 +386,7 @@ def robust(args):
             table.append(
                 {
                     "eps": eps,
-                    "model": type(model).__name__,
+                    "model": _name(model),
                     "fit, CPU s": fit_ms / 1e3,
                     "clean accuracy": float(np.mean(model.predict(rows) == labels)),
                     "right under the exact attack": float((~result.success).mean()),
@@ -385,6 +395,12 @@ def robust(args):
             )
             print(common.markdown(table[-1:]), file=sys.stderr, flush=True)
     return f"breast_cancer, {len(rows)} rows:\n\n{common.markdown(table)}"
+
+
+def _name(model):
+    inner = getattr(model, "estimator", None)
+    adversarial = isinstance(model, AdversarialTrainingClassifier)
+    return f"{_name(inner)}, adversarial" if adversarial else type(model).__name__
 
 
 def as_list(verdicts):

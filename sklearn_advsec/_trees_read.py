@@ -90,7 +90,10 @@ def is_tree_ensemble(estimator):
     if isinstance(estimator, Pipeline):
         return is_tree_ensemble(estimator.steps[-1][1])
     _import_readers(_packages(estimator))
-    return _read.dispatch(type(estimator)) is not _read.dispatch(object)
+    if _read.dispatch(type(estimator)) is _read.dispatch(object):
+        return False
+    inner = getattr(estimator, "estimator_", None)  # of a defense, or of an ensemble
+    return inner is None or is_tree_ensemble(inner)
 
 
 def tree_ensemble(estimator):

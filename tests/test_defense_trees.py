@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.defense import (
+    AdversarialTrainingClassifier,
     RobustDecisionTreeClassifier,
     RobustRandomForestClassifier,
+    certify,
 )
 from sklearn_advsec.defense._robust_splits import best_split
-from sklearn_advsec.evasion import TreeExactAttack
+from sklearn_advsec.evasion import TreeCoordinateAttack, TreeExactAttack
 from sklearn_advsec.metrics import robust_accuracy_scorer
+from sklearn_advsec.trees import is_tree_ensemble, tree_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,29 @@ def test_robust_forests_keep_more_than_usual_ones(cancer):
     assert kept[robust] > kept[usual] + 0.15
     certified = robust.certify(X_test[:60], y_test[:60])
     assert (certified >= 0.1).mean() <= kept[robust]
+
+
+def test_adversarial_boosting_keeps_more_than_usual_boosting():
+    X, y = load_breast_cancer(return_X_y=True)
+    X, y = MinMaxScaler().fit_transform(X), np.array(["malign", "benign"])[y]
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
+    usual = GradientBoostingClassifier(n_estimators=30, random_state=0)
+    robust = AdversarialTrainingClassifier(
+        usual, TreeCoordinateAttack(bounds=None), eps=0.05, n_rounds=6, random_state=0
+    )
+    kept = {}
+    for model in (usual, robust):
+        attack = TreeExactAttack(FrozenEstimator(model.fit(X, y)), eps=0.05, bounds=None)
+        kept[model] = attack.fit(X).score(X_test[:60], y_test[:60])
+    assert kept[robust] > kept[usual] + 0.1
+    # It is read as the trees that it holds, under the labels that it was given.
+    np.testing.assert_array_equal(
+        tree_ensemble(robust).predict(X_test), robust.predict(X_test)
+    )
+    certified = certify(robust, X_test[:60], eps=0.05)
+    assert certified.accuracy(y_test[:60], [0.05])[0] <= kept[robust]
+    linear = AdversarialTrainingClassifier(LogisticRegression(), n_rounds=1)
+    assert not is_tree_ensemble(linear.fit(X, y))
 
 
 def test_features_have_their_own_eps(cancer):
