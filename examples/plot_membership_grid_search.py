@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Patch
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -117,7 +118,8 @@ results["name"] = (
     + results["labels"]
 )
 results = results.sort_values("mean_test_auc")
-fig, axes = plt.subplots(1, 2, figsize=(10, 4.5), sharey=True)
+colours = {"posterior": "tab:blue", "top_k": "tab:cyan", "label": "tab:orange"}
+fig, axes = plt.subplots(1, 2, figsize=(11.5, 4.5), sharey=True)
 for ax, score, guess, title in zip(
     axes,
     ("auc", "tpr"),
@@ -129,15 +131,25 @@ for ax, score, guess, title in zip(
         results["name"],
         results[f"mean_test_{score}"],
         xerr=results[f"std_test_{score}"],
-        color="tab:blue",
+        color=results["param_attack__features"].map(colours),
         ecolor="0.3",
     )
     ax.axvline(guess, color="0.4", linestyle=":", label="guessing")
     ax.set_xlabel(title)
     ax.grid(axis="x", alpha=0.3)
 axes[0].set_xlim(0.4, 1.0)
-axes[1].legend(loc="lower right")
-fig.tight_layout()
+seen = {
+    "posterior": "all probabilities",
+    "top_k": "the 3 largest",
+    "label": "right or wrong",
+}
+bars = [Patch(color=colours[key], label=text) for key, text in seen.items()]
+guess = axes[1].get_legend_handles_labels()[0]
+fig.legend(
+    handles=bars + guess, loc="center right", title="the attack model\nsees", fontsize=9
+)
+fig.suptitle("What an attack model sees matters more than which model it is")
+fig.tight_layout(rect=(0, 0, 0.84, 1))
 
 # %
 # Run as a script, the figure is written to the folder ``figures``, or to the one that is

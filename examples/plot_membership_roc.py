@@ -68,8 +68,11 @@ for name, attack in attacks.items():
     MembershipRocDisplay.from_estimator(
         attack, played.records, played.membership, name=name, ax=ax
     )
+ax.axvline(0.01, color="0.4", linewidth=1, linestyle="--")
+ax.text(0.0105, 6e-4, "1 % false positives", color="0.3", fontsize=9)
 ax.set_title("Members found, by false positives allowed")
 ax.grid(alpha=0.3)
+ax.legend(loc="lower right", bbox_to_anchor=(0.93, 0.05), fontsize=9)
 fig.tight_layout()
 
 # %%
