@@ -22,13 +22,16 @@ from ..evasion._pixels import pixel_grid
 # Filters that are computed together, and values of their first maps that are held at
 # once: as many as a processor's cache takes.
 _BLOCK, _VALUES = 64, 2**19
+# Width of the pooling. It moves by one pixel, so that the average counts every place:
+# with halved maps, features are coarser and accuracy lower.
+_POOL = 4
 
 
 class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
     """Random convolutions with sign activations, and a linear classifier on top.
 
-    Each filter is a stack of its own: a random convolution over all channels, then twice
-    a random convolution of its one map, after a pooling, all with weights N(0, 1) and
+    Each filter is a stack of its own: a random convolution over all channels, an average
+    pooling, and a random convolution of its one map (depthwise), with weights N(0, 1) and
     sign activations; the average of the last map is one feature. A linear support vector
     machine learns on the features, and nothing else learns. Filters are made from the
     seed when they are needed and never stored.
@@ -45,8 +48,8 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
     ----------
     n_filters : int, default=1000
         Number of features. Accuracy grows with it; the paper takes 100,000.
-    kernel_size : int, default=7
-        Width of the first convolution; the others have 3.
+    kernel_size : int, default=9
+        Width of the first convolution; the second has 3.
     C : float, default=0.005
         Inverse regularisation of the linear classifier.
     image_shape : tuple of int, default=None
@@ -98,7 +101,7 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         self,
         n_filters=1000,
         *,
-        kernel_size=7,
+        kernel_size=9,
         C=0.005,
         image_shape=None,
         n_jobs=None,
@@ -222,22 +225,20 @@ def _block_weights(block, size):
     """Draw the filters of a block; images of one line have filters of one line."""
     seed, index, n_filters, channels, width = block
     rng = np.random.default_rng([seed, index])
-    first = [min(width, s) for s in size]
-    others = [min(3, s) for s in size]
-    shapes = [(n_filters, channels, *first)] + 2 * [(n_filters, 1, *others)]
+    first, second = ([min(w, s) for s in size] for w in (width, 3))
+    shapes = [(n_filters, channels, *first), (n_filters, 1, *second)]
     weights = [torch.as_tensor(rng.standard_normal(s)).float() for s in shapes]
     return [w.to(memory_format=torch.channels_last) for w in weights]
 
 
 def _forward(images, weights):
-    first, *others = weights
+    first, second = weights
     images = images.to(memory_format=torch.channels_last)
     maps = _Sign.apply(F.conv2d(images, first, padding=_half(first)))
-    maps = F.avg_pool2d(maps, [min(2, size) for size in maps.shape[2:]])
-    for weight in others:
-        maps = F.conv2d(maps, weight, padding=_half(weight), groups=len(weight))
-        maps = _Sign.apply(maps)
-    return maps.mean(dim=(2, 3))
+    pool = [min(_POOL, size) for size in maps.shape[2:]]
+    maps = F.avg_pool2d(maps, pool, stride=1)
+    maps = F.conv2d(maps, second, padding=_half(second), groups=len(second))
+    return _Sign.apply(maps).mean(dim=(2, 3))
 
 
 def _half(weight):
