@@ -17,8 +17,8 @@ class ConstrainedAdaptiveAttack(TabularAttack, GradientAttack):
 
     :class:`ConstrainedAPGD` is quick and finds most of what there is;
     :class:`MultiObjectiveEvolution` is thorough, and changes categories too. One after
-    the other they find at least as much as each, at little more than the cost of the
-    first. Besides the row itself, the point where the descent ended is among those that
+    the other they find about what both find together, in less time than the second
+    alone. Besides the row itself, the point where the descent ended is among those that
     evolve. Both look at the victim's view in :mod:`sklearn_advsec.differentiable`, and
     ask the victim itself about what that takes for a success.
 

@@ -215,16 +215,9 @@ class ActiveRows:
             yield at, x_adv, asked, answer
 
     def confirm(self, x_adv, at, predicted):
-        """Return the victim's labels for candidates that reached the goal, and if so.
+        """Say of one candidate of each of the rows `at` what the victim itself says.
 
-        Parameters
-        ----------
-        x_adv : tensor of shape (n, ...)
-            One candidate of each of some rows.
-        at : tensor of int64, shape (n,)
-            The active rows that they stand for.
-        predicted : tensor of int64, shape (n,)
-            What was answered before.
+        Here that is what was answered; returns labels, and whether the goal is reached.
         """
         return predicted, torch.ones_like(predicted, dtype=torch.bool)
 
