@@ -140,7 +140,7 @@ for ax, score, guess, title in zip(
 axes[0].set_xlim(0.4, 1.0)
 seen = {
     "posterior": "all probabilities",
-    "top_k": "the 3 largest",
+    "top_k": "the largest, sorted",
     "label": "right or wrong",
 }
 bars = [Patch(color=colours[key], label=text) for key, text in seen.items()]

@@ -120,6 +120,54 @@ def test_a_gpu_agrees_with_the_processor(estimator):
         )
 
 
+def test_the_way_of_a_gpu_on_the_processor(monkeypatch):
+    """What differs on a GPU: its chunks, logistic models in batches, and copies there."""
+    import sklearn_advsec.batched as batched
+
+    X, y = DIGITS
+    estimators = (
+        MLPClassifier((8,), max_iter=5),
+        LogisticRegression(tol=1e-8, max_iter=1000),
+    )
+    plain = [fit_many(e, X, y, draw(y), range(3)) for e in estimators]
+    monkeypatch.setattr(batched, "_is_gpu", lambda device: device == "cpu")
+    monkeypatch.setattr(batched, "_CHUNK", 0)  # not used
+    for estimator, expected in zip(estimators, plain, strict=True):
+        assert batchable(estimator, "cpu")
+        found = fit_many(estimator, X, y, draw(y), range(3), device="cpu")
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(
+                one.predict_proba(X), other.predict_proba(X), atol=1e-4
+            )
+
+
+def test_progress_is_told(capsys):
+    X, y = DIGITS
+    fit_many(DecisionTreeClassifier(), X, y, draw(y), range(3), verbose=1)
+    assert capsys.readouterr().err.splitlines()[-1] == "3 of 3 models are trained"
+
+
+class ThreadCounter(DecisionTreeClassifier):
+    """Notes how many threads torch computes in while it is fitted."""
+
+    def fit(self, X, y):
+        self.n_threads_ = torch.get_num_threads()
+        return super().fit(X, y)
+
+
+def test_one_torch_thread_in_workers():
+    X, y = DIGITS
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with joblib.parallel_config(backend="threading"):
+            models = fit_many(ThreadCounter(), X, y, draw(y, 8), range(8), n_jobs=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert {model.n_threads_ for model in models} == {1}
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_learned_attributes_are_those_of_scikit_learn():
     X, y = DIGITS

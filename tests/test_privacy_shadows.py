@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from nets import net
 from privacy_targets import overfitted_target
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
@@ -15,7 +16,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec.privacy import RMIA, BoundaryDistance, LikelihoodRatio, ShadowModels
+from sklearn_advsec.privacy import (
+    RMIA,
+    BoundaryDistance,
+    LikelihoodRatio,
+    MembershipGame,
+    ShadowModels,
+    epsilon_lower_bound,
+)
 
 TARGET, AUDITED, MEMBER, OWN = overfitted_target()
 RECIPE = DecisionTreeClassifier(max_depth=6)
@@ -123,6 +131,17 @@ def test_shadow_variants():
         TARGET, attack_estimator=forest, n_shadow_models=2, per_class=True
     ).fit(OWN)
     assert sorted(per_class.attack_estimators_) == list(range(8))
+
+
+def test_networks_get_single_precision():
+    """Rows in float64 are what most users have, and skorch's networks refuse them."""
+    recipe = net(max_epochs=2, module__n_features=60, module__n_classes=8)
+    X, y = OWN[:, :-1].astype(np.float64), OWN[:, -1].astype(np.int64)
+    (played,) = MembershipGame(recipe).play(X, y)
+    attack = RMIA(played.target, n_shadow_models=1)
+    attack.fit(AUDITED.astype(np.float64))
+    assert np.isfinite(attack.decision_function(OWN.astype(np.float64))).all()
+    assert epsilon_lower_bound(recipe, X, y, n_canaries=20) >= 0
 
 
 def test_augmented_queries():

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, validate_param
 
 from .._rows import is_dataframe
 from ..batched import fit_many
-from ._signals import log_loss, probabilities
+from ._signals import as_nets_take_them, log_loss, probabilities
 
 
 def epsilon_from_guesses(n_correct, n_guesses, *, n_canaries, delta=0.0, confidence=0.95):
@@ -146,6 +146,7 @@ def epsilon_lower_bound(
     """
     if not is_dataframe(X):
         X, y = check_X_y(X, y, dtype=[np.float64, np.float32])
+        X = as_nets_take_them(X, estimator)
     y = np.asarray(y)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._rows import check_rows, is_dataframe
 from ..batched import fit_many
+from ._signals import as_nets_take_them
 
 
 @dataclass(repr=False)
@@ -125,7 +126,7 @@ class MembershipGame:
         ValueError
             If `train_size` leaves no members or no non-members.
         """
-        X = check_rows(X, type(self).__name__)
+        X = as_nets_take_them(check_rows(X, type(self).__name__), self.estimator)
         y = column_or_1d(y)
         check_consistent_length(X, y)
         check_classification_targets(y)

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from .._rows import is_dataframe
 from ..batched import fit_many
 from ._base import MembershipAttack
-from ._signals import probabilities, unwrap
+from ._signals import as_nets_take_them, probabilities, unwrap
 
 
 class ShadowAttack(MembershipAttack):
@@ -141,5 +141,5 @@ def draw_subsets(n_rows, n_subsets, size, rng):
 def _narrow(features, recipe):
     """Give batched perceptrons float32, in which they are trained twice as fast."""
     if is_dataframe(features) or type(recipe) is not MLPClassifier:
-        return features
+        return as_nets_take_them(features, recipe)
     return features.astype(np.float32, copy=False)

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import xlogy
 from sklearn.frozen import FrozenEstimator
 
+from .._rows import is_dataframe
 from ..victim import LabelAccess, ScoreAccess
 
 # Probabilities closer to 0 or 1 than double precision can tell from them.
@@ -49,6 +50,16 @@ def probabilities(estimator, features, classes=None):
 def unwrap(estimator):
     """Return what is inside of a `FrozenEstimator`."""
     return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def as_nets_take_them(features, estimator):
+    """Return float32 rows for a network of skorch, which takes nothing else."""
+    is_net = any(
+        base.__module__.startswith("skorch.") for base in type(estimator).__mro__
+    )
+    if is_dataframe(features) or not is_net:
+        return features
+    return features.astype(np.float32, copy=False)
 
 
 def true_probability(proba, codes):
