@@ -9,7 +9,8 @@ from nets import net
 from privacy_targets import overfitted_target
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -131,6 +132,23 @@ def test_shadow_variants():
         TARGET, attack_estimator=forest, n_shadow_models=2, per_class=True
     ).fit(OWN)
     assert sorted(per_class.attack_estimators_) == list(range(8))
+
+
+def test_labels_only_asks_for_labels_only():
+    """Neither the target nor the shadows need to give probabilities."""
+    X, y = OWN[:, :-1], OWN[:, -1].astype(int)
+    target = Perceptron(max_iter=50).fit(X[:200], y[:200])
+    attack = ShadowModels(FrozenEstimator(target), features="label", n_shadow_models=2)
+    scores = attack.fit(AUDITED).decision_function(OWN)
+    assert roc_auc_score(np.arange(len(OWN)) < 200, scores) > 0.6
+    with pytest.raises(TypeError, match="no predict_proba"):
+        attack.set_params(features="top_k").fit(AUDITED)
+    # A shadow may have met one label only.
+    few = AUDITED[AUDITED[:, -1] == 3][:6], AUDITED[AUDITED[:, -1] == 4][:1]
+    tree = DecisionTreeClassifier()
+    attack.set_params(features="label", shadow_estimator=tree, n_shadow_models=4)
+    attack.set_params(shadow_size=2).fit(np.concatenate(few))
+    assert np.isfinite(attack.decision_function(OWN)).all()
 
 
 def test_networks_get_single_precision():

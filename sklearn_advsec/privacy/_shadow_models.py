@@ -10,7 +10,6 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ..batched import seeded
 from ._shadows import ShadowAttack
-from ._signals import probabilities
 
 
 class ShadowModels(ShadowAttack):
@@ -29,7 +28,7 @@ class ShadowModels(ShadowAttack):
     ----------
     estimator : classifier
         The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
+        needs `predict_proba`, except with ``features="label"``.
     shadow_estimator : classifier, default=None
         The recipe of the shadow models, which may be another architecture than the
         target's. None clones the target's own, with all its parameters, the number of
@@ -165,10 +164,7 @@ class ShadowModels(ShadowAttack):
                 f"trained on, of {len(records)} records."
             )
         answers = np.concatenate(
-            [
-                self._see(self._shadow_probabilities(model, records.features), records)
-                for model in self.shadow_estimators_
-            ]
+            [self._see(model, records) for model in self.shadow_estimators_]
         )
         codes, trained = np.tile(records.codes, len(trained)), trained.ravel()
         model = self.attack_estimator
@@ -183,22 +179,25 @@ class ShadowModels(ShadowAttack):
                     clone(model), int(rng.randint(2**31 - 1))
                 ).fit(answers[own], trained[own])
 
-    def _see(self, proba, records):
-        """Reduce answers to what the attack model sees of them."""
-        right = proba.argmax(axis=1) == records.codes
-        if self.features == "label":
-            seen = right[:, np.newaxis]
-        elif self.features == "top_k":
+    def _see(self, model, records):
+        """Ask a model, and reduce its answers to what the attack model sees of them."""
+        if self.features == "label":  # also of models that give no probabilities
+            codes = self._shadow_codes(model, records.features)
+            answers = np.asarray(model.classes_)[codes]
+            return (answers == records.classes[records.codes]).astype(float)[
+                :, np.newaxis
+            ]
+        proba = self._shadow_probabilities(model, records.features)
+        seen = proba
+        if self.features == "top_k":
             seen = -np.sort(-proba, axis=1)[:, : self.top_k]
-        else:
-            seen = proba
         if self.per_class:
-            return np.asarray(seen, dtype=np.float64)
+            return seen
         # Without the label the attack model could not tell certain from right.
-        return np.column_stack([seen, right])
+        return np.column_stack([seen, proba.argmax(axis=1) == records.codes])
 
     def _score(self, records):
-        answers = self._see(probabilities(self.estimator_, records.features), records)
+        answers = self._see(self.estimator_, records)
         if not self.per_class:
             return self._probability(-1, answers)
         scores = np.full(len(records), 0.5)

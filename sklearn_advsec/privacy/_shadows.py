@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from .._rows import is_dataframe
 from ..batched import fit_many
 from ._base import MembershipAttack
-from ._signals import as_nets_take_them, probabilities, unwrap
+from ._signals import as_nets_take_them, predicted_codes, probabilities, unwrap
 
 
 class ShadowAttack(MembershipAttack):
@@ -107,6 +107,9 @@ class ShadowAttack(MembershipAttack):
     def _shadow_probabilities(self, model, features):
         classes = np.asarray(self.estimator_.classes_)
         return probabilities(model, _narrow(features, model), classes)
+
+    def _shadow_codes(self, model, features):
+        return predicted_codes(model, _narrow(features, model))
 
     def _shadow_signals(self, records, signal):
         """Compute a signal of every shadow: an array (n_shadow_models, n_records)."""

@@ -13,6 +13,8 @@ _TINY = 1e-16
 
 def predicted_codes(estimator, features):
     """Ask for labels, as positions in the estimator's classes."""
+    if len(estimator.classes_) == 1:  # a shadow whose rows had one label
+        return np.zeros(len(features), dtype=int)
     access = LabelAccess(estimator, features)
     return access.predict(access.x).cpu().numpy()
 
@@ -35,7 +37,7 @@ def probabilities(estimator, features, classes=None):
             "BoundaryDistance, which need labels only."
         )
     known = np.asarray(estimator.classes_)
-    if len(known) == 1:  # a shadow whose rows had one label
+    if len(known) == 1:
         proba = np.ones((len(features), 1))
     else:
         access = ScoreAccess(estimator, features)
