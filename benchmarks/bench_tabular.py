@@ -418,7 +418,7 @@ def scaling(args):
     rows, alone = [], {}
     sizes = {
         "CAPGD": (1000, 10_000, 100_000),
-        "greedy": (1000, 10_000, 100_000),
+        "greedy": (1000, 10_000),
         "trees": (1000, 10_000),
     }
     names = {"CAPGD": "CAPGD on LR", "greedy": "greedy on LR",
