@@ -127,10 +127,10 @@ def mnist():
 
 
 def without_gap(seed):
-    """A linear target on 30,000 synthetic rows with 10 features, none learnt by heart."""
+    """A linear target on 120,000 synthetic rows of 10 features, none learnt by heart."""
     w = np.random.RandomState(0).normal(size=(10, 4))
     rng = np.random.RandomState(seed)
-    X = rng.normal(size=(34500, 10)).astype(np.float32)
-    y = (X @ w + rng.gumbel(size=(34500, 4))).argmax(axis=1)
+    X = rng.normal(size=(124500, 10)).astype(np.float32)
+    y = (X @ w + rng.gumbel(size=(124500, 4))).argmax(axis=1)
     some, more = slice(6000), slice(6000, None)
     return Played(LogisticRegression(), X[some], y[some], 1500, (X[more], y[more]))

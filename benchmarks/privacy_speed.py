@@ -222,7 +222,9 @@ def _on_device(args):
                 "wall s": seconds,
                 "test accuracy": float(engines.accuracy(models)),
                 "wanted": f"{GPU_SECONDS} s for 256",
-                "met": "yes" if seconds < GPU_SECONDS and args.n_models >= 256 else "no",
+                "met": ("yes" if seconds < GPU_SECONDS else "no")
+                if args.n_models >= 256
+                else "fewer models: not judged",
             }
         )
     return (

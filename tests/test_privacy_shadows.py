@@ -1,6 +1,7 @@
 """Shadow models: whose rows they see, which of them are asked, how they are made."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,10 @@ class Recorder(LogisticRegression):
         return super().fit(X, y)
 
 
-@pytest.mark.parametrize("attack", [ShadowModels, LikelihoodRatio, RMIA])
+@pytest.mark.parametrize(
+    "attack",
+    [ShadowModels, LikelihoodRatio, RMIA, partial(BoundaryDistance, max_queries=20)],
+)
 def test_shadows_are_trained_on_the_attackers_rows_only(attack):
     Recorder.seen = []
     attack = attack(TARGET, shadow_estimator=Recorder(max_iter=20), n_shadow_models=4)
