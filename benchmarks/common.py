@@ -10,6 +10,7 @@ import datetime
 import gc
 import os
 import platform
+import re
 import sys
 import time
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent
 CACHE = ROOT / ".cache"
 RESULTS = ROOT / "RESULTS.md"
+
+# The last line of a table, where a section is written in parts.
+_MEASURED = re.compile(r"^Measured on \d{4}-\d\d-\d\d\.$", flags=re.MULTILINE)
 
 # Runners whose names start with this are ours; all others are peers.
 OURS = "sklearn_advsec"
@@ -474,7 +478,7 @@ def append_results(path, title, command, table):
 def update_results(path, title, command, tables):
     """Write some tables of a section; those of other headings stay in it as they are.
 
-    For benchmarks that are run in parts.
+    For benchmarks that are run in parts: each table says when it was measured.
 
     Parameters
     ----------
@@ -486,8 +490,14 @@ def update_results(path, title, command, tables):
     path = Path(path)
     text = path.read_text() if path.exists() else ""
     old = text.partition(f"<!-- begin {title} -->")[2]
-    old = old.partition(f"<!-- end {title} -->")[0].split("\n### ")[1:]
-    kept = {table.partition("\n")[0]: f"### {table.strip()}" for table in old}
+    old, *before = old.partition(f"<!-- end {title} -->")[0].split("\n### ")
+    then = re.search(r"^\d{4}-\d\d-\d\d", old, flags=re.MULTILINE)
+    kept = {}
+    for table in before:
+        if not _MEASURED.search(table):
+            table = f"{table.strip()}\n\nMeasured on {then[0]}."
+        kept[table.partition("\n")[0]] = f"### {table.strip()}"
     for table in tables:
-        kept[table.partition("\n")[0].removeprefix("### ")] = table.strip()
+        name = table.partition("\n")[0].removeprefix("### ")
+        kept[name] = f"{table.strip()}\n\nMeasured on {datetime.date.today()}."
     append_results(path, title, command, "\n\n".join(kept.values()))

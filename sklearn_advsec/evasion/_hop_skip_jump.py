@@ -47,9 +47,9 @@ class HopSkipJump(StartingAttack):
         The norm that is minimised.
     max_queries : int, default=1000
         How often the victim may be asked about each row.
-    n_evaluations : int, default=50
+    n_evaluations : int, default=30
         Number of neighbours of the first estimate, :math:`B_0`. The paper has 100; with
-        budgets of one or two thousand queries, half as many get nearer.
+        budgets of one or two thousand queries, a third of that gets nearer.
     gamma : float, default=1.0
         Factor of the precision of the bisection, ``gamma / d ** 1.5`` for ``norm=2`` and
         ``gamma / d ** 2`` for inf, where `d` is the number of features.
@@ -142,7 +142,7 @@ class HopSkipJump(StartingAttack):
         *,
         norm=2,
         max_queries=1000,
-        n_evaluations=50,
+        n_evaluations=30,
         gamma=1.0,
         momentum=None,
         start="noise",
