@@ -12,34 +12,33 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
-from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state, gen_batches, get_tags
+from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_y,
     check_consistent_length,
     check_is_fitted,
-    validate_data,
 )
 
 from .._regression import is_regression
-from .._rows import check_rows, is_dataframe
-from .._validation import allows_nan, check_victim
+from .._rows import is_dataframe
+from .._validation import check_victim
 from ..exceptions import QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ._aim import GOALS, Aim, class_positions
 from ._chunks import run_chunks
 from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
+from ._inputs import InputChecks
 from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
 
 
 class EvasionAttack(
-    OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    InputChecks, OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Base of the attacks that move rows until the victim gets them wrong.
 
@@ -314,49 +313,6 @@ class EvasionAttack(
             labels = access.predict(access.x)
         return Aim(self.goal, labels, confidence=self.confidence)
 
-    def _check_X(self, X, *, reset):
-        """Validate rows: DataFrames stay, all else becomes an array of floats."""
-        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
-        if is_dataframe(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
-        else:
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype=[np.float64, np.float32],
-                allow_nd=True,
-                ensure_all_finite="allow-nan" if allow_nan else True,
-            )
-        if reset:
-            self.row_shape_ = X.shape[1:]
-        elif X.shape[1:] != self.row_shape_:
-            raise ValueError(
-                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
-                f"expecting rows of shape {self.row_shape_} as in fit."
-            )
-        return X
-
-    def _check_target(self, target, n_rows):
-        """Return "least_likely" or the positions of the wanted classes, one per row."""
-        if target is None:
-            if n_rows is None:  # run(X, target=...) may still bring one
-                return None
-            raise ValueError(
-                "goal='targeted' needs a target: a class label, 'least_likely' or one "
-                "label per row."
-            )
-        classes = np.asarray(self.estimator_.classes_)
-        if isinstance(target, str) and target == "least_likely":
-            return target
-        position = class_positions(target, classes, "target")
-        if n_rows is None:
-            return position
-        if np.ndim(position) and len(position) != n_rows:
-            raise ValueError(f"target has {len(position)} labels for {n_rows} rows of X.")
-        return np.broadcast_to(position, (n_rows,)).copy()
-
     def _choose_batch_size(self, X):
         if self.batch_size != "auto":
             return self.batch_size
@@ -365,15 +321,3 @@ class EvasionAttack(
         self.batch_size_ = 1
         access = self._open_access(X.iloc[:1] if is_dataframe(X) else X[:1])
         return access.auto_batch_size()
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.target_tags.required = False
-        if self.estimator is not None:
-            victim = get_tags(self.estimator)
-            tags.target_tags.required = victim.target_tags.required and not isinstance(
-                self.estimator, FrozenEstimator
-            )
-            tags.input_tags.allow_nan = allows_nan(self.estimator)
-        return tags
