@@ -200,8 +200,8 @@ class RobustRandomForestClassifier(_RobustTrees):
 
     On 100 test rows of breast_cancer scaled to [0, 1], it keeps an accuracy of .71 under
     :class:`~sklearn_advsec.evasion.TreeExactAttack` at the `eps` of training, .1, where a
-    usual forest keeps .30 and adversarial boosting (:class:`AdversarialTrainingClassifier`)
-    .40; at .05 it is .83 against .75 and .78. Clean, it has .93 and .96 against .95
+    usual forest keeps .30, and boosting under :class:`AdversarialTrainingClassifier` .40;
+    at .05 it is .83 against .75 and .78. Clean, it has .93 and .96 against .95
     (``benchmarks/bench_trees.py``).
 
     Parameters
