@@ -18,6 +18,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.svm import LinearSVC
 
 from sklearn_advsec import differentiable
+from sklearn_advsec._masking import _warn
 from sklearn_advsec.defense import (
     AdversarialDetector,
     FeatureNoise,
@@ -370,11 +371,27 @@ def test_masked_gradients_are_noticed_and_sound_models_are_not(digits, victim, r
     with pytest.warns(GradientMaskingWarning, match="black box"):
         report = gradient_masking_report(masked, X_test, y_test, PGD)
     assert report["black box"] < report["white box"] == report["clean"]
+    with pytest.warns(GradientMaskingWarning, match="transfer"):
+        gradient_masking_report(
+            masked, X_test, y_test, PGD, black_box=False, surrogate=victim
+        )
     scorer = robust_accuracy_scorer(PGD, check_masking=True)
     with pytest.warns(GradientMaskingWarning):
         scorer(masked, X_test, y_test)
     with pytest.raises(TypeError, match="gradient attack"):
         gradient_masking_report(victim, X_test, y_test, TransferAttack())
+
+
+@pytest.mark.parametrize("sign", ["noise", "one step", "black box", "transfer"])
+def test_what_should_be_weaker_and_is_stronger_is_a_sign(sign, recwarn):
+    rows = np.arange(100)
+    right = {"white box": rows < 80, "unbounded": rows < 0}
+    _warn(right | {sign: rows < 75})  # five of a hundred may be chance
+    assert not recwarn
+    with pytest.warns(GradientMaskingWarning, match=f"{sign}: accuracy 0.500"):
+        _warn(right | {sign: rows < 50})
+    with pytest.warns(GradientMaskingWarning, match="unbounded: accuracy 0.790"):
+        _warn(right | {"unbounded": rows < 79})
 
 
 def test_bpda_takes_the_given_backward_pass():
