@@ -26,8 +26,10 @@ from sklearn_advsec.evasion import (
     SquareAttack,
     UniversalPerturbation,
 )
-from sklearn_advsec.evasion._aim import LOSSES, dlr, targeted_dlr
+from sklearn_advsec.evasion._aim import LOSSES, Aim, dlr, targeted_dlr
 from sklearn_advsec.evasion._jsma import best_pairs
+from sklearn_advsec.evasion._minimum_norm import give_back
+from sklearn_advsec.evasion._state import AttackState
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.victim import GradientAccess
 
@@ -427,6 +429,27 @@ def test_minimum_norm_attacks_beat_deepfool_and_pgd(network):
         assert plain.success.sum() <= (better <= eps).sum() + 1
     medians = [np.median(distance) for distance in (fmn, fab, cw)]
     assert max(medians) <= 1.01 * min(medians)
+
+
+def test_features_that_do_nothing_are_given_back(binary):
+    """On a linear victim the best k features are known: give_back ends with them."""
+    victim, X, y = binary
+    access = GradientAccess(victim, X[:1])
+    box = torch.full_like(access.x, 50.0)
+    state = AttackState(access, 0, -box, box, torch.Generator())
+    state.aim = Aim("misclassification", access.predict(access.x))
+    weight = torch.as_tensor(victim.coef_)
+    toward = weight * (1 - 2 * state.aim.labels[:, None]).to(weight)
+    # One decisive feature among many that were changed by as much, to no avail.
+    far = 1e-3 * toward.sign()
+    far[0, 7] = toward.sign()[0, 7] * 40
+    rows = torch.tensor([0])
+    predicted = access.predict(access.x + far)
+    state.record(rows, access.x + far, predicted, predicted != state.aim.labels)
+    assert state.success.all()
+    give_back(state, n_rounds=1, n_steps=8)
+    assert int((state.x_adv != access.x).sum()) == 1
+    assert state.success.all()
 
 
 def test_kappa_asks_for_a_margin(network):

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from .._projection import nearest_on_hyperplane, project
-from ._minimum_norm import DUAL, MinimumNormAttack, Search, shorten
+from ._minimum_norm import DUAL, MinimumNormAttack, Search, give_back, shorten
 from ._query_loop import column
 
 # The share of the steps after which rows without a success try another way.
@@ -27,7 +27,8 @@ class FastMinimumNorm(MinimumNormAttack):
     which changes by one at least.
 
     The projection is exact, onto ball and box together, and the perturbation found is
-    shortened along its direction at the end. A row that has no success after a tenth of
+    shortened along its direction at the end; for ``norm=0``, features that contribute
+    little are given back. A row that has no success after a tenth of
     the steps, as against victims that mask their gradients, begins anew and steps to the
     linearised boundary, as in :class:`DeepFool` but inside the box, until it has one. The
     paper leaves such a start to another attack.
@@ -181,7 +182,9 @@ class FastMinimumNorm(MinimumNormAttack):
             search.point = moved
         if search.can_ask():
             search.look(search.point)
-        if self.norm != 0:  # the number of features does not change on the way back
+        if self.norm == 0:
+            give_back(state, n_rounds=2, n_steps=8)
+        else:
             shorten(state, _N_LOOKS)
 
     def _breathe(self, search, gamma):

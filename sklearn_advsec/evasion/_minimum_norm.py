@@ -228,6 +228,33 @@ def shorten(state, n_steps, least_margin=0.0):
             point = torch.where(root.isfinite(), root, point)
 
 
+def give_back(state, n_rounds, n_steps):
+    """Give changed features back, of rows with a success, as far as they keep it.
+
+    In each round the margin's gradient ranks the features by what they contribute, and a
+    bisection finds how many of the first are enough.
+    """
+    for _ in range(n_rounds):
+        search = Search(state, rows=torch.nonzero(state.success).flatten())
+        search.keep(search.best > 1)
+        if not search.can_ask(2):
+            return
+        search.far = (state.x_adv[search.rows] - search.x).nan_to_num(0.0)
+        search.ask_gradient(search.far)
+        gain = (search.far * search.gradient).flatten(1)
+        gain = gain.masked_fill(search.far.flatten(1) == 0, -torch.inf)
+        rank = gain.argsort(dim=1, descending=True).argsort(dim=1)
+        search.rank = rank.reshape(search.far.shape)
+        search.low, search.high = torch.zeros_like(search.best), search.best
+        for _ in range(n_steps):
+            if not search.can_ask():
+                return
+            n_kept = ((search.low + search.high) / 2).floor()
+            search.look(search.far * (search.rank < column(n_kept, search.far)))
+            search.high = torch.where(search.hit, n_kept, search.high)
+            search.low = torch.where(search.hit, search.low, n_kept)
+
+
 def rank_others(logits, labels):
     """Classes other than the label, the one of the largest logit first."""
     others = logits.detach().scatter(1, labels[:, None], -torch.inf)
