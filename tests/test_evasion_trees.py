@@ -175,7 +175,7 @@ def test_it_beats_an_attack_by_labels(cancer):
     near = attack(TreeCoordinateAttack, model, X).run(X_test[:10])
     far = attack(HopSkipJump, model, X, norm=np.inf, max_queries=500).run(X_test[:10])
     assert (near.distance <= far.distance).all()
-    assert np.median(far.distance / near.distance) > 1.5
+    assert np.median(far.distance / near.distance) > 1.3
 
 
 def test_rows_do_not_influence_each_other(cancer):
