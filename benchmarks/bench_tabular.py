@@ -25,6 +25,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from joblib.externals.loky import get_reusable_executor
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
@@ -399,8 +400,10 @@ def scaling_row(kind, n, n_jobs, queue):
     start, wall = time.process_time(), time.perf_counter()
     result = attack.run(X)
     seconds, wall = time.process_time() - start, time.perf_counter() - wall
+    peak = peak_memory()
     found = joblib.hash([result.X_adv, result.n_queries])
-    queue.put((seconds, wall, before, peak_memory(), result.success.mean(), found))
+    get_reusable_executor().shutdown()  # a spawned process waits for its own children
+    queue.put((seconds, wall, before, peak, result.success.mean(), found))
 
 
 def scaling(args):
