@@ -12,6 +12,7 @@ constraints. Run it from the repository's root, for example::
 
 import argparse
 import multiprocessing
+import os
 import re
 import resource
 import shlex
@@ -448,7 +449,8 @@ def scaling(args):
         _, two, *_, same = measure(kind, n, n_jobs=2)
         lines.append(
             f"* {names[kind]}, {n} rows with n_jobs=2: {two:.1f} s of the clock instead "
-            f"of {wall:.1f} s, and {'the same' if same == found else 'OTHER'} rows."
+            f"of {wall:.1f} s (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, "
+            f"workers started), and {'the same' if same == found else 'OTHER'} rows."
         )
     return "\n\n".join(
         ["### Rows of 100 features, one process", common.markdown(rows), "\n".join(lines)]
