@@ -138,8 +138,8 @@ def defenses(seed, args):
         ),
         "MagNet": defense.MagNet(plain, bounds=(0, 1), max_epochs=100, lr=0.01),
         "detector (squeezing)": defense.AdversarialDetector(plain, image_shape=SHAPE),
-        "random signed (1000 filters)": defense.RandomDepthwiseSignedClassifier(
-            1000, image_shape=SHAPE
+        "random signed (256 filters)": defense.RandomDepthwiseSignedClassifier(
+            256, image_shape=SHAPE
         ),
     }
 
