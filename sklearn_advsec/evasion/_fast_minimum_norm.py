@@ -11,8 +11,9 @@ from .._projection import nearest_on_hyperplane, project
 from ._minimum_norm import DUAL, MinimumNormAttack, Search, give_back, shorten
 from ._query_loop import column
 
-# The share of the steps after which rows without a success try another way.
-_PATIENCE = 0.1
+# The share of the steps after which rows without a success try another way: later where
+# a step changes few features.
+_PATIENCE = {np.inf: 0.1, 2: 0.1, 1: 0.3, 0: 0.3}
 # How many points are asked about at the end to shorten the perturbation.
 _N_LOOKS = 4
 
@@ -28,10 +29,10 @@ class FastMinimumNorm(MinimumNormAttack):
 
     The projection is exact, onto ball and box together, and the perturbation found is
     shortened along its direction at the end; for ``norm=0``, features that contribute
-    little are given back. A row that has no success after a tenth of
-    the steps, as against victims that mask their gradients, begins anew and steps to the
-    linearised boundary, as in :class:`DeepFool` but inside the box, until it has one. The
-    paper leaves such a start to another attack.
+    little are given back. A row that has no success after a tenth of the steps (three
+    tenths for 1 and 0), as against victims that mask their gradients, begins anew and
+    steps to the linearised boundary, as in :class:`DeepFool` but inside the box, until it
+    has one. The paper leaves such a start to another attack.
 
     Parameters
     ----------
@@ -41,9 +42,10 @@ class FastMinimumNorm(MinimumNormAttack):
         The norm in which the perturbation is to be small; 0 counts features.
     max_iter : int, default=100
         Number of steps.
-    step_size : float, default=1.0
+    step_size : float, default=None
         Euclidean length of the first step, in the units of the features; the last one is
-        a hundredth of it. 1 is for features in [0, 1] or of unit variance.
+        a hundredth of it. None is 1, and 4 for ``norm=1``, which is for features in
+        [0, 1] or of unit variance.
     gamma : float, default=0.05
         By which share the ball changes at first.
     gamma_final : float, default=0.001
@@ -115,7 +117,7 @@ class FastMinimumNorm(MinimumNormAttack):
 
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither")],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "gamma": [Interval(Real, 0, 1, closed="neither")],
         "gamma_final": [Interval(Real, 0, 1, closed="neither")],
     }
@@ -126,7 +128,7 @@ class FastMinimumNorm(MinimumNormAttack):
         *,
         norm=2,
         max_iter=100,
-        step_size=1.0,
+        step_size=None,
         gamma=0.05,
         gamma_final=0.001,
         goal="misclassification",
@@ -159,7 +161,9 @@ class FastMinimumNorm(MinimumNormAttack):
         search = Search(state)
         search.point = torch.zeros_like(search.x)
         search.radius = torch.ones_like(search.best)
-        patience = int(_PATIENCE * self.max_iter)
+        # A step of Euclidean length 1 is a small one in the units of the L1 norm.
+        longest = self.step_size or (4.0 if self.norm == 1 else 1.0)
+        patience = int(_PATIENCE[self.norm] * self.max_iter)
         for step in range(self.max_iter):
             if not search.can_ask():
                 break
@@ -170,7 +174,7 @@ class FastMinimumNorm(MinimumNormAttack):
                 search.ask_nearest(search.point)
             search.drop(search.best == 0)  # at the goal by itself
             fall = (1 + cos(pi * step / self.max_iter)) / 2
-            step_size = self.step_size * (0.01 + 0.99 * fall)
+            step_size = longest * (0.01 + 0.99 * fall)
             gamma = self.gamma_final + (self.gamma - self.gamma_final) * fall
             search.radius = self._breathe(search, gamma)
             length = search.norm(search.gradient, 2).clamp_min(1e-12)
