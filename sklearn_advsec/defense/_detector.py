@@ -26,7 +26,7 @@ class AdversarialDetector(DetectingDefense):
     often detected; attacks that keep the score low as well break most detectors.
 
     Measured with "squeezing" on digits, Linf 0.1, the detected counting as handled:
-    0.370 is left under PGD on the classifier, and 0.330 under one whose loss knows
+    0.370 is left under PGD on the classifier, and 0.325 under one whose loss knows
     the score; without a detector 0.315 (``benchmarks/RESULTS.md``).
 
     Parameters
