@@ -419,7 +419,9 @@ def test_attack_parameters_are_searchable(cancer):
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_mixed_precision_confirms_in_full_precision(monkeypatch, bfloat16):
-    monkeypatch.setattr("sklearn_advsec._gradient_access.bfloat16_is_fast", lambda device: bfloat16)
+    monkeypatch.setattr(
+        "sklearn_advsec._gradient_access.bfloat16_is_fast", lambda device: bfloat16
+    )
     torch.manual_seed(0)
     X = np.random.RandomState(0).rand(100, 1, 8, 8).astype(np.float32)
     victim = PretrainedModule(CNN())
