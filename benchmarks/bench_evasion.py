@@ -227,11 +227,12 @@ def network_row(name, args):
 
 def _emulated(runner, *args, **params):
     """Use bfloat16 although it is slow here: the quality does not depend on that."""
-    with mock.patch("sklearn_advsec._gradient_access.bfloat16_is_fast", lambda device: True):
+    asked = "sklearn_advsec._gradient_access.bfloat16_is_fast"
+    with mock.patch(asked, lambda device: True):
         run = runner(*args, **params)
 
     def emulated():
-        with mock.patch("sklearn_advsec._gradient_access.bfloat16_is_fast", lambda device: True):
+        with mock.patch(asked, lambda device: True):
             return run()
 
     return run if isinstance(run, str) else emulated

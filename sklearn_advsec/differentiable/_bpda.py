@@ -44,7 +44,6 @@ def bpda(transform, backward=None):
     >>> out.detach().round(decimals=1), x.grad
     (tensor([[0.1000, 0.6000]]), tensor([[1., 1.]]))
     """
-
     owner = getattr(transform, "__self__", None)
     names = getattr(owner, "feature_names_in_", None)
 
