@@ -34,7 +34,9 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
     pooling, and a random convolution of its one map (depthwise), with weights N(0, 1) and
     sign activations; the average of the last map is one feature. A linear support vector
     machine learns on the features, and nothing else learns. Filters are made from the
-    seed when they are needed and never stored.
+    seed when they are needed and never stored. The paper's stacks differ in two places:
+    their pooling halves the maps (here it moves by one pixel, which keeps more of them),
+    and they have two depthwise convolutions (here one).
 
     The sign has no gradient, so plain gradient attacks find nothing: that masks
     gradients and is no robustness. Gradient attacks of this package take the backward
