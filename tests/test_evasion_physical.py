@@ -263,6 +263,28 @@ def test_patch_is_local_and_better_than_noise(digits):
     assert again.n_queries.max() <= 11
 
 
+def test_patch_keeps_its_area_and_its_places(digits):
+    """No turn and no size makes it larger; over many places it finds every corner."""
+    X, y, model = digits
+    attack = AdversarialPatch(
+        FrozenEstimator(model),
+        area=0.15,
+        max_iter=3,
+        image_shape=(8, 8),
+        degrees=180,
+        bounds=(0, 1),
+        scaling=0.9,
+    )
+    attack.fit(X[:200], y[:200])
+    attack.patch_[:] = 0.4321  # a value that no pixel has
+    changed = []
+    for seed in range(60):
+        result = attack.set_params(random_state=seed).run(X[:3], y[:3])
+        assert result.distance.max() <= 9
+        changed.append((result.X_adv != X[:3]).any(0).reshape(8, 8))
+    assert np.any(changed, axis=0).all()
+
+
 def test_targeted_patch(digits):
     X, y, model = digits
     attack = AdversarialPatch(

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch.nn.functional import pad
 
 from .._rows import RowCodec, is_dataframe
 from ..victim import GradientAccess
 from ._base import EvasionAttack
 from ._pixels import pixel_grid
 from ._query_loop import ActiveRows
-from ._transformations import Rotation, Scaling
+from ._transformations import Draws, Rotation, Scaling
 
 _BETAS = 0.9, 0.999  # of Adam
 
@@ -28,8 +29,12 @@ class AdversarialPatch(EvasionAttack):
 
     or, without a target, on minus that of the true class. `transform` and `run` put it on
     rows that it has not seen, at up to `n_places` random places, until the victim is
-    wrong. All rows share the places. It is not bounded by a norm but by its `area`:
-    `distance` counts the values that changed.
+    wrong. It is not bounded by a norm but by its `area`: `distance` counts the values
+    that changed.
+
+    In `fit` each image gets a place of its own. In `run` all rows share the places, so
+    that what happens to a row does not depend on the others: for the share of images and
+    places at which a patch works, average over several `random_state`.
 
     On rows that are no images it covers neighbouring columns, whose order then matters.
 
@@ -40,7 +45,7 @@ class AdversarialPatch(EvasionAttack):
         and fitted in `fit`; wrap one that is fitted already as
         ``FrozenEstimator(estimator)``. None makes a prototype.
     area : float, default=0.1
-        Share of the image that the patch covers.
+        Share of the image that the patch covers at most.
     max_iter : int, default=200
         Number of gradient steps in `fit`.
     learning_rate : float, default=0.05
@@ -229,7 +234,7 @@ class AdversarialPatch(EvasionAttack):
             at = torch.randint(len(access.x), (self.n_images,), generator=generator)
             at = at.to(access.device)
             patch.requires_grad_()
-            x = self._paste(access.x[at], patch, self._draw(generator))
+            x = self._paste(access.x[at], patch, generator)
             _, gradient = access.gradient(x.detach(), at, aim.take(at).objective)
             (gradient,) = torch.autograd.grad(x, patch, grad_outputs=gradient)
             mean = _BETAS[0] * mean + (1 - _BETAS[0]) * gradient
@@ -245,34 +250,39 @@ class AdversarialPatch(EvasionAttack):
         ends = np.min(self.box_.lower), np.max(self.box_.upper)
         return [torch.as_tensor(end, dtype=x.dtype, device=x.device) for end in ends]
 
-    def _draw(self, generator):
-        """Where the patch goes, as shares of the room, and the seed of its turn."""
-        place = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        return place, int(torch.randint(2**31 - 1, (), generator=generator))
+    def _paste(self, x, patch, generator, shared=False):
+        """Put the patch on rows: turned, scaled, and at a place, by draws for each row.
 
-    def _paste(self, x, patch, drawn):
-        """Put the patch on rows: turned, scaled, and at a place."""
-        (down, across), seed = drawn
-        grid = pixel_grid(self.row_shape_, self.image_shape)
+        What is turned is the patch times its cover: at its edges, the pixels of an image
+        go over into those of the patch.
+        """
+        _, height, width = grid = pixel_grid(self.row_shape_, self.image_shape)
         images = x.reshape(-1, *grid)
-        rows, columns = patch.shape[1:]
-        cover = torch.ones_like(patch[:1])
-        if grid[1] > 1:
-            turned = torch.cat([patch, cover])[None]
-            generator = torch.Generator().manual_seed(seed)
-            turned = Rotation(self.degrees)(turned, generator)
-            turned = Scaling(1 - self.scaling, 1 + self.scaling)(turned, generator)[0]
-            cover = turned[-1:].clamp(0, 1)
-            # What comes in from outside is uncovered; undo its part of the average.
-            patch = turned[:-1] / cover.clamp_min(1e-3)
-        top = int(down * (grid[1] - rows + 1))
-        left = int(across * (grid[2] - columns + 1))
-        box = torch.zeros_like(images[:1, :1])
-        box[:, :, top : top + rows, left : left + columns] = cover
-        full = torch.nn.functional.pad(
-            patch, (left, grid[2] - left - columns, top, grid[1] - top - rows)
-        )
-        return (images * (1 - box) + full * box).reshape(x.shape)
+        channels, rows, columns = patch.shape
+        draws = Draws(generator, shared)
+        down = self._place(images, draws, height - rows)
+        across = self._place(images, draws, width - columns)
+        layers = torch.cat([patch, torch.ones_like(patch[:1])])
+        layers = layers.expand(len(x), -1, -1, -1)
+        if height > 1:  # within its window, so that it never covers more than its area
+            layers = Rotation(self.degrees)(layers, generator, shared=shared)
+            sizes = Scaling(1 - self.scaling, 1 + self.scaling)
+            layers = sizes(layers, generator, shared=shared)
+        # Where rows and columns come from: outside of the patch, from an edge of zeros.
+        layers = pad(layers, (1, 1, 1, 1))
+        down = torch.arange(height, device=x.device) - down + 1
+        across = torch.arange(width, device=x.device) - across + 1
+        down = down.clamp(0, rows + 1)[:, None, :, None]
+        across = across.clamp(0, columns + 1)[:, None, None, :]
+        each = torch.arange(len(x), device=x.device)[:, None, None, None]
+        which = torch.arange(channels + 1, device=x.device)[None, :, None, None]
+        layers = layers[each, which, down, across]
+        cover = layers[:, -1:].clamp(0, 1)
+        return (images * (1 - cover) + layers[:, :-1]).reshape(x.shape)
+
+    def _place(self, images, draws, room):
+        """Draw a whole number from 0 to `room` for each image, as a column."""
+        return draws.uniform(images, 0, room + 1, 1).long().clamp_max(room)
 
     def _open_access(self, X, max_total_queries=None):
         return GradientAccess(self.estimator_, X, batch_size=self.batch_size_)
@@ -287,7 +297,7 @@ class AdversarialPatch(EvasionAttack):
         for _ in range(self.n_places):
             if not len(active):
                 break
-            pasted = self._paste(active.x, patch, self._draw(state.generator))
+            pasted = self._paste(active.x, patch, state.generator, shared=True)
             active.delta = torch.clamp(pasted - active.x, active.lower, active.upper)
             x_adv = active.x + active.delta
             answer = active.ask(x_adv)
