@@ -12,7 +12,8 @@ from .._trees_edges import Edges
 from ..trees import tree_ensemble
 from ..victim import LabelAccess
 from ._feature_moves import Moves, approach, climb_greedily, simplify
-from ._query_loop import ActiveRows, QueryAttack
+from ._query_attack import QueryAttack
+from ._query_loop import ActiveRows
 from ._tabular import TabularAttack
 
 # Rows of the data that are kept to start from, for attacks by labels.

@@ -7,7 +7,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ._genetics import cross, polynomial, survivors
-from ._query_loop import QueryAttack
+from ._query_attack import QueryAttack
 from ._tabular import TabularAttack
 
 # The index of the polynomial mutation: how near the mutants stay.

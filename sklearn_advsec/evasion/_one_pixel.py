@@ -6,7 +6,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._pixels import pixel_grid
-from ._query_loop import BoxAttack, column
+from ._query_attack import BoxAttack
+from ._query_loop import column
 
 
 class OnePixel(BoxAttack):

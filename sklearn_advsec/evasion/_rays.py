@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from ._query_loop import BoxAttack, column
+from ._query_attack import BoxAttack
+from ._query_loop import column
 
 _PRECISION = 1e-3
 

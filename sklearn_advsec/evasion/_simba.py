@@ -7,7 +7,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._pixels import image_shape_of
-from ._query_loop import QueryAttack, climb, column
+from ._query_attack import QueryAttack
+from ._query_loop import climb, column
 
 
 class SimBA(QueryAttack):

@@ -10,7 +10,8 @@ from sklearn.utils._param_validation import Interval
 from .._projection import fill_l2
 from ..threat import LpBall
 from ._pixels import image_shape_of
-from ._query_loop import QueryAttack, climb
+from ._query_attack import QueryAttack
+from ._query_loop import climb
 from ._windows import Windows
 
 # The window shrinks to a half at these shares of the budget, as its authors have it.

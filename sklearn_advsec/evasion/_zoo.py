@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._query_loop import BoxAttack
+from ._query_attack import BoxAttack
 
 _BETAS = 0.9, 0.999  # of Adam
 
