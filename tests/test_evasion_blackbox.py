@@ -211,6 +211,29 @@ def test_needs_a_box(attack, cancer):
         attack.fit(X, y)
 
 
+@pytest.mark.parametrize("attack", SCORE + LABEL, ids=name_of)
+def test_batches_change_nothing(attack, cancer):
+    """Rows share their draws, in whatever chunk they are."""
+    X, y, model = cancer
+    attack = clone(attack).set_params(estimator=FrozenEstimator(model), bounds=(0, 1))
+    expected = attack.fit(X).run(X[:40], y[:40])
+    result = attack.set_params(batch_size=2).fit(X).run(X[:40], y[:40])
+    np.testing.assert_allclose(result.X_adv, expected.X_adv, atol=1e-9)
+    np.testing.assert_array_equal(result.n_queries, expected.n_queries)
+
+
+@pytest.mark.parametrize("attack", SCORE + LABEL, ids=name_of)
+def test_a_row_does_not_depend_on_one_outside_the_range(attack, cancer):
+    """The box that is learned from data is widened for such a row alone."""
+    X, y, model = cancer
+    attack = clone(attack).set_params(estimator=FrozenEstimator(model)).fit(X)
+    rows = np.concatenate([X[:9], 5 * X[9:10]])
+    alone = attack.run(rows[:9], y[:9])
+    result = attack.run(rows, y[:10])
+    np.testing.assert_allclose(result.X_adv[:9], alone.X_adv, atol=1e-9)
+    np.testing.assert_array_equal(result.n_queries[:9], alone.n_queries)
+
+
 @pytest.mark.slow
 def test_same_for_two_jobs(digits):
     X, y, model = digits
@@ -298,6 +321,19 @@ def test_one_pixel_is_as_good_as_trying_everything(digits):
     assert 0.1 < possible.mean() < 0.9
     assert result.success.mean() >= possible.mean() - 0.05
     assert not (result.success & ~possible).any()
+
+
+def test_one_pixel_stays_in_the_box_to_the_last_bit():
+    rng = np.random.RandomState(2)
+    X = rng.normal(size=(300, 4)) * [15, 0.3, 1e-3, 1] + [50, 0.5, 0, 1e4]
+    y = ((X - X.mean(0)) / X.std(0)).sum(1) > 0
+    victim = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    for k in range(30):
+        attack = OnePixel(
+            FrozenEstimator(victim), n_pixels=2, max_queries=60, random_state=k
+        )
+        X_adv = attack.fit(X).transform(X)
+        assert (X_adv >= X.min(0)).all() and (X_adv <= X.max(0)).all()
 
 
 def test_one_pixel_beats_random_search(digits):

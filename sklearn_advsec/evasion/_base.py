@@ -194,18 +194,18 @@ class EvasionAttack(
         self.box_.check(X)
         if self.constraints is not None:
             self.constraints.check(X)
-        chunks = list(gen_batches(n_rows, 8 * self.batch_size_))
-        # One seed per chunk, whose bounds do not depend on n_jobs: nor does the result.
-        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=len(chunks))
+        # One seed for all chunks: rows share their draws wherever they are, so that the
+        # result depends on batch_size no more than on n_jobs.
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         tasks = (
             (
                 X.iloc[chunk] if is_dataframe(X) else X[chunk],
                 None if y is None else y[chunk],
                 target[chunk] if isinstance(target, np.ndarray) else target,
                 chunk.start,
-                int(seed),
+                seed,
             )
-            for chunk, seed in zip(chunks, seeds, strict=True)
+            for chunk in gen_batches(n_rows, 8 * self.batch_size_)
         )
         return run_chunks(self, tasks, n_rows)
 

@@ -181,7 +181,8 @@ class OnePixel(BoxAttack):
             )
             low, high = low.expand(-1, size, -1, -1), high.expand(-1, size, -1, -1)
             start, end = low.gather(3, place), high.gather(3, place)
-            value = start + genes[..., 2:].mT * (end - start)
+            # Rounding may lead a little beyond the end.
+            value = (start + genes[..., 2:].mT * (end - start)).clamp(start, end)
             delta = torch.zeros_like(low).scatter(3, place, value)
             x = active.x[at, None]
             return x + delta.reshape(len(genes), size, *x.shape[2:])

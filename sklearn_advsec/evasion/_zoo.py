@@ -192,7 +192,7 @@ class ZerothOrderOptimization(BoxAttack):
         )
         active.slope = torch.ones_like(active.range)
         # A length in the units of the features would make c depend on them.
-        unit = active.range.amax().square().clamp_min(1e-30)
+        active.unit = active.range.amax(1, keepdim=True).square().clamp_min(1e-30)
         while True:
             active.give_up(active.left() < 1)
             if not len(active) or (active.left() <= until).all():
@@ -202,7 +202,7 @@ class ZerothOrderOptimization(BoxAttack):
             drawn = self._draw(active, generator)
             ascent, moved = self._differences(active, drawn, crosses)
             moved |= (goes_on & ~crosses)[:, None]
-            gradient = 2 * active.move / unit - active.weight[:, None] * ascent
+            gradient = 2 * active.move / active.unit - active.weight[:, None] * ascent
             self._adam(active, gradient, moved)
             at = torch.nonzero(goes_on & (active.left() > 0)).flatten()
             if not len(at):
