@@ -1,6 +1,7 @@
 """Checks that every public estimator passes: scikit-learn's, and each family's own."""
 
 import inspect
+import itertools
 import pickle
 
 import joblib
@@ -121,14 +122,16 @@ def check_dataframes_stay_dataframes(attack):
 
 
 def check_query_budget_is_never_exceeded(attack):
-    attack, _ = _frozen(attack)
+    attack, victim = _frozen(attack)
     if "max_queries" in attack.get_params(deep=False):
-        for limit in (5, 12):
+        for limit, labels in itertools.product((1, 2, 5, 12), (None, y[::10])):
             try:
-                result = attack.set_params(max_queries=limit).run(X[::10])
+                result = attack.set_params(max_queries=limit).run(X[::10], labels)
             except (QueryBudgetExceeded, ValueError):
                 continue  # the attack cannot begin with so little, and says so
             assert result.n_queries.max() <= limit
+            # Of a row that there was no query left for, nothing is made up.
+            np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
 
 
 EVASION_CHECKS = [

@@ -31,10 +31,16 @@ from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ._aim import GOALS, Aim, class_positions
 from ._chunks import run_chunks
 from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
+from ._descent import settle
 from ._inputs import InputChecks
+from ._query_loop import ActiveRows
 from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
+SPENT = (
+    "max_queries={} is spent before the attack begins: the target, or the confidence, "
+    "costs a query by itself."
+)
 
 
 class EvasionAttack(
@@ -268,10 +274,24 @@ class EvasionAttack(
         try:
             state.aim = self._make_aim(access, y, target)
             attack._attack(state)
+            self._ask_about_the_rest(state, labelled=y is not None)
         except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
             stop.result = self._result(state, offset, finished_only=True)
             raise
         return self._result(state, offset)
+
+    def _ask_about_the_rest(self, state, labelled):
+        """Let the victim judge rows that it was never asked about as they are returned."""
+        rows = torch.nonzero(state.predicted < 0).flatten()
+        if not len(rows):
+            return
+        paid = ActiveRows(state, rows).left() > 0
+        settle(state, rows[paid], state.x_adv[rows[paid]])
+        rows = rows[~paid]
+        if len(rows) and (labelled or self.goal == "targeted"):
+            raise ValueError(SPENT.format(self.max_queries))
+        # The labels are what the victim said of the rows, and went into nothing else.
+        state.record(rows, state.access.x[rows], state.aim.labels[rows], False)
 
     def _result(self, state, offset, finished_only=False):
         """Return what was found; a subclass may know more than an EvasionResult says."""

@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._aim import margin
 from ._base import EvasionAttack
-from ._descent import _LOOK_EVERY, settle
+from ._descent import _LOOK_EVERY
 from ._query_loop import ActiveRows, column
 
 # Which norm of the gradient says how far a boundary is, for each norm of the row. Of the
@@ -42,9 +42,6 @@ class MinimumNormAttack(EvasionAttack):
 
     def _attack(self, state):
         self._search(state)
-        # A victim that is no network has not been asked about rows without a success.
-        rows = torch.nonzero(state.predicted < 0).flatten()
-        settle(state, rows, state.x_adv[rows])
         state.finished[:] = True
 
     def _search(self, state):

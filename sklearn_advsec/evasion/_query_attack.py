@@ -5,7 +5,7 @@ from numbers import Integral
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ._base import EvasionAttack
+from ._base import SPENT, EvasionAttack
 from ._query_loop import ActiveRows
 
 
@@ -31,10 +31,7 @@ class QueryAttack(EvasionAttack):
         known = self.goal == "misclassification" and state.access.n_total_queries > 0
         if not known or self.confidence is not None:
             if (active.left() < 1).any():
-                raise ValueError(
-                    f"max_queries={self.max_queries} is spent before the attack begins: "
-                    "the target, or the confidence, costs a query by itself."
-                )
+                raise ValueError(SPENT.format(self.max_queries))
             answer = active.ask(active.x)
             active.predicted, active.objective = answer.predicted, answer.objective
             active.settle(active.x, answer)
