@@ -327,6 +327,16 @@ def test_greedy_follows_costs():
     assert constraints.features[0].cost > 3 * constraints.features[1].cost
 
 
+def test_greedy_shows_its_attempt_where_it_fails():
+    victim = LogisticRegression(max_iter=500).fit(X, y)
+    attack = frozen(evasion.GreedyFeatureAttack(max_queries=100, goal="targeted"), victim)
+    rows, target = X[::10], (y[::10] + 1) % 3
+    result = attack.set_params(eps=0.1).fit(X).run(rows, target=target)
+    assert not result.success.all()
+    assert (result.X_adv != rows)[~result.success].any(axis=1).all()
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+
+
 def test_greedy_by_labels_needs_no_scores():
     victim = make_pipeline(StandardScaler(), LinearSVC()).fit(X, y)
     constraints = FeatureConstraints.from_frame(X).limit(max_changed=2)

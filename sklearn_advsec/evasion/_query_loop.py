@@ -172,10 +172,11 @@ class ActiveRows:
         return ~hit
 
     def give_up(self, mask):
-        """Let rows leave; those without a success get their present perturbation."""
+        """Let rows leave; those that end without a success show where they are now."""
         if mask.any():
             state, rows = self._state, self.rows[mask]
-            failed = ~state.success[rows]
+            # What ended before, in another search, has shown its attempt already.
+            failed = ~(state.success | state.finished)[rows]
             rows, x_adv = rows[failed], (self.x + self.delta)[mask][failed]
             state.record(rows, x_adv, self.predicted[mask][failed], False)
             state.finished[self.rows[mask]] = True
