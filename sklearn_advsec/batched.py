@@ -103,7 +103,8 @@ def fit_many(
         The seed of each model.
     n_jobs : int, default=None
         Number of joblib jobs; a job is one model, or one batch of models. The result does
-        not depend on it. Torch computes in one thread inside of workers.
+        not depend on it. A job keeps to one thread: torch's, and joblib's `n_jobs` of the
+        estimator itself, are 1 in it.
     memory : str or joblib.Memory, default=None
         Where finished models (batches of them) are kept, so that a second call with the
         same arguments takes up where an interrupted one was.
@@ -124,6 +125,16 @@ def fit_many(
     KeyboardInterrupt
         Where it is interrupted; ``exception.result`` is the list of models, with None in
         place of those that were not finished.
+
+    Notes
+    -----
+    Workers of dask run boosted trees at a quarter of their speed as they are shipped: the
+    variable ``MALLOC_TRIM_THRESHOLD_`` that they are started with, whatever its value,
+    keeps glibc from reusing large arrays. Drop it before the cluster is started::
+
+        own = dask.config.get("distributed.nanny.pre-spawn-environ")
+        own = {k: v for k, v in own.items() if k != "MALLOC_TRIM_THRESHOLD_"}
+        dask.config.set({"distributed.nanny.pre-spawn-environ": own})
 
     Examples
     --------
@@ -210,8 +221,9 @@ def _results(tasks, n_jobs):
 
 
 def _in_worker(function, *args):
-    # Backends that nest, as dask's, would send the trees of each forest elsewhere again.
-    with _one_torch_thread(), parallel_config(n_jobs=1):
+    # Dask's backend nests and takes no notice of n_jobs: it would send each tree of a
+    # forest elsewhere again, one task each, and wait for them in a worker that is busy.
+    with _one_torch_thread(), parallel_config(backend="sequential"):
         return function(*args)
 
 

@@ -232,6 +232,35 @@ def test_masks_strings_frames_and_sizes():
         np.testing.assert_array_equal(one.predict_proba(frame), other.predict_proba(X))
 
 
+class NestingBackend(joblib.parallel.ThreadingBackend):
+    """Takes tasks from inside of tasks, whatever n_jobs says there, as dask's does."""
+
+    def effective_n_jobs(self, n_jobs):
+        return 2
+
+    def get_nested_backend(self):
+        return NestingBackend(nesting_level=self.nesting_level + 1), -1
+
+
+class JobCounter(DecisionTreeClassifier):
+    """Notes how many jobs joblib would give it while it is fitted."""
+
+    def fit(self, X, y):
+        self.n_jobs_ = joblib.effective_n_jobs(None), joblib.effective_n_jobs(2)
+        return super().fit(X, y)
+
+
+def test_tasks_send_nothing_elsewhere():
+    X, y = DIGITS
+    joblib.register_parallel_backend("nesting", NestingBackend)
+    try:
+        with joblib.parallel_config(backend="nesting"):
+            models = fit_many(JobCounter(), X, y, draw(y, 4), range(4), n_jobs=2)
+    finally:
+        del joblib.parallel.BACKENDS["nesting"]
+    assert {model.n_jobs_ for model in models} == {(1, 1)}
+
+
 def test_a_class_that_a_subset_lacks_is_known():
     X, y = DIGITS
     rows = np.flatnonzero(y < 8)[:200]
@@ -391,6 +420,73 @@ def test_skorch_nets_are_seeded():
     (c,) = fit_many(estimator, X, y, draw(y, 1), [5])
     np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
     assert np.abs(a.predict_proba(X) - c.predict_proba(X)).max() > 1e-3
+
+
+def test_a_pipeline_of_one_step():
+    X, y = DIGITS
+    for last in (MLPClassifier((4,), max_iter=2), RidgeClassifier()):
+        (model,) = fit_many(make_pipeline(last), X, y, draw(y, 1), [0])
+        (plain,) = fit_many(last, X, y, draw(y, 1), [0])
+        np.testing.assert_array_equal(model.predict(X), plain.predict(X))
+
+
+@pytest.mark.parametrize(
+    "estimator", [MLPClassifier((4,), max_iter=2), RidgeClassifier()], ids=str
+)
+def test_missing_values_are_refused_as_one_by_one(estimator):
+    X, y = DIGITS
+    X = X.copy()
+    X[draw(y, 1)[0][-1], 3] = np.nan
+    for recipe in (estimator, make_pipeline(MaxAbsScaler(), estimator)):
+        with pytest.raises(ValueError, match="NaN"):
+            fit_many(recipe, X, y, draw(y, 2), range(2))
+
+
+def test_steps_that_give_frames_keep_their_names():
+    X, y = CANCER
+    frame = pd.DataFrame(X, columns=[f"c{j}" for j in range(30)])
+    pipe = make_pipeline(StandardScaler(), MLPClassifier((4,), max_iter=2))
+    pipe.set_output(transform="pandas")
+    models = fit_many(pipe, frame, y, draw(y, 2), range(2))
+    assert models[1].predict(frame).shape == y.shape  # without a warning
+    assert models[1][-1].feature_names_in_.tolist() == list(frame.columns)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ridge_of_columns_that_depend_on_each_other(dtype):
+    """Where the normal equations are singular, it is the shortest solution that counts."""
+    X = np.column_stack([CANCER[0], CANCER[0]]).astype(dtype)
+    y, subsets = CANCER[1], draw(CANCER[1], 2)
+    for model, rows in zip(
+        fit_many(RidgeClassifier(alpha=1e-9), X, y, subsets, range(2)),
+        subsets,
+        strict=True,
+    ):
+        single = RidgeClassifier(alpha=1e-9, solver="svd").fit(X[rows], y[rows])
+        agree = np.mean(model.predict(X) == single.predict(X))
+        assert agree > 0.98 and np.abs(model.coef_).max() < 10
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_batched_models_train_on_as_others_do():
+    X, y = CANCER
+    estimator = MLPClassifier((4,), max_iter=5, solver="sgd", shuffle=False)
+    (many,) = fit_many(estimator, X, y, draw(y, 1), [3])
+    (one,) = one_by_one(estimator, X, y, draw(y, 1), [3])
+    del one._optimizer  # the momentum of the last step is not kept
+    for model in (one, many):
+        model.partial_fit(X, y)
+    np.testing.assert_allclose(many.predict_proba(X), one.predict_proba(X), atol=1e-6)
+
+
+def test_seeding_leaves_other_gpus_alone(monkeypatch):
+    """Torch would open each of them, and warn."""
+    from nets import net
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    X, y = CANCER[0].astype(np.float32), CANCER[1].astype(np.int64)
+    fit_many(net(max_epochs=1, module__n_features=30), X, y, draw(y, 1), [4])
 
 
 def test_what_is_not_batched():
