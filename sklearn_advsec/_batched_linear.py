@@ -1,11 +1,12 @@
 """Many logistic or ridge models trained as one."""
 
 import copy
+import warnings
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, check_array
 
 _MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
 
@@ -36,7 +37,8 @@ def train_logistic(models, X, codes, classes, subsets, device=None):
     fast as those per batch, and no model waits for the slowest. Parameters are those of
     `train_perceptrons`.
     """
-    recipe, x, truth = models[0], *_tensors(X, codes, classes, subsets, device)
+    recipe = models[0]
+    x, truth = _tensors(recipe, X, codes, classes, subsets, device)
     n_models, n_rows, n_features = x.shape
     n_outputs = 1 if len(classes) == 2 else len(classes)
     penalty = 1 / (recipe.C * n_rows)
@@ -82,7 +84,8 @@ def train_ridge(models, X, codes, classes, subsets, device=None):
 
     Parameters are those of `train_perceptrons`.
     """
-    recipe, x, truth = models[0], *_tensors(X, codes, classes, subsets, device)
+    recipe = models[0]
+    x, truth = _tensors(recipe, X, codes, classes, subsets, device)
     n_outputs = 1 if len(classes) == 2 else len(classes)
     if n_outputs == 1:
         target = 2.0 * truth.unsqueeze(2).to(x.dtype) - 1
@@ -105,8 +108,15 @@ def train_ridge(models, X, codes, classes, subsets, device=None):
 
 
 def _solve(gram, target):
-    """Solve systems whose matrices are symmetric and positive definite."""
-    return torch.cholesky_solve(target, torch.linalg.cholesky(gram))
+    """Solve systems whose matrices are symmetric, and mostly positive definite.
+
+    Of features that depend on each other the penalty may be lost in rounding; then the
+    shortest solutions are taken, as scikit-learn does.
+    """
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if failed.any():
+        return torch.linalg.pinv(gram, hermitian=True) @ target
+    return torch.cholesky_solve(target, factor)
 
 
 def minimize(function, start, tol, max_iter):
@@ -181,12 +191,11 @@ def _two_loops(gradient, pairs):
     return q
 
 
-def _tensors(X, codes, classes, subsets, device):
+def _tensors(estimator, X, codes, classes, subsets, device):
     """Return the rows of each model (n_models, n_rows, n_features), and their labels."""
     if len(classes) < 2:
         raise ValueError(f"y must have two or more classes; it has {len(classes)}.")
-    X = np.asarray(X)
-    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+    X = check_array(X, dtype=[np.float64, np.float32], estimator=estimator)
     x = torch.as_tensor(X[subsets], device=device)
     return x, torch.as_tensor(codes[subsets], device=device)
 
@@ -197,7 +206,9 @@ def _fill(models, X, codes, classes, weight, bias, n_iter):
     skeleton = copy.deepcopy(models[0])
     if hasattr(skeleton, "tol") and n_iter is not None:
         skeleton.set_params(tol=1e3, verbose=0)  # any solution will do
-    skeleton.fit(_safe_indexing(X, rows), classes[codes[rows]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a few rows, which say nothing
+        skeleton.fit(_safe_indexing(X, rows), classes[codes[rows]])
     weight, bias = weight.cpu().numpy(), bias.cpu().numpy()
     binary = len(classes) == 2
     for i, model in enumerate(models):

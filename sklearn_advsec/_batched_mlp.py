@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils import _safe_indexing, check_random_state, gen_batches
+from sklearn.utils import _safe_indexing, check_array, check_random_state, gen_batches
 
 from ._hardware import fast_float32_products
 
@@ -84,7 +84,9 @@ def _skeleton(model, X, codes, classes):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return skeleton.fit(_safe_indexing(X, rows), classes[codes[rows]])
+        skeleton.fit(_safe_indexing(X, rows), classes[codes[rows]])
+    del skeleton._optimizer  # `partial_fit` makes its own, of the solver that is set
+    return skeleton
 
 
 class _Perceptrons:
@@ -92,8 +94,7 @@ class _Perceptrons:
 
     def __init__(self, models, X, codes, classes, subsets, device):
         self.recipe = recipe = models[0]
-        X = np.asarray(X)
-        X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+        X = check_array(X, dtype=[np.float64, np.float32], estimator=recipe)
         X = np.require(X, requirements="CW")  # workers get memory that is read-only
         self.X = torch.as_tensor(X, device=device)
         self.codes = torch.as_tensor(codes, device=device)

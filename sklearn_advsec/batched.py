@@ -26,6 +26,7 @@ from ._batched_linear import (
     train_ridge,
 )
 from ._batched_mlp import perceptron_is_batchable, train_perceptrons
+from ._rows import is_dataframe
 
 __all__ = ["batchable", "fit_many"]
 
@@ -248,27 +249,37 @@ def _fit_batch(estimator, X, y, classes, subsets, seeds, device):
     """Fit several models as one; what `memory` keeps."""
     steps, last = _split(estimator)
     models = [seeded(estimator, seed) for seed in seeds]
+    heads = [_split(model)[1] for model in models]
     codes = np.searchsorted(classes, y)
     train = _trainer(last, device)
     if not steps:
-        data = X if hasattr(X, "iloc") else np.asarray(X)
-        train(models, data, codes, classes, subsets, device)
+        data = X if is_dataframe(X) else np.asarray(X)
+        train(heads, data, codes, classes, subsets, device)
         return models
     # The steps before the last are fitted one by one, on the rows of each model.
     parts = [
         model[:-1].fit_transform(_safe_indexing(X, subset), y[subset])
         for model, subset in zip(models, subsets, strict=True)
     ]
-    heads = [model[-1] for model in models]
-    widths = {part.shape[1] for part in parts}
-    if len(widths) > 1:  # an encoder met other categories: nothing to batch
+    columns = {tuple(getattr(part, "columns", part.shape[1:])) for part in parts}
+    if len(columns) > 1:  # an encoder met other categories: nothing to batch
         for head, part, subset in zip(heads, parts, subsets, strict=True):
             head.fit(part, y[subset])
         return models
-    dense = [p.toarray() if hasattr(p, "toarray") else np.asarray(p) for p in parts]
     rows = np.arange(subsets.size).reshape(subsets.shape)
-    train(heads, np.concatenate(dense), codes[subsets].ravel(), classes, rows, device)
+    train(heads, _stack(parts), codes[subsets].ravel(), classes, rows, device)
     return models
+
+
+def _stack(parts):
+    """Put the rows of all models below each other; names of columns stay."""
+    if is_dataframe(parts[0]):
+        import pandas as pd
+
+        return pd.concat(parts, ignore_index=True)
+    return np.concatenate(
+        [part.toarray() if issparse(part) else np.asarray(part) for part in parts]
+    )
 
 
 def _split(estimator):
@@ -316,7 +327,13 @@ def _forked_rng(estimator, seed):
         return
     import torch
 
-    with torch.random.fork_rng():
+    # By itself, torch would open all GPUs there are, also for a net on the processor.
+    devices = {
+        str(value)
+        for name, value in estimator.get_params().items()
+        if name.rpartition("__")[2] == "device" and _is_gpu(value)
+    }
+    with torch.random.fork_rng(devices if torch.cuda.is_available() else []):
         torch.manual_seed(seed)
         yield
 

@@ -426,7 +426,7 @@ def test_a_pipeline_of_one_step():
     X, y = DIGITS
     for last in (MLPClassifier((4,), max_iter=2), RidgeClassifier()):
         (model,) = fit_many(make_pipeline(last), X, y, draw(y, 1), [0])
-        (plain,) = fit_many(last, X, y, draw(y, 1), [0])
+        (plain,) = fit_many(last, X, y, draw(y, 1), [model[-1].random_state])
         np.testing.assert_array_equal(model.predict(X), plain.predict(X))
 
 
@@ -454,7 +454,7 @@ def test_steps_that_give_frames_keep_their_names():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_ridge_of_columns_that_depend_on_each_other(dtype):
-    """Where the normal equations are singular, it is the shortest solution that counts."""
+    """Where the normal equations are singular, the shortest solution counts."""
     X = np.column_stack([CANCER[0], CANCER[0]]).astype(dtype)
     y, subsets = CANCER[1], draw(CANCER[1], 2)
     for model, rows in zip(
