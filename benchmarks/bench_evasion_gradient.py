@@ -24,7 +24,7 @@ LP = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
 
 # Title, networks, rows, norm, radius (None: as near as possible), steps.
 ROWS = {
-    "apgd": ("APGD on the cross-entropy", NETWORKS, 200, np.inf, 0.3, 100),
+    "apgd": ("APGD on the cross-entropy", NETWORKS, 1000, np.inf, 0.3, 100),
     "autoattack": ("AutoAttack", ["robust"], 100, np.inf, 0.3, 100),
     "deepfool": ("DeepFool", NETWORKS, 100, 2, None, 50),
     "deepfool-linf": ("DeepFool", NETWORKS, 100, np.inf, None, 50),
@@ -244,6 +244,8 @@ def our_runner(name, module, X, y, norm, eps, steps, **budget):
         else:
             attack = evasion.UniversalPerturbation(eps=eps, max_iter=steps)
         attack.set_params(estimator=victim, bounds=(0, 1), **budget)
+        if "random_state" in attack.get_params():
+            attack.set_params(random_state=0)
         if name == "universal":
             return lambda: attack.fit(X).perturbation_
         attack.fit(X, y)

@@ -221,7 +221,7 @@ def test_each_row_can_have_its_own_radius(norm):
 @pytest.mark.parametrize("loss", ["cross_entropy", "dlr", "targeted_dlr"])
 def test_auto_pgd_is_no_weaker_than_pgd_at_equal_steps(network, norm, eps, loss):
     victim, X, y = network
-    ball = dict(norm=norm, eps=eps, bounds=(0, 1))
+    ball = dict(norm=norm, eps=eps, bounds=(0, 1), random_start=False)
     same = loss.removeprefix("targeted_")
     plain = ProjectedGradientDescent(max_iter=40, loss=same, **ball)
     plain = attack_all(plain, victim, X, y=y)
@@ -232,6 +232,18 @@ def test_auto_pgd_is_no_weaker_than_pgd_at_equal_steps(network, norm, eps, loss)
     assert result.success.sum() >= plain.success.sum() - (norm == 1)
     assert (result.distance <= eps * (1 + 1e-5)).all()
     assert result.X_adv.min() >= 0 and result.X_adv.max() <= 1
+
+
+@pytest.mark.parametrize("norm", [2, 1])
+def test_random_starts_do_not_depend_on_the_other_rows(network, norm):
+    victim, X, y = network
+    attack = AutoProjectedGradientDescent(
+        norm=norm, eps=0.05, max_iter=2, bounds=(0, 1), random_state=0
+    )
+    attack.set_params(estimator=victim).fit(X)
+    together, alone = attack.run(X, y), attack.run(X[5:9], y[5:9])
+    assert (together.X_adv[5:9] != X[5:9]).any()
+    np.testing.assert_allclose(alone.X_adv, together.X_adv[5:9], atol=1e-7)
 
 
 def test_auto_pgd_reaches_the_dual_norm_optimum(binary):

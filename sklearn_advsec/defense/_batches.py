@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 from ..differentiable._skorch import outputs_to_logits
 from ..evasion._aim import LOSSES, Aim
 from ..evasion._state import AttackState
+from ..threat import LpBall
 
 
 class BatchAccess:
@@ -115,8 +116,9 @@ class BatchAttack:
                 with torch.no_grad():
                     labels = access.logits(x).argmin(1)
             state.aim = Aim(attack.goal, labels, loss=loss or LOSSES[attack.loss])
-            if attack.random_start:
-                start = attack._random_start(state)
+            if attack.random_start:  # of each row, where an attack shares one
+                ball = LpBall(attack.norm, attack.eps)
+                start = ball.random(x, self.generator, lower, upper)
             elif start is not None:
                 start = start.clamp(lower, upper)
             _, x_adv = attack._steps(state, start, early_stopping=False)

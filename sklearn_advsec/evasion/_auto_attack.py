@@ -224,8 +224,8 @@ class AutoAttack(EvasionAttack):
         ]
         if np.ndim(self.eps) == 0 and self.eps > 0:
             n_targets = None if targeted else self.n_targets
-            boundary = FastAdaptiveBoundary(victim, n_targets=n_targets, **descent)
-            attacks.append(("FAB-T", boundary))
+            once = dict(n_targets=n_targets, n_restarts=1)
+            attacks.append(("FAB-T", FastAdaptiveBoundary(victim, **once, **descent)))
         if LpBall(self.norm, self.eps).norm != 1:
             square = SquareAttack(
                 victim,

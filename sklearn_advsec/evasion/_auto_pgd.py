@@ -65,8 +65,9 @@ class AutoProjectedGradientDescent(GradientAttack):
     n_restarts : int, default=1
         How often to start (for each class tried). Rows that reached the goal do not start
         again.
-    random_start : bool, default=False
-        Whether the first start is a random point of the ball too; the others are.
+    random_start : bool, default=True
+        Whether the first start is a random point of the ball too, as in the paper; the
+        others are. Gradients may be masked at the row itself, and less so around it.
     n_draws : int, default=1
         How often each gradient is asked for. For victims whose answers are random, take
         20 or so: gradients and logits are averaged, and a row is done when the mean of
@@ -89,7 +90,7 @@ class AutoProjectedGradientDescent(GradientAttack):
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
-        Seed of the random starts.
+        Seed of the random starts: without it, two runs differ.
     verbose : int, default=0
         Whether to print progress.
 
@@ -159,7 +160,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         loss="cross_entropy",
         n_targets=9,
         n_restarts=1,
-        random_start=False,
+        random_start=True,
         n_draws=1,
         bounds="data",
         constraints=None,

@@ -23,7 +23,8 @@ class FastAdaptiveBoundary(MinimumNormAttack):
     row. At the end the perturbation is shortened along its direction.
 
     The paper asks the victim twice in each step: after it, and after going back. Here
-    the gradient is taken where the step led, and serves for the point that went back too.
+    the gradient is taken where the step led, and serves for the point that went back too:
+    two starts cost what one of the paper's does.
 
     The plain version takes the gradients of all logits in each step. The targeted version
     (``n_targets``) makes for one class after another, the likeliest first: with many
@@ -43,8 +44,9 @@ class FastAdaptiveBoundary(MinimumNormAttack):
     n_targets : int, default=None
         How many classes the targeted version makes for; None is the plain version. For
         ``goal="misclassification"``.
-    n_restarts : int, default=1
-        How often to start. The first start is the row itself, the others are random.
+    n_restarts : int, default=2
+        How often to start. The first start is the row itself, the others are random: they
+        help where gradients are masked at the row.
     alpha_max : float, default=0.1
         Largest weight of the projection of the row itself.
     eta : float, default=1.05
@@ -136,7 +138,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         eps=None,
         max_iter=100,
         n_targets=None,
-        n_restarts=1,
+        n_restarts=2,
         alpha_max=0.1,
         eta=1.05,
         beta=0.9,
@@ -200,12 +202,12 @@ class FastAdaptiveBoundary(MinimumNormAttack):
             shorten(state, 4)
 
     def _random_start(self, search, generator):
-        """Half as far as the best perturbation, or `eps`, in a random direction."""
+        """Half as far as the best perturbation, or `eps`, in one random direction."""
         ball = LpBall(self.norm, 1.0)
         radius = search.best.clamp_max(self.eps or np.inf)
         whole = search.norm(search.x.nan_to_num())
         radius = torch.where(radius.isfinite(), radius, whole) / 2
-        point = ball.random(search.x, generator)
+        point = ball.random(search.x[:1], generator).expand_as(search.x)
         size = search.norm(point).clamp_min(torch.finfo(point.dtype).tiny)
         return (point * column(radius / size, point)).clamp(search.lower, search.upper)
 

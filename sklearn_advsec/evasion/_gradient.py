@@ -81,8 +81,14 @@ class GradientAttack(EvasionAttack):
         settle(state, rows, x_adv)
 
     def _random_start(self, state):
+        """Draw one point of the ball for all rows, and bring it into the box of each.
+
+        What happens to a row then does not depend on the rows beside it.
+        """
         ball = LpBall(self.norm, self.eps)
-        return ball.random(state.access.x, state.generator, state.lower, state.upper)
+        x = state.access.x
+        point = ball.random(x[:1], state.generator).expand_as(x)
+        return ball.project(point, state.lower, state.upper)
 
     def _steps(self, state, start, early_stopping):
         """Go from `start` on the open rows; return those left and where they ended."""
