@@ -109,6 +109,18 @@ def test_false_positive_rate_without_known_members():
         assert attack.fit(OWN).predict(OWN).mean() == pytest.approx(0.2, abs=0.02)
 
 
+def test_the_quantile_holds_on_records_that_it_was_not_fitted_on():
+    """A regressor is too sure of its own rows: the threshold comes from other folds."""
+    attack = QuantileMembership(TARGET, fpr=0.1)
+    accused = [
+        attack.fit(OWN[fold]).predict(OWN[~fold]).mean()
+        for fold in (np.arange(len(OWN)) % 2 == i for i in range(2))
+    ]
+    assert np.mean(accused) < 0.16
+    with pytest.raises(ValueError, match="two or more"):
+        attack.fit(AUDITED[:3], [1, 1, 0])
+
+
 def test_entropy_thresholds_are_per_class():
     attack = ModifiedEntropy(TARGET).fit(AUDITED, MEMBER)
     scores = -modified_entropy(PROBA, CODES)
@@ -359,6 +371,55 @@ def test_records_without_labels():
     assert everything.predict(AUDITED[:, :-1]).all()
 
 
+def test_string_labels_beside_rows_of_numbers():
+    """Such records are a DataFrame, of which the target has never seen a name."""
+    names = np.array([f"kind {code}" for code in range(8)])
+    X = AUDITED[:, :-1]
+    net = LogisticRegression(max_iter=300).fit(X[MEMBER], names[CODES[MEMBER]])
+    records = make_records(X, names[CODES])
+    for attack in (
+        LossThreshold(FrozenEstimator(net), label_column="label"),
+        RMIA(FrozenEstimator(net), label_column="label", n_shadow_models=2),
+    ):
+        assert auc(attack.fit(records), records) > 0.7  # without a warning
+
+
+def test_classes_in_any_order():
+    """A torch module's outputs need not be sorted; the classes of its shadows are."""
+    import torch
+
+    from sklearn_advsec.pretrained import PretrainedModule
+
+    names = np.array([f"kind {code}" for code in range(8)])
+    target = PretrainedModule(torch.nn.Linear(60, 8), classes=names[::-1])
+    records = make_records(AUDITED[:, :-1], names[CODES])
+    attack = RMIA(target, label_column="label", n_shadow_models=1)
+    attack.set_params(shadow_estimator=DecisionTreeClassifier()).fit(records)
+    (shadow,), rows = attack.shadow_estimators_, records.drop(columns="label")
+    proba = attack._shadow_probabilities(shadow, rows)
+    np.testing.assert_array_equal(
+        target.classes_[proba.argmax(axis=1)], shadow.predict(rows)
+    )
+
+
+def test_missing_values():
+    """The game and the attacks take them where the target does."""
+    X, y = binary_records(400)
+    X[np.random.default_rng(0).uniform(size=X.shape) < 0.2] = np.nan
+    recipe = DecisionTreeClassifier()
+    (played,) = MembershipGame(recipe).play(X, y)
+    for attack in (
+        LossThreshold(played.target),
+        QuantileMembership(played.target),
+        RMIA(played.target, n_shadow_models=2),
+        ShadowModels(played.target, n_shadow_models=2),
+    ):
+        attack.fit(played.records[::2], played.membership[::2])
+        assert attack.score(played.records[1::2], played.membership[1::2]) > 0.55
+    with pytest.raises(ValueError, match="NaN"):
+        MembershipGame(LogisticRegression()).play(X, y)
+
+
 def test_membership_values_of_any_type():
     names = np.where(MEMBER, "member", "")
     predicted = LossThreshold(TARGET).fit(AUDITED, names).predict(AUDITED)
@@ -436,6 +497,8 @@ def test_membership_game():
     np.testing.assert_array_equal(again[2].membership, rounds[2].membership)
     with pytest.raises(ValueError, match="must be members and non-members"):
         MembershipGame(RECIPE, train_size=300).play(X, y)
+    with pytest.raises(ValueError, match="must be flat"):  # before it trains anything
+        MembershipGame(None).play(X.reshape(-1, 1, 6, 10), y)
 
 
 def test_records_of_frames():

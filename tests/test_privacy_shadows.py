@@ -95,6 +95,8 @@ def test_online_needs_the_records():
     )
     with pytest.raises(ValueError, match="400 of these were not"):
         attack.fit(OWN).decision_function(AUDITED)
+    with pytest.raises(ValueError, match="or take more shadow models"):
+        RMIA(TARGET, n_shadow_models=1, mode="online").fit(OWN)
     attack.set_params(candidates=AUDITED).fit(OWN)
     assert attack.decision_function(AUDITED).shape == (400,)
     # Records that are among the attacker's own already are not taken twice.
@@ -162,6 +164,10 @@ def test_networks_get_single_precision():
     (played,) = MembershipGame(recipe).play(X, y)
     attack = RMIA(played.target, n_shadow_models=1)
     attack.fit(AUDITED.astype(np.float64))
+    assert np.isfinite(attack.decision_function(OWN.astype(np.float64))).all()
+    behind = make_pipeline(StandardScaler(), recipe)
+    (played,) = MembershipGame(behind).play(X, y)
+    attack.set_params(estimator=played.target).fit(AUDITED.astype(np.float64))
     assert np.isfinite(attack.decision_function(OWN.astype(np.float64))).all()
     assert epsilon_lower_bound(recipe, X, y, n_canaries=20) >= 0
 

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 from .._rows import check_rows, is_dataframe
 from .._validation import allows_nan, check_victim
 from ._records import Records
-from ._signals import predicted_codes
+from ._signals import as_target_takes_them, predicted_codes
 
 
 class MembershipAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -137,6 +137,7 @@ class MembershipAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _records(self, X):
         classes = np.asarray(self.estimator_.classes_)
         records = Records(X, self.label_column, classes)
+        records.features = as_target_takes_them(records.features, self.estimator_)
         try:
             if records.codes is None:
                 records.codes = predicted_codes(self.estimator_, records.features)

@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._rows import check_rows, is_dataframe
+from .._validation import allows_nan
 from ..batched import fit_many
 from ._signals import as_nets_take_them
 
@@ -126,10 +127,11 @@ class MembershipGame:
         ValueError
             If `train_size` leaves no members or no non-members.
         """
-        X = as_nets_take_them(check_rows(X, type(self).__name__), self.estimator)
+        X = check_rows(X, type(self).__name__, allow_nan=allows_nan(self.estimator))
+        X = as_nets_take_them(X, self.estimator)
         y = column_or_1d(y)
-        check_consistent_length(X, y)
         check_classification_targets(y)
+        records = make_records(X, y)
         n_rows, size = len(y), self.train_size
         n_members = int(size * n_rows) if isinstance(size, float) else int(size)
         if not 0 < n_members < n_rows:
@@ -143,7 +145,6 @@ class MembershipGame:
         targets = fit_many(
             self.estimator, X, y, subsets, seeds, n_jobs=self.n_jobs, memory=self.memory
         )
-        records = make_records(X, y)
         return [
             self._round(target, X, y, records, subset)
             for target, subset in zip(targets, subsets, strict=True)

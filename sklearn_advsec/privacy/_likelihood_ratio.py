@@ -35,8 +35,8 @@ class LikelihoodRatio(ShadowAttack):
         The recipe of the shadow models; None clones the target's. See
         :class:`ShadowModels`.
     n_shadow_models : int, default=64
-        Number of shadow models, 2 or more. With ``shadow_size=0.5``, each record is in
-        exactly half of them.
+        Number of shadow models, 2 or more. With ``shadow_size=0.5`` and even numbers of
+        models and records, each record is in exactly half of the models.
     shadow_size : float or int, default=0.5
         Share, or number, of the records that each shadow is trained on.
     mode : {"offline", "online"}, default="offline"
@@ -207,7 +207,7 @@ class LikelihoodRatio(ShadowAttack):
             raise ValueError(
                 f"mode='online' judges records that shadows were trained on, and "
                 f"{int((~trained.any(axis=0)).sum())} of these were not. Give them to "
-                "fit or as candidates, or use mode='offline'."
+                "fit or as candidates, or take more shadow models, or use mode='offline'."
             )
         mean_in, std_in = self._normal(shadows, trained, "in")
         ratio = norm.logpdf(target, mean_in, std_in) - norm.logpdf(target, mean, std)

@@ -24,7 +24,7 @@ class Records:
     rows : {ndarray, DataFrame} of shape (n_records, n_columns)
         The records.
     features : {ndarray, DataFrame} of shape (n_records, n_features)
-        The records without their label.
+        The records without their label, as the target is to be asked about them.
     classes : ndarray of shape (n_classes,)
         As given.
     codes : ndarray of int, shape (n_records,), or None

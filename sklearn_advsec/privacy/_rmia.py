@@ -210,7 +210,7 @@ class RMIA(ShadowAttack):
             raise ValueError(
                 f"mode='online' judges records that reference models were trained on, "
                 f"and {int((~some_in).sum())} of these were not. Give them to fit or as "
-                "candidates, or use mode='offline'."
+                "candidates, or take more shadow models, or use mode='offline'."
             )
         return true_probability(proba, records.codes), mean
 

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import xlogy
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 
 from .._rows import is_dataframe
 from ..victim import LabelAccess, ScoreAccess
@@ -44,8 +45,8 @@ def probabilities(estimator, features, classes=None):
         proba = access.scores(access.x).cpu().numpy().astype(np.float64, copy=False)
     if classes is None or np.array_equal(known, classes):
         return proba
-    aligned = np.zeros((len(proba), len(classes)))
-    aligned[:, np.searchsorted(classes, known)] = proba
+    aligned, order = np.zeros((len(proba), len(classes))), np.argsort(classes)
+    aligned[:, order[np.searchsorted(classes, known, sorter=order)]] = proba
     return aligned
 
 
@@ -54,11 +55,25 @@ def unwrap(estimator):
     return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
 
 
+def as_target_takes_them(features, estimator):
+    """Return rows in the form that a fitted estimator knows.
+
+    Records are a DataFrame where labels are strings, whatever the estimator was fitted
+    on; one that has seen no names would warn at every query.
+    """
+    nameless = hasattr(estimator, "n_features_in_") and not hasattr(
+        estimator, "feature_names_in_"
+    )
+    if nameless and is_dataframe(features):
+        array = features.to_numpy()
+        features = array if array.dtype.kind in "fiu" else features
+    return as_nets_take_them(features, unwrap(estimator))
+
+
 def as_nets_take_them(features, estimator):
     """Return float32 rows for a network of skorch, which takes nothing else."""
-    is_net = any(
-        base.__module__.startswith("skorch.") for base in type(estimator).__mro__
-    )
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    is_net = any(base.__module__.startswith("skorch.") for base in type(last).__mro__)
     if is_dataframe(features) or not is_net:
         return features
     return features.astype(np.float32, copy=False)
