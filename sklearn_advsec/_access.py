@@ -7,7 +7,7 @@ from . import differentiable
 from ._forest_answers import quick_answers
 from ._regression import by_reference, is_regression
 from ._rows import RowCodec, check_rows
-from ._validation import allows_nan, check_victim
+from ._validation import allows_nan, check_victim, name_of, scores_decide
 from .exceptions import NoGradientError, QueryBudgetExceeded
 
 
@@ -79,7 +79,7 @@ class LabelAccess:
         categories=None,
     ):
         check_victim(estimator)
-        X = check_rows(X, type(estimator).__name__, allow_nan=allows_nan(estimator))
+        X = check_rows(X, name_of(estimator), allow_nan=allows_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
         self._answers = quick_answers(estimator)
@@ -160,7 +160,7 @@ class LabelAccess:
         if not np.array_equal(self.classes[position], labels):
             unknown = np.setdiff1d(labels, self.classes)[:3].tolist()
             raise ValueError(
-                f"estimator: {type(self.estimator).__name__}.predict returned {unknown}, "
+                f"estimator: {name_of(self.estimator)}.predict returned {unknown}, "
                 f"which its classes_ {self.classes.tolist()} do not hold."
             )
         return torch.as_tensor(position, device=x.device)
@@ -236,6 +236,9 @@ class ScoreAccess(LabelAccess):
     ----------
     probability : bool
         Whether `scores` are probabilities. Otherwise they are the decision function.
+    decisive : bool
+        Whether the class of the largest score is surely the label. It need not be that of
+        an `SVC`, which lets its pairs of classes vote, or behind a threshold.
     """
 
     knowledge = "score"
@@ -246,9 +249,10 @@ class ScoreAccess(LabelAccess):
         graded = self.probability or hasattr(estimator, "decision_function")
         if not (graded or is_regression(estimator)):
             raise TypeError(
-                f"estimator: {type(estimator).__name__} has neither predict_proba nor "
+                f"estimator: {name_of(estimator)} has neither predict_proba nor "
                 "decision_function; use an attack whose knowledge is 'label'."
             )
+        self.decisive = self.exact or is_regression(estimator) or scores_decide(estimator)
 
     def scores(self, x, rows=None):
         """Ask for one score per class: probabilities where the victim has them.

@@ -2,18 +2,63 @@
 
 import numpy as np
 from sklearn.base import is_regressor
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from ._regression import is_regression
 
+# Their label is the class of the largest of their scores: that is how they find it.
+_BY_LARGEST_SCORE = (
+    CalibratedClassifierCV,
+    DecisionTreeClassifier,
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    LinearSVC,
+    LogisticRegression,
+    MLPClassifier,
+    RandomForestClassifier,
+    RidgeClassifier,
+)
+
+
+def name_of(estimator):
+    """Return the name of an estimator's class, also of a frozen one."""
+    while isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
+    return type(estimator).__name__
+
+
+def scores_decide(estimator):
+    """Whether the label of a fitted classifier is known to be that of its largest score.
+
+    A class derived from one of those that are known may predict in another way.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return scores_decide(estimator.estimator)
+    if type(estimator) is Pipeline:
+        return scores_decide(estimator.steps[-1][1])
+    if type(estimator) in (GridSearchCV, RandomizedSearchCV):
+        return scores_decide(estimator.best_estimator_)
+    return type(estimator) in _BY_LARGEST_SCORE
+
 
 def check_victim(estimator):
     """Raise where `estimator` is no fitted classifier of at least two classes."""
-    name = type(estimator).__name__
+    name = name_of(estimator)
     if not hasattr(estimator, "fit"):
         raise TypeError(
             f"estimator must be a classifier; got {name}. Wrap a trained torch module as "

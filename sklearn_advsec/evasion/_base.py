@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
 
 from .._regression import is_regression
 from .._rows import is_dataframe
-from .._validation import check_victim
+from .._validation import check_victim, name_of
 from ..exceptions import QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
@@ -38,8 +38,8 @@ from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
 SPENT = (
-    "max_queries={} is spent before the attack begins: the target, or the confidence, "
-    "costs a query by itself."
+    "max_queries={} is spent before the attack begins: the target, the confidence, and a "
+    "label that scores do not tell, cost a query each. Raise it."
 )
 
 
@@ -281,11 +281,11 @@ class EvasionAttack(
         return self._result(state, offset)
 
     def _ask_about_the_rest(self, state, labelled):
-        """Let the victim judge rows that it was never asked about as they are returned."""
+        """Let the victim judge the rows that it has not seen as they are returned."""
         rows = torch.nonzero(state.predicted < 0).flatten()
         if not len(rows):
             return
-        paid = ActiveRows(state, rows).left() > 0
+        paid = ActiveRows(state, rows).unspent() > 0
         settle(state, rows[paid], state.x_adv[rows[paid]])
         rows = rows[~paid]
         if len(rows) and (labelled or self.goal == "targeted"):
@@ -314,7 +314,7 @@ class EvasionAttack(
             if not getattr(access, "probability", False):
                 raise ValueError(
                     "confidence, and goal='confidence_reduction', need a victim with "
-                    f"predict_proba; {type(self.estimator_).__name__} has none (or the "
+                    f"predict_proba; {name_of(self.estimator_)} has none (or the "
                     "attack does not see it)."
                 )
         unchanged = access.refer(y) if is_regression(self.estimator_) else None

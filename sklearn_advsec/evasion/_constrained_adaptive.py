@@ -188,6 +188,8 @@ class _SeenRows(ActiveRows):
     many; so it is asked only about what its view takes for a success.
     """
 
+    confirms = False  # by itself; see `confirm`
+
     def ask(self, x_adv, at=None):
         """Ask the view about candidates, as `ActiveRows.ask` asks the victim."""
         rows, labels = self.rows, self.labels

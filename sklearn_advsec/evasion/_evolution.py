@@ -8,7 +8,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..threat import LpBall
-from ._query_loop import column
+from ._query_loop import Answer, column
 from ._starts import StartingAttack
 
 # How often a step is halved before the ball is left larger instead.
@@ -123,10 +123,7 @@ class EvolutionStrategy(StartingAttack):
 
     def _leave(self, active, state):
         """Record rows that are inside the ball; let go those whose budget is spent."""
-        done = active.reached & (active.size <= 1)
-        if done.any():
-            x_adv = (active.x + active.point)[done]
-            state.record(active.rows[done], x_adv, active.point_predicted[done], True)
-            active.keep(~done)
+        done = Answer(active.point_predicted, active.reached & (active.size <= 1))
+        active.settle(active.x + active.point, done)
         active.give_up(active.left() < 1)
         return len(active)

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from ._query_loop import Answer
+
 # A change that is needed is halved this often, in search of a smaller one.
 _HALVINGS = 5
 # Distances to so many numbers are computed at a time.
@@ -163,12 +165,9 @@ def climb_greedily(active, moves, shortlist):
         hit = reached.gather(1, best[:, None])[:, 0]
         answer = predicted.gather(1, best[:, None])[:, 0]
         active.predicted = torch.where(lost, active.predicted, answer)
-        stuck = lost & full
-        if hit.any():
-            active._state.record(active.rows[hit], point[hit], answer[hit], True)
-            stuck = stuck[~hit]
-            active.keep(~hit)
-        active.give_up(stuck)
+        active.stuck = lost & full
+        active.settle(point, Answer(answer, hit))
+        active.give_up(active.stuck)
 
 
 def _ask_all(active, moves, which, value, wanted):
@@ -247,8 +246,10 @@ def _try(active, delta, wanted, state):
     if len(at):
         x_adv = active.x[at] + delta[at]
         answer = active.ask(x_adv, at)
-        hit = answer.reached
-        state.record(active.rows[at[hit]], x_adv[hit], answer.predicted[hit], True)
+        hit = torch.nonzero(answer.reached).flatten()
+        said, sure = active.confirm(x_adv[hit], at[hit], answer.predicted[hit])
+        hit = hit[sure]
+        state.record(active.rows[at[hit]], x_adv[hit], said[sure], True)
         better[at[hit]] = True
         active.delta = torch.where(better[:, None], delta, active.delta)
     return better

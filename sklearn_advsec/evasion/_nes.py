@@ -5,6 +5,7 @@ from numbers import Integral
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._validation import name_of
 from ..victim import ScoreAccess
 from ._evolution import EvolutionStrategy
 
@@ -25,9 +26,11 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; it needs `predict_proba` or `decision_function`, and its label is the
-        class of the largest score. It is cloned and fitted in `fit`; wrap one that is
-        fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+        The victim; it needs `predict_proba` or `decision_function`. Where the class of
+        the largest score may not be its label, as of an `SVC` of several classes, what
+        `predict` says of a success costs a query more. It is cloned and fitted in `fit`;
+        wrap one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
+        prototype.
     eps : float or array-like of shape (n_features,), default=0.1
         The bound, in the units of the features; an array gives each feature its own.
     max_queries : int, default=1000
@@ -199,8 +202,7 @@ class TopKAccess(ScoreAccess):
         super().__init__(estimator, X, **budget)
         if not self.probability:
             raise ValueError(
-                f"top_k needs a victim with predict_proba; {type(estimator).__name__} "
-                "has none."
+                f"top_k needs a victim with predict_proba; {name_of(estimator)} has none."
             )
         self._top_k = min(top_k, len(self.classes))
 

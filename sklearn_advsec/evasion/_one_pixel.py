@@ -7,7 +7,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._pixels import pixel_grid
 from ._query_attack import BoxAttack
-from ._query_loop import column
+from ._query_loop import Answer, column
 
 
 class OnePixel(BoxAttack):
@@ -29,9 +29,11 @@ class OnePixel(BoxAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; it needs `predict_proba` or `decision_function`, and its label is the
-        class of the largest score. It is cloned and fitted in `fit`; wrap one that is
-        fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+        The victim; it needs `predict_proba` or `decision_function`. Where the class of
+        the largest score may not be its label, as of an `SVC` of several classes, what
+        `predict` says of a success costs a query more. It is cloned and fitted in `fit`;
+        wrap one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
+        prototype.
     n_pixels : int, default=1
         How many pixels may change.
     max_queries : int, default=10_000
@@ -200,13 +202,8 @@ class OnePixel(BoxAttack):
             active.through = torch.zeros_like(active.labels, dtype=torch.bool)
             for at, x_adv, _, answer in active.ask_many(paint, size):
                 _select(active, at, x_adv, answer)
-            x_adv = (active.x + active.delta)[active.through]
-            rows, predicted = (
-                active.rows[active.through],
-                active.predicted[active.through],
-            )
-            state.record(rows, x_adv, predicted, True)
-            active.keep(~active.through)
+            answer = Answer(active.predicted, active.through)
+            active.settle(active.x + active.delta, answer)
             active.give_up(active.left() < 1)
             if not len(active):
                 return

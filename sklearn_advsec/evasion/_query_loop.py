@@ -82,8 +82,21 @@ class ActiveRows:
                 if isinstance(value, torch.Tensor):
                     setattr(self, name, value[mask])
 
+    @property
+    def confirms(self):
+        """Whether scores do not tell the label, so that it costs a query of its own."""
+        return self._access.knowledge != "label" and not self._access.decisive
+
     def left(self):
-        """How many more queries each row may cost, as a tensor of int64."""
+        """How many more queries each row may cost, as a tensor of int64.
+
+        Where labels cost some, two are set aside: for a success, which the victim may
+        deny, and for what the row is in the end.
+        """
+        return self.unspent() - 2 * self.confirms
+
+    def unspent(self):
+        """How many queries of its budget each row has left, as a tensor of int64."""
         if self._access.max_queries is None:
             return torch.full_like(self.rows, torch.iinfo(torch.int64).max)
         spent = torch.as_tensor(self._access.n_queries, device=self.rows.device)
@@ -155,50 +168,66 @@ class ActiveRows:
             yield at, x_adv, asked, answer
 
     def confirm(self, x_adv, at, predicted):
-        """Say of one candidate of each of the rows `at` what the victim itself says.
+        """Say of candidates, one of each of the rows `at`, what the victim itself says.
 
-        Here that is what was answered; returns labels, and whether the goal is reached.
+        They seem to have reached the goal. Returns labels, and whether it is so.
         """
-        return predicted, torch.ones_like(predicted, dtype=torch.bool)
+        return self._judge(x_adv, at, predicted, torch.ones_like(predicted).bool())
+
+    def _judge(self, x_adv, at, predicted, reached):
+        """Correct, by the victim's labels, what its scores said of the rows `at`.
+
+        Of a `confidence` to be reached, scores do tell; and where the budget is spent
+        there is nothing better.
+        """
+        if not self.confirms:
+            return predicted, reached
+        paid = torch.nonzero(self.unspent()[at] > 0).flatten()
+        rows = self.rows[at]
+        if len(paid):
+            predicted[paid] = self._access.predict(x_adv[paid], rows[paid])
+        aim = self._state.aim.take(rows)
+        if aim.confidence is None:
+            reached = aim.reached_by_labels(predicted)
+        return predicted, reached
 
     def settle(self, x_adv, answer):
         """Record candidates, one per row, that reached the goal; their rows leave."""
-        hit = answer.reached
-        if hit.any():
-            self._state.record(
-                self.rows[hit], x_adv[hit], answer.predicted[hit], hit[hit]
-            )
-            self.keep(~hit)
-        return ~hit
+        at = torch.nonzero(answer.reached).flatten()
+        if len(at):
+            predicted, sure = self.confirm(x_adv[at], at, answer.predicted[at])
+            at = at[sure]
+            self._state.record(self.rows[at], x_adv[at], predicted[sure], True)
+            self.keep(torch.ones_like(answer.reached).index_fill(0, at, False))
 
     def give_up(self, mask):
         """Let rows leave; those that end without a success show where they are now."""
-        if mask.any():
-            state, rows = self._state, self.rows[mask]
-            # What ended before, in another search, has shown its attempt already.
-            failed = ~(state.success | state.finished)[rows]
-            rows, x_adv = rows[failed], (self.x + self.delta)[mask][failed]
-            state.record(rows, x_adv, self.predicted[mask][failed], False)
-            state.finished[self.rows[mask]] = True
-            self.keep(~mask)
+        if not mask.any():
+            return
+        state = self._state
+        # What ended before, in another search, has shown its attempt already.
+        at = torch.nonzero(mask & ~(state.success | state.finished)[self.rows]).flatten()
+        x_adv, predicted = (self.x + self.delta)[at], self.predicted[at]
+        predicted, reached = self._judge(
+            x_adv, at, predicted, torch.zeros_like(at).bool()
+        )
+        state.record(self.rows[at], x_adv, predicted, reached)
+        state.finished[self.rows[mask]] = True
+        self.keep(~mask)
 
     def improve(self, x_adv, answer, at=None):
         """Record candidates that are adversarial and nearer than what the row has.
 
         Their rows stay active: this is how attacks that look for a small perturbation
         keep everything that the victim ever confirmed.
-
-        Returns
-        -------
-        better : tensor of bool, shape (n,)
-            Which were recorded.
         """
-        state, rows = self._state, self.rows if at is None else self.rows[at]
-        distance = self.distance(x_adv, at)
-        better = answer.reached & (distance < self._recorded_distance(rows))
-        if better.any():
-            state.record(rows[better], x_adv[better], answer.predicted[better], True)
-        return better
+        at = torch.arange(len(self), device=self.rows.device) if at is None else at
+        nearer = self.distance(x_adv, at) < self._recorded_distance(self.rows[at])
+        better = torch.nonzero(answer.reached & nearer).flatten()
+        if len(better):
+            at, x_adv = at[better], x_adv[better]
+            predicted, sure = self.confirm(x_adv, at, answer.predicted[better])
+            self._state.record(self.rows[at[sure]], x_adv[sure], predicted[sure], True)
 
     def distance(self, x_adv, at=None):
         """Distance from the row, in the attack's norm."""
@@ -232,12 +261,13 @@ def climb(active, propose, start=None, n_proposals=1):
     """
     candidates = [torch.zeros_like(active.x) if start is None else start]
     step = payable = 0
+    cost = n_proposals + active.confirms
     if start is None and active.objective is not None:  # asked already
         step, active.gained = 1, torch.zeros_like(active.labels, dtype=torch.bool)
     else:
         active.objective = torch.full_like(active.x.flatten(1)[:, 0], -torch.inf)
     while True:
-        if payable < n_proposals:  # what the budgets allow is looked up when it may be up
+        if payable < cost:  # what the budgets allow is looked up when it may be up
             active.give_up(active.left() < 1)
             if not len(active):
                 return
@@ -256,7 +286,7 @@ def climb(active, propose, start=None, n_proposals=1):
         if not len(active):
             return
         step += len(candidates)
-        payable -= len(candidates)
+        payable -= cost
 
 
 def _ask_best(active, candidates):

@@ -25,9 +25,11 @@ class SimBA(QueryAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; it needs `predict_proba` or `decision_function`, and its label is the
-        class of the largest score. It is cloned and fitted in `fit`; wrap one that is
-        fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+        The victim; it needs `predict_proba` or `decision_function`. Where the class of
+        the largest score may not be its label, as of an `SVC` of several classes, what
+        `predict` says of a success costs a query more. It is cloned and fitted in `fit`;
+        wrap one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
+        prototype.
     max_queries : int, default=1000
         How often the victim may be asked about each row.
     step_size : float, default=0.2

@@ -39,9 +39,11 @@ class SquareAttack(QueryAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; it needs `predict_proba` or `decision_function`, and its label is the
-        class of the largest score. It is cloned and fitted in `fit`; wrap one that is
-        fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+        The victim; it needs `predict_proba` or `decision_function`. Where the class of
+        the largest score may not be its label, as of an `SVC` of several classes, what
+        `predict` says of a success costs a query more. It is cloned and fitted in `fit`;
+        wrap one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
+        prototype.
     norm : {np.inf, 2}, default=np.inf
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.1

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods
 
-from .._validation import check_victim
+from .._validation import check_victim, name_of
 from ._base import EvasionAttack
 from ._projected_gradient import ProjectedGradientDescent
 from ._stand_in import MeanClassifier, aimed_at, craft
@@ -170,7 +170,7 @@ class TransferAttack(EvasionAttack):
             check_victim(surrogate)
             if not np.array_equal(surrogate.classes_, self.estimator_.classes_):
                 raise ValueError(
-                    f"surrogate {type(surrogate).__name__} knows the classes "
+                    f"surrogate {name_of(surrogate)} knows the classes "
                     f"{np.asarray(surrogate.classes_).tolist()}, the victim "
                     f"{np.asarray(self.estimator_.classes_).tolist()}."
                 )
