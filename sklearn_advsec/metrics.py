@@ -120,6 +120,11 @@ class _Fidelity(_Scorer):
 
 class _AttackSuccess(_Scorer):
     def __call__(self, estimator, X, y=None, sample_weight=None):
+        if not hasattr(estimator, "run"):
+            raise TypeError(
+                "attack_success_scorer scores evasion attacks; to score "
+                f"{type(estimator).__name__}, use robust_accuracy_scorer(attack)."
+            )
         result = estimator.run(X)
         return float(np.average(result.success, weights=sample_weight))
 
@@ -211,12 +216,11 @@ def robust_accuracy_scorer(attack, *, check_masking=False):
     >>> bool(scores["test_clean"].mean() > scores["test_robust"].mean())
     True
     """
-    for name in ("run", "score", "set_params"):
-        if not hasattr(attack, name):
-            raise TypeError(
-                "attack must be an evasion attack, such as "
-                f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
-            )
+    if isinstance(attack, type) or not hasattr(attack, "run"):
+        raise TypeError(
+            "attack must be an evasion attack, such as "
+            f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
+        )
     return _RobustAccuracy(attack, check_masking)
 
 

@@ -468,8 +468,11 @@ def test_errors_name_the_parameter(cancer):
         pgd(LogisticRegression(), goal="win").fit(X, y)
     with pytest.raises(ValueError, match="target.*'setosa'"):
         pgd(LogisticRegression(), goal="targeted", target="setosa").fit(X, y)
-    with pytest.raises(ValueError, match="confidence.*predict_proba"):
-        pgd(LinearSVC(), confidence=0.9).fit(X, y).transform(X)
+    with pytest.raises(ValueError, match="target needs goal='targeted'"):
+        pgd(LogisticRegression(), target=1).fit(X, y)
+    with pytest.raises(ValueError, match="confidence.*predict_proba; LinearSVC"):
+        victim = FrozenEstimator(LinearSVC().fit(X, y))
+        pgd(victim, confidence=0.9).fit(X, y).transform(X)
 
     attack = pgd(LogisticRegression(), bounds=(0, 1)).fit(X, y)
     with pytest.raises(ValueError, match="features"):

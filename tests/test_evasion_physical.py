@@ -218,6 +218,9 @@ def test_expectation_errors(digits):
         ExpectationOverTransformation(FrozenEstimator(model), attack=SquareAttack()).fit(
             X, y
         )
+    flat.set_params(transformations=[20])
+    with pytest.raises(TypeError, match="transformations must be callables"):
+        flat.fit(X, y)
     tree = ExpectationOverTransformation(DecisionTreeClassifier())
     with pytest.raises(NoGradientError):
         tree.fit(X, y)

@@ -76,5 +76,8 @@ def test_attack_success_tunes_an_attack():
 
 
 def test_bad_attack():
-    with pytest.raises(TypeError, match="attack"):
-        robust_accuracy_scorer(LogisticRegression())
+    for attack in (LogisticRegression(), ProjectedGradientDescent):
+        with pytest.raises(TypeError, match="attack"):
+            robust_accuracy_scorer(attack)
+    with pytest.raises(TypeError, match="use robust_accuracy_scorer"):
+        attack_success_scorer(LogisticRegression(), [[0.0]])

@@ -129,8 +129,7 @@ class EvasionAttack(
         self._check_parameters(self.row_shape_)
         self.estimator_ = clone(self.estimator).fit(X, y)
         check_victim(self.estimator_)
-        if self.goal == "targeted":
-            self._check_target(self.target, n_rows=None)
+        self._check_target(self.target, n_rows=None)
         self.box_ = Box(self.bounds, X)
         self.batch_size_ = self._choose_batch_size(X)
         if hasattr(self, "max_iter"):
@@ -193,10 +192,7 @@ class EvasionAttack(
             y = _check_y(y, multi_output=False, y_numeric=regression)
             check_consistent_length(X, y)
             y = y if regression else class_positions(y, classes, "y")
-        if target is not None and self.goal != "targeted":
-            raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
-        if self.goal == "targeted":
-            target = self._check_target(self.target if target is None else target, n_rows)
+        target = self._check_target(self.target if target is None else target, n_rows)
         self.box_.check(X)
         if self.constraints is not None:
             self.constraints.check(X)

@@ -39,6 +39,10 @@ class InputChecks:
 
     def _check_target(self, target, n_rows):
         """Return "least_likely" or the positions of the wanted classes, one per row."""
+        if self.goal != "targeted":
+            if target is not None:
+                raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
+            return None
         if target is None:
             if n_rows is None:  # run(X, target=...) may still bring one
                 return None

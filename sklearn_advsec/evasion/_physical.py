@@ -183,6 +183,11 @@ class ExpectationOverTransformation(EvasionAttack):
         self._prototype._check_parameters(row_shape)
         shape = image_shape_of(row_shape, self.image_shape)
         for transformation in self._transformations(shape):
+            if not callable(transformation) or isinstance(transformation, type):
+                raise TypeError(
+                    "transformations must be callables, such as Rotation(20); got "
+                    f"{transformation!r}."
+                )
             if shape is None and not getattr(transformation, "pixelwise", True):
                 raise ValueError(
                     f"transformations has {type(transformation).__name__}, which moves "
