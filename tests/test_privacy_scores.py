@@ -120,6 +120,26 @@ def test_auc_interval_agrees_with_the_bootstrap_and_covers():
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_auc_interval_of_perfect_scores():
+    """Nothing is out of place, and still the sample leaves room: some pair may be."""
+    member = np.arange(80) < 30
+    low, high = roc_auc_interval(member, member.astype(float))
+    assert (low, high) == clopper_pearson(30, 30)
+    assert roc_auc_interval(member, -member.astype(float)) == clopper_pearson(0, 30)
+
+
+def test_confidence_is_a_share():
+    member, scores = normal_scores(20, 1.0)
+    for interval in (
+        lambda: clopper_pearson(3, 10, confidence=95),
+        lambda: roc_auc_interval(member, scores, confidence=95),
+        lambda: bootstrap_interval(roc_auc_score, member, scores, confidence=95),
+        lambda: epsilon_from_guesses(9, 10, n_canaries=10, confidence=95),
+    ):
+        with pytest.raises(ValueError, match="'confidence' parameter"):
+            interval()
+
+
 def test_bootstrap_of_tpr():
     member, scores = normal_scores(500, 1.0)
     low, high = bootstrap_interval(

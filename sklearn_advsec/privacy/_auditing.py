@@ -15,6 +15,10 @@ from ..batched import fit_many
 from ._signals import as_nets_take_them, log_loss, probabilities
 
 
+@validate_params(
+    {"confidence": [Interval(Real, 0, 1, closed="neither")]},
+    prefer_skip_nested_validation=True,
+)
 def epsilon_from_guesses(n_correct, n_guesses, *, n_canaries, delta=0.0, confidence=0.95):
     """Bound epsilon from below by how often membership was guessed right.
 

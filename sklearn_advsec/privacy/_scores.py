@@ -161,6 +161,10 @@ def membership_advantage(y_true, y_pred):
     return float(y_pred[y_true].mean() - y_pred[~y_true].mean())
 
 
+_CONFIDENCE = {"confidence": [Interval(Real, 0, 1, closed="neither")]}
+
+
+@validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
 def clopper_pearson(n_successes, n_trials, confidence=0.95):
     """Compute the exact interval of a rate.
 
@@ -197,8 +201,12 @@ def clopper_pearson(n_successes, n_trials, confidence=0.95):
     return float(low), float(high)
 
 
+@validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
 def roc_auc_interval(y_true, y_score, confidence=0.95):
     """Compute DeLong's interval of the area under the ROC curve.
+
+    Where no record is out of place (or every one is), it would have no width; the
+    interval is then that of Clopper and Pearson, of as many disjoint pairs as there are.
 
     Parameters
     ----------
@@ -235,6 +243,9 @@ def roc_auc_interval(y_true, y_score, confidence=0.95):
     ahead = (ranks[y_true] - rankdata(y_score[y_true])) / n_false
     behind = 1 - (ranks[~y_true] - rankdata(y_score[~y_true])) / n_true
     area = ahead.mean()
+    if area in (0, 1):
+        n_pairs = min(n_true, n_false)
+        return clopper_pearson(int(area) * n_pairs, n_pairs, confidence)
     variance = _variance(ahead) / n_true + _variance(behind) / n_false
     half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
     return float(max(area - half, 0.0)), float(min(area + half, 1.0))
@@ -244,6 +255,7 @@ def _variance(values):
     return values.var(ddof=1) if len(values) > 1 else 0.25
 
 
+@validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
 def bootstrap_interval(
     metric, y_true, y_score, *, confidence=0.95, n_bootstraps=1000, random_state=0
 ):
