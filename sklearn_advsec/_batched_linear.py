@@ -149,12 +149,12 @@ def minimize(function, start, tol, max_iter):
     """
     point = start.clone()
     value, gradient = function(point)
-    pairs, n_iter = [], torch.zeros(len(point), dtype=torch.int64)
+    pairs, n_iter = [], np.zeros(len(point), dtype=np.int64)
     for _ in range(max_iter):
         open_ = gradient.abs().amax(1) > tol
         if not open_.any():
             break
-        n_iter += open_.cpu()
+        n_iter += open_.cpu().numpy()
         direction = -_two_loops(gradient, pairs)
         slope = (direction * gradient).sum(1)
         step = open_.to(point.dtype)
@@ -173,7 +173,7 @@ def minimize(function, start, tol, max_iter):
         rho = torch.where(useful, 1 / curvature, 0.0)
         pairs = [*pairs[1 - _MEMORY :], (moved, bend, rho)]
         point, value, gradient = trial, new_value, new_gradient
-    return point, n_iter.numpy()
+    return point, n_iter
 
 
 def _two_loops(gradient, pairs):

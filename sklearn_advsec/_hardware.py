@@ -77,10 +77,18 @@ def fast_float32_products():
         with _lock:
             _threads_inside.pop()
             if fast and not _threads_inside:
-                torch.backends.mkldnn.matmul.fp32_precision = _setting_outside.pop()
+                _put_back(_setting_outside.pop())
 
 
 _lock, _threads_inside, _setting_outside = Lock(), [], []
+
+
+def _put_back(setting):
+    """Set the precision; where the setting above says the same, it is followed again."""
+    matmul = torch.backends.mkldnn.matmul
+    matmul.fp32_precision = "none"
+    if matmul.fp32_precision != setting:
+        matmul.fp32_precision = setting
 
 
 @cache
@@ -90,14 +98,16 @@ def _onednn_is_exact():
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     if not (hasattr(matmul, "fp32_precision") and capabilities.get("avx512_f")):
         return False
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 256, 256, generator=generator)
+    # Not of the default dtype or device: in float64 everything would look exact.
+    cpu = torch.device("cpu")
+    generator = torch.Generator(cpu).manual_seed(0)
+    x = torch.randn(2, 256, 256, generator=generator, dtype=torch.float32, device=cpu)
     outside = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:
         found = torch.bmm(x, x.transpose(1, 2)).double()
     finally:
-        matmul.fp32_precision = outside
+        _put_back(outside)
     exact = torch.bmm(x.double(), x.double().transpose(1, 2))
     # Rounded to bfloat16, products of 256 terms are off by several hundredths.
     return float((found - exact).abs().max()) < 1e-3

@@ -343,6 +343,40 @@ def test_fast_products_are_exact_and_leave_the_setting_alone():
     torch.testing.assert_close(found[0].double(), exact, rtol=1e-5, atol=1e-3)
 
 
+def test_the_probe_is_of_float32_on_the_processor(monkeypatch):
+    """Whatever the defaults are: in float64 everything would look exact."""
+    probed, real = [], torch.bmm
+
+    def bmm(a, b):
+        probed.append((a.dtype, a.device.type))
+        return real(a, b)
+
+    monkeypatch.setattr(torch, "bmm", bmm)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            _hardware._onednn_is_exact.__wrapped__()
+    finally:
+        torch.set_default_dtype(before)
+    assert probed[:1] in ([], [(torch.float32, "cpu")])  # [] on other processors
+
+
+def test_fast_products_give_back_what_was_inherited():
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has no such setting")
+    before = torch.backends.fp32_precision
+    try:
+        torch.backends.fp32_precision = "tf32"
+        with _hardware.fast_float32_products():
+            pass
+        torch.backends.fp32_precision = "ieee"  # and the setting below follows
+        assert matmul.fp32_precision == "ieee"
+    finally:
+        torch.backends.fp32_precision = before
+
+
 def test_fast_products_are_not_used_where_they_round(monkeypatch):
     seen = []
     monkeypatch.setattr(_hardware, "_onednn_is_exact", lambda: False)
