@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nets import CNN, net
+from nets import CNN, MLP, net
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,7 @@ from sklearn_advsec.privacy import (
     DPSGDClassifier,
     ModelInversion,
     epsilon_lower_bound,
+    make_records,
 )
 
 # Attribute inference --------------------------------------------------------------------
@@ -90,6 +92,23 @@ def test_attributes_of_frames():
     )
 
 
+def test_attributes_beside_missing_values():
+    rng = np.random.default_rng(0)
+    X, y = coins(400)
+    X[rng.uniform(size=X.shape) < 0.1 * (np.arange(5) > 2)] = np.nan
+    target = FrozenEstimator(DecisionTreeClassifier().fit(X, y))
+    known = np.delete(np.column_stack([X, y]), 0, axis=1)
+    attack = AttributeInference(target, attribute=0).fit(known[:300], X[:300, 0])
+    assert attack.score(known[300:], X[300:, 0]) > 0.5
+    # String labels make frames of records, of which the target has seen no name.
+    names = np.where(y > 0, "yes", "no")
+    target = FrozenEstimator(DecisionTreeClassifier().fit(X, names))
+    records = make_records(X[:, 1:], names)
+    attack = AttributeInference(target, attribute=0, label_column="label")
+    again = attack.fit(records[:300], X[:300, 0]).score(records[300:], X[300:, 0])
+    assert again > 0.5
+
+
 def test_attribute_errors():
     X, y = coins(100)
     target = FrozenEstimator(LogisticRegression().fit(X, y))
@@ -143,6 +162,28 @@ def test_inversion_trains_targets_and_keeps_confidence():
     assert inversion.n_iter_ < 500
     with pytest.raises(ValueError, match="requires y"):
         ModelInversion(target).fit(X)
+
+
+def inverted_images(device="cpu"):
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    target = net(CNN, max_epochs=8, device=device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        target.fit(X[:900], y[:900])
+    inversion = ModelInversion(FrozenEstimator(target), prior=1.0).fit(X[900:])
+    assert inversion.representatives_.shape == (10, 1, 8, 8)
+    assert (target.predict(inversion.representatives_) == np.arange(10)).all()
+    return inversion.score(X[900:], y[900:])
+
+
+def test_inversion_of_images():
+    assert inverted_images() > 0.3
+
+
+@pytest.mark.gpu
+def test_inversion_on_a_gpu():
+    assert inverted_images("cuda") > 0.3
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -265,6 +306,52 @@ def test_private_training_learns_and_is_repeatable():
     assert model.score(X, y) > 0.75
     again = model.predict_proba(X[:50])
     np.testing.assert_array_equal(model.fit(X, y).predict_proba(X[:50]), again)
+
+
+def test_training_on_adds_to_epsilon():
+    """The guarantee of several calls is that of all their steps together."""
+    X, y = digits()
+    model = private(noise_multiplier=1.0).partial_fit(X, y)
+    once = clone(model).fit(X, y)
+    first = [p.clone() for p in model.estimator_.module_.parameters()]
+    assert model.epsilon_ == once.epsilon_ and model.n_steps_ == once.n_steps_
+    model.partial_fit(X, y)
+    assert model.n_steps_ == 2 * once.n_steps_
+    long = clone(model).set_params(estimator__max_epochs=8).fit(X, y)
+    assert model.epsilon_ == pytest.approx(long.epsilon_, rel=0.01)
+    assert model.epsilon_ > once.epsilon_
+    # It goes on from where it was, with rows and noise of its own.
+    moved = list(model.estimator_.module_.parameters())
+    steps = [(b - a).detach() for a, b in zip(first, moved, strict=True)]
+    assert all(0 < step.abs().max() < 1 for step in steps)
+    restarted = clone(model).fit(X, y).estimator_.module_.parameters()
+    assert not any(map(torch.equal, restarted, moved))
+    model.fit(X, y)
+    assert model.epsilon_ == once.epsilon_
+    budget = private(epsilon=3.0).fit(X, y)
+    with pytest.raises(ValueError, match=r"epsilon=3.0 .* is spent"):
+        budget.partial_fit(X, y)
+
+
+def test_private_training_of_one_logit():
+    from skorch import NeuralNetBinaryClassifier
+
+    X, y = digits()
+    pytest.importorskip("opacus")
+    binary = NeuralNetBinaryClassifier(
+        MLP, module__n_classes=1, lr=1.0, max_epochs=6, verbose=0
+    )
+    model = DPSGDClassifier(binary, noise_multiplier=0.5, random_state=0)
+    assert model.fit(X, y > 4).score(X, y > 4) > 0.75
+
+
+@pytest.mark.gpu
+def test_private_training_on_a_gpu():
+    X, y = digits()
+    model = private(noise_multiplier=0.8).set_params(estimator__device="cuda")
+    model.set_params(estimator__max_epochs=8).fit(X, y)
+    assert all(p.is_cuda for p in model.estimator_.module_.parameters())
+    assert model.score(X, y) > 0.6 and model.epsilon_ > 0
 
 
 def test_what_private_training_refuses():

@@ -26,7 +26,7 @@ from .._rows import check_rows, is_dataframe
 from .._validation import allows_nan
 from ._base import check_target
 from ._records import Records, column_position
-from ._signals import probabilities, true_probability
+from ._signals import as_target_takes_them, probabilities, true_probability
 
 
 class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -234,7 +234,9 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         for i, value in enumerate(self.classes_):
             if not is_dataframe(X) and not numeric:
                 value = i
-            proba = probabilities(self.estimator_, self._insert(records.features, value))
+            whole = self._insert(records.features, value)
+            whole = as_target_takes_them(whole, self.estimator_)
+            proba = probabilities(self.estimator_, whole)
             if records.codes is None:
                 answers.append(proba)
             else:
@@ -270,12 +272,17 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return np.insert(features, position % n_features, value, axis=1)
 
     def _check_X(self, X, *, reset):
+        allow_nan = allows_nan(self.estimator)
         if is_dataframe(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
-            return check_rows(
-                X, type(self).__name__, allow_nan=allows_nan(self.estimator)
-            )
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+            return check_rows(X, type(self).__name__, allow_nan=allow_nan)
+        X = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan" if allow_nan else True,
+        )
         if self.label_column is not None:
             column_position(X, self.label_column)
         return X
@@ -283,6 +290,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True  # it may be that nothing is leaked
+        tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
 
 

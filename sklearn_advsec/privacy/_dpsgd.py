@@ -7,7 +7,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, grad, vmap
 
-from ..defense._base import TrainingDefense
+from ..defense._base import TrainingDefense, has_one_logit
 
 _MIXING = (torch.nn.modules.batchnorm._BatchNorm,)
 
@@ -40,7 +40,8 @@ class DPSGDClassifier(TrainingDefense):
         number of training rows.
     noise_multiplier : float, default=1.0
         Standard deviation of the noise, in units of `max_grad_norm`; for
-        ``epsilon=None``.
+        ``epsilon=None``. With `partial_fit` it is the one to set: an `epsilon` is spent
+        by the first call.
     max_grad_norm : float, default=1.0
         Norm to which the gradient of each row is clipped.
     physical_batch_size : int, default=256
@@ -56,11 +57,14 @@ class DPSGDClassifier(TrainingDefense):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     epsilon_ : float
-        The bound on epsilon that the accountant gives.
+        The bound on epsilon that the accountant gives, for all calls of `partial_fit`
+        together: it is as if they had all been given the same rows.
     noise_multiplier_ : float
         The noise in use.
     n_steps_ : int
         Number of steps taken.
+    history_ : list of tuple (noise_multiplier, sample_rate, n_steps)
+        What the accountant composes, one for each call of `fit` and `partial_fit`.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -129,9 +133,16 @@ class DPSGDClassifier(TrainingDefense):
     def _fit_net(self, net, X, y, seed):
         n_rows = len(X)
         rate = min(1.0, net.batch_size / n_rows) if net.batch_size > 0 else 1.0
-        self.n_steps_ = max(1, round(net.max_epochs / rate))
-        self._account(rate)
-        net.initialize()
+        n_steps = max(1, round(net.max_epochs / rate))
+        if not net.initialized_:
+            net.initialize()
+            self.history_ = []
+        elif self.epsilon is not None:
+            raise ValueError(
+                f"epsilon={self.epsilon} of the training so far is spent. Set "
+                "epsilon=None and a noise_multiplier; epsilon_ then grows by each call."
+            )
+        self._account(rate, n_steps)
         net.check_data(X, y)
         for layer in net.module_.modules():
             if isinstance(layer, _MIXING):
@@ -143,7 +154,7 @@ class DPSGDClassifier(TrainingDefense):
         y = torch.as_tensor(y, device=net.device)
         generator = torch.Generator(net.device).manual_seed(seed)
         net.module_.train()
-        for _ in range(self.n_steps_):
+        for _ in range(n_steps):
             drawn = torch.rand(n_rows, generator=generator, device=X.device) < rate
             sums = self._clipped_sum(net, X[drawn], y[drawn])
             for parameter, total in zip(_trained(net).values(), sums, strict=True):
@@ -156,6 +167,7 @@ class DPSGDClassifier(TrainingDefense):
         for parameter in net.module_.parameters():
             parameter.grad = None
         net.module_.eval()
+        net.history.new_epoch()  # by which the next call knows that its seed is another
         return net
 
     def _clipped_sum(self, net, X, y):
@@ -168,6 +180,8 @@ class DPSGDClassifier(TrainingDefense):
 
         def loss(parameters, row, label):
             out = functional_call(net.module_, {**fixed, **parameters}, (row[None],))
+            if has_one_logit(net):
+                out = out.reshape(1)
             return net.get_loss(out, label[None], training=True)
 
         gradients_of = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
@@ -183,8 +197,8 @@ class DPSGDClassifier(TrainingDefense):
                 total += torch.tensordot(scale, gradient, dims=1)
         return sums
 
-    def _account(self, rate):
-        """Set the noise, and the epsilon that it makes."""
+    def _account(self, rate, n_steps):
+        """Set the noise, and the epsilon that all steps so far and these make."""
         try:
             from opacus.accountants import RDPAccountant
             from opacus.accountants.utils import get_noise_multiplier
@@ -201,12 +215,14 @@ class DPSGDClassifier(TrainingDefense):
                     target_epsilon=self.epsilon,
                     target_delta=self.delta,
                     sample_rate=rate,
-                    steps=self.n_steps_,
+                    steps=n_steps,
                     accountant="rdp",
                 )
+            self.history_ = [*self.history_, (self.noise_multiplier_, rate, n_steps)]
             accountant = RDPAccountant()
-            accountant.history = [(self.noise_multiplier_, rate, self.n_steps_)]
+            accountant.history = self.history_
             self.epsilon_ = float(accountant.get_epsilon(self.delta))
+        self.n_steps_ = sum(steps for *_, steps in self.history_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -48,7 +48,7 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
         The fitted target.
     classes_ : ndarray of shape (n_classes,)
         The target's classes.
-    representatives_ : ndarray of shape (n_classes, n_features)
+    representatives_ : ndarray of shape (n_classes, n_features) or of images
         One row per class.
     confidences_ : ndarray of shape (n_classes,)
         The target's probability of the class for each of them.
@@ -116,7 +116,8 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, DataFrame} of shape (n_samples, n_features)
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
             The attacker's rows: they give the range and the mean of the features, and
             train a target that is not fitted.
         y : array-like of shape (n_samples,), default=None
@@ -133,7 +134,7 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
                 "None. Wrap a target that is fitted already: FrozenEstimator(estimator)."
             )
         rows = X
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
         self.estimator_ = clone(self.estimator).fit(rows, y)
         check_victim(self.estimator_)
         self.classes_ = np.asarray(self.estimator_.classes_)
@@ -145,7 +146,7 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, DataFrame} of shape (n_samples, n_features)
+        X : {array-like, DataFrame} of shape (n_samples, ...)
             Rows of the target's data.
         y : array-like of shape (n_samples,)
             Their labels.
@@ -157,7 +158,8 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
             Representatives that are noise score as guessing does.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        dtype = [np.float64, np.float32]
+        X = validate_data(self, X, reset=False, dtype=dtype, allow_nd=True)
         rows = _standardised(X - self._mean)
         nearest = (rows @ _standardised(self.representatives_ - self._mean).T).argmax(1)
         return float(np.mean(self.classes_[nearest] == np.asarray(y)))
@@ -184,12 +186,13 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
             reached = torch.softmax(logits, 1)[wanted, wanted] >= self.confidence
             if reached.all():
                 break
+            moving = (~reached).view(-1, *[1] * (mean.ndim - 1))
             # Adam; rows that are done stay.
             first = 0.9 * first + 0.1 * gradient
             second = 0.999 * second + 0.001 * gradient.square()
             change = first / (1 - 0.9**step)
             change = change / ((second / (1 - 0.999**step)).sqrt() + 1e-12)
-            delta = delta - self.step_size * change * ~reached[:, None]
+            delta = delta - self.step_size * change * moving
             delta = torch.maximum(torch.minimum(delta * scale, upper), lower) / scale
         final = mean + delta * scale
         self.representatives_ = final.cpu().numpy().astype(X.dtype)
@@ -206,5 +209,6 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
 
 
 def _standardised(rows):
+    rows = rows.reshape(len(rows), -1)
     rows = rows - rows.mean(axis=1, keepdims=True)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
