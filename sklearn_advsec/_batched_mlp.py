@@ -147,8 +147,9 @@ class _Perceptrons:
                 bound = np.sqrt(factor / (fan_in + fan_out))
                 weights[i].append(rng.uniform(-bound, bound, (fan_in, fan_out)))
                 biases[i].append(rng.uniform(-bound, bound, (1, fan_out)))
+        here = {"dtype": self.X.dtype, "device": self.X.device}
         return tuple(
-            [torch.as_tensor(np.stack(p)).to(self.X.device, self.X.dtype) for p in layers]
+            [torch.as_tensor(np.stack(drawn), **here) for drawn in layers]
             for layers in (weights, biases)
         )
 

@@ -141,6 +141,29 @@ def test_the_way_of_a_gpu_on_the_processor(monkeypatch):
             )
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MLPClassifier((16,), max_iter=30, early_stopping=True),
+        make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=3, solver="sgd")),
+        RidgeClassifier(),
+        LogisticRegression(),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_every_tensor_is_made_on_the_device_that_is_given(estimator, monkeypatch):
+    """Here it is the processor, and what is made elsewhere has no values."""
+    import sklearn_advsec.batched as batched
+
+    monkeypatch.setattr(batched, "_is_gpu", lambda device: device == "cpu")
+    X, y = DIGITS
+    with torch.device("meta"):
+        models = fit_many(estimator, X, y, draw(y), range(3), device="cpu")
+    expected = fit_many(estimator, X, y, draw(y), range(3), device="cpu")
+    for one, other in zip(models, expected, strict=True):
+        np.testing.assert_array_equal(one.predict(X), other.predict(X))
+
+
 def test_progress_is_told(capsys):
     X, y = DIGITS
     fit_many(DecisionTreeClassifier(), X, y, draw(y), range(3), verbose=1)

@@ -477,6 +477,31 @@ def test_torch_module_as_target():
     assert attack.decision_function(AUDITED).shape == (400,)
 
 
+@pytest.mark.gpu
+def test_targets_and_shadows_on_a_gpu():
+    import torch
+
+    from sklearn_advsec.pretrained import PretrainedModule
+
+    shadows = {"shadow_estimator": TARGET.estimator, "n_shadow_models": 4}
+    there, here = (
+        RMIA(TARGET, device=device, **shadows).fit(OWN).decision_function(AUDITED)
+        for device in ("cuda", None)
+    )
+    assert roc_auc_score(MEMBER, there) == pytest.approx(
+        roc_auc_score(MEMBER, here), abs=0.02
+    )
+    target = PretrainedModule(torch.nn.Linear(60, 8).cuda())
+    for attack in (
+        LossThreshold(target),
+        GapAttack(target),
+        LikelihoodRatio(target, device="cuda", **shadows),
+        BoundaryDistance(target, max_queries=30),
+    ):
+        scores = attack.fit(OWN).decision_function(AUDITED[:20])
+        assert np.isfinite(scores).all()
+
+
 # The game -------------------------------------------------------------------------------
 
 
