@@ -115,7 +115,9 @@ class Region(Relating):
         last = ((upper - ref) / step + 1e-9).floor()
         multiple = ((x - ref) / step).round()
         multiple = torch.minimum(torch.maximum(multiple, first), last)
-        near = torch.where(multiple == 0, ref, ref + multiple * step)
+        # A step is rounded itself: multiples of it may end a little beyond the range.
+        near = torch.clamp(ref + multiple * step, lower, upper)
+        near = torch.where(multiple == 0, ref, near)
         return torch.where(self.lattice & ~x.isnan(), near, x)
 
     def _settle_groups(self, ref, x, free, lower, upper):

@@ -327,6 +327,15 @@ def test_greedy_follows_costs():
     assert constraints.features[0].cost > 3 * constraints.features[1].cost
 
 
+def test_steps_lead_to_the_end_of_the_range_and_not_beyond():
+    A = (X - X.min(0)) / np.ptp(X, axis=0)
+    victim = LogisticRegression(max_iter=500).fit(A, y)
+    attack = frozen(evasion.GreedyFeatureAttack(goal="targeted"), victim).fit(A)
+    result = attack.run(A, target=(y + 1) % 3)
+    assert result.X_adv.min() == 0 and result.X_adv.max() <= 1
+    assert attack.constraints_.violations(A, result.X_adv) == []
+
+
 def test_greedy_shows_its_attempt_where_it_fails():
     victim = LogisticRegression(max_iter=500).fit(X, y)
     attack = frozen(evasion.GreedyFeatureAttack(max_queries=100, goal="targeted"), victim)
