@@ -32,7 +32,7 @@ class ExpectationOverTransformation(EvasionAttack):
 
     and so climbs the expected loss. The victim then judges the rows as they are, which is
     what `success` says; :func:`destruction_rate` measures what is left of them after a
-    transformation. All rows share their transformations.
+    transformation. Rows of one batch share them.
 
     The transformations are models: what survives them need not survive a real camera.
     At equal `eps` fewer rows are adversarial after a whole range of transformations than

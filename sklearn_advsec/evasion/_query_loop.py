@@ -221,13 +221,15 @@ class ActiveRows:
         Their rows stay active: this is how attacks that look for a small perturbation
         keep everything that the victim ever confirmed.
         """
-        at = torch.arange(len(self), device=self.rows.device) if at is None else at
-        nearer = self.distance(x_adv, at) < self._recorded_distance(self.rows[at])
+        rows = self.rows if at is None else self.rows[at]
+        nearer = self.distance(x_adv, at) < self._recorded_distance(rows)
         better = torch.nonzero(answer.reached & nearer).flatten()
         if len(better):
-            at, x_adv = at[better], x_adv[better]
+            at, x_adv = better if at is None else at[better], x_adv[better]
             predicted, sure = self.confirm(x_adv, at, answer.predicted[better])
-            self._state.record(self.rows[at[sure]], x_adv[sure], predicted[sure], True)
+            if self.confirms:
+                at, x_adv, predicted = at[sure], x_adv[sure], predicted[sure]
+            self._state.record(self.rows[at], x_adv, predicted, True)
 
     def distance(self, x_adv, at=None):
         """Distance from the row, in the attack's norm."""
