@@ -211,6 +211,21 @@ def test_likelihood_ratio_is_its_formula(mode, variance):
         assert found[i] == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_one_shadow_gives_no_variance(mode):
+    """Records with one shadow on a side take the spread of all."""
+    attack = LikelihoodRatio(
+        TARGET, shadow_estimator=RECIPE, n_shadow_models=2, mode=mode
+    )
+    own, shared = (
+        clone(attack).set_params(variance=variance).fit(AUDITED)
+        for variance in ("per_example", "fixed")
+    )
+    np.testing.assert_allclose(
+        own.decision_function(AUDITED), shared.decision_function(AUDITED)
+    )
+
+
 def test_halves_are_balanced():
     rng = np.random.RandomState(0)
     for n_rows in (100, 101):

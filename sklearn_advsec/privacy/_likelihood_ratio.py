@@ -42,7 +42,8 @@ class LikelihoodRatio(ShadowAttack):
     mode : {"offline", "online"}, default="offline"
         Whether shadows trained on the record are asked, too.
     variance : {"auto", "fixed", "per_example"}, default="auto"
-        Whether all records share one variance. "auto" does with less than 64 shadows.
+        Whether all records share one variance. "auto" does with less than 64 shadows;
+        a record that only one of them was trained on (or not) always does.
     augmentations : sequence of callable, default=None
         Further queries per record: each maps an array of features to one of the same
         shape, for example shifted images. They must be deterministic.
@@ -218,9 +219,10 @@ class LikelihoodRatio(ShadowAttack):
         mask = np.where(mask.any(axis=0), mask, True)  # none left: ask all of them
         mean, own = _moments(shadows, mask)
         enough = self.n_shadow_models >= _ENOUGH_FOR_OWN_VARIANCE
+        std = self._shared_std[side]
         if self.variance == "per_example" or (self.variance == "auto" and enough):
-            return mean, np.maximum(own, 1e-6)
-        return mean, np.maximum(self._shared_std[side], 1e-6)
+            std = np.where(mask.sum(axis=0) > 1, own, std)  # one has no deviation
+        return mean, np.maximum(std, 1e-6)
 
     def _threshold_from_non_members(self, scores):
         if self.mode == "online":
