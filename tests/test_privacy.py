@@ -28,6 +28,7 @@ from sklearn_advsec.privacy import (
     LikelihoodRatio,
     LossThreshold,
     MembershipGame,
+    ModelInversion,
     ModifiedEntropy,
     QuantileMembership,
     ShadowModels,
@@ -37,6 +38,7 @@ from sklearn_advsec.privacy import (
 from sklearn_advsec.privacy._base import best_threshold
 from sklearn_advsec.privacy._shadows import draw_subsets
 from sklearn_advsec.privacy._signals import logit_confidence, modified_entropy
+from sklearn_advsec.victim import RegressionVictim
 
 TARGET, AUDITED, MEMBER, OWN = overfitted_target()
 CODES = AUDITED[:, -1].astype(int)
@@ -451,9 +453,12 @@ def test_errors_say_what_to_do():
     with pytest.raises(NotFittedError, match="FrozenEstimator"):  # its clone is not
         LossThreshold(TARGET.estimator).fit(OWN)
     X, y = load_iris(return_X_y=True)
-    regressor = FrozenEstimator(LinearRegression().fit(X, y))
-    with pytest.raises(TypeError, match="regressor"):
-        LossThreshold(regressor).fit(make_records(X, y))
+    regressor = LinearRegression().fit(X, y)
+    for target in (regressor, RegressionVictim(regressor).fit(X, y)):
+        with pytest.raises(TypeError, match="LossThreshold must be a classifier"):
+            LossThreshold(FrozenEstimator(target)).fit(make_records(X, y))
+        with pytest.raises(TypeError, match="ModelInversion must be a classifier"):
+            ModelInversion(FrozenEstimator(target)).fit(X)
     with pytest.raises(TypeError, match="no predict_proba"):
         LossThreshold(FrozenEstimator(Perceptron().fit(X, y))).fit(make_records(X, y))
     unknown = OWN.copy()
@@ -472,6 +477,14 @@ def test_errors_say_what_to_do():
         LossThreshold(TARGET).fit(OWN).predict(AUDITED[:, 1:])
     with pytest.raises(ValueError, match="2 or more"):
         LikelihoodRatio(TARGET, n_shadow_models=1).fit(OWN)
+    with pytest.raises(ValueError, match=r"augmentations .* \(5, 60\) .* \(400, 60\)"):
+        augmentations = [lambda X: X[:5]]
+        LikelihoodRatio(
+            TARGET,
+            shadow_estimator=RECIPE,
+            n_shadow_models=2,
+            augmentations=augmentations,
+        ).fit(OWN)
     with pytest.raises(ValueError, match="shadow_size=1000"):
         RMIA(TARGET, shadow_size=1000).fit(OWN)
     for attack in (ShadowModels, RMIA):

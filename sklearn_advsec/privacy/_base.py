@@ -9,6 +9,7 @@ from sklearn.base import (
     MetaEstimatorMixin,
     _fit_context,
     clone,
+    is_regressor,
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import HasMethods, Interval
@@ -202,8 +203,18 @@ def check_target(estimator, attack_name):
             "it here would train it on the attacker's records. Pass "
             "FrozenEstimator(classifier), or PretrainedModule(module) for torch."
         )
-    check_victim(target)
+    check_is_classifier(target, attack_name)
     return target
+
+
+def check_is_classifier(target, attack_name):
+    """Raise where a target is none; a regressor is none, also as a `RegressionVictim`."""
+    if is_regressor(target):
+        raise TypeError(
+            f"estimator of {attack_name} must be a classifier: regressors have no labels "
+            "to be sure of."
+        )
+    check_victim(target)
 
 
 def best_threshold(scores, member):

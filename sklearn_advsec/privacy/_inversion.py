@@ -11,8 +11,8 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import differentiable
-from .._validation import check_victim
 from ..threat import Box
+from ._base import check_is_classifier
 
 
 class ModelInversion(MetaEstimatorMixin, BaseEstimator):
@@ -136,7 +136,7 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
         rows = X
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
         self.estimator_ = clone(self.estimator).fit(rows, y)
-        check_victim(self.estimator_)
+        check_is_classifier(self.estimator_, type(self).__name__)
         self.classes_ = np.asarray(self.estimator_.classes_)
         self._reconstruct(X)
         return self

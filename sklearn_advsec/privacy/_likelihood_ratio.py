@@ -191,7 +191,13 @@ class LikelihoodRatio(ShadowAttack):
         """Yield the features, and every augmentation of them."""
         yield records.features
         for augment in self.augmentations or ():
-            yield augment(records.features)
+            features = augment(records.features)
+            if np.shape(features) != records.features.shape:
+                raise ValueError(
+                    f"augmentations must keep the shape of the features: one returned "
+                    f"{np.shape(features)} for {records.features.shape}."
+                )
+            yield features
 
     def _score(self, records):
         target = np.stack(
