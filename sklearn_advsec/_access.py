@@ -271,14 +271,23 @@ class ScoreAccess(LabelAccess):
             where there are two classes).
         """
         self._spend(x, rows)
+        name = "predict_proba" if self.probability else "decision_function"
         if self.exact:
             method = self._view.predict_proba if self.probability else self._view.logits
             with torch.no_grad():
-                return self._batched(method, x)
-        name = "predict_proba" if self.probability else "decision_function"
-        scores = getattr(self._answers, name)(self.decode(x, rows))
-        scores = torch.as_tensor(np.asarray(scores), dtype=x.dtype, device=x.device)
-        return scores if self.probability else differentiable.binary_logits(scores)
+                scores = self._batched(method, x)
+        else:
+            scores = getattr(self._answers, name)(self.decode(x, rows))
+            scores = torch.as_tensor(np.asarray(scores), dtype=x.dtype, device=x.device)
+            if not self.probability:
+                scores = differentiable.binary_logits(scores)
+        if scores.shape[1] != len(self.classes):
+            raise ValueError(
+                f"estimator: {name} of {name_of(self.estimator)} gives "
+                f"{scores.shape[1]} scores for the classes {self.classes.tolist()}: "
+                "there has to be one for each."
+            )
+        return scores
 
 
 def host(rows):

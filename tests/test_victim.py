@@ -5,14 +5,14 @@ import pytest
 import torch
 from nets import CNN, MLP, net
 from sklearn.base import clone
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec._forest_answers import quick_answers
@@ -177,6 +177,18 @@ def test_skorch_net_is_asked_as_tensors():
     np.testing.assert_allclose(
         access.scores(access.x), victim.predict_proba(X32), atol=1e-6
     )
+
+
+def test_scores_that_do_not_fit_the_classes_are_refused():
+    wide = net(max_epochs=1).set_params(module__n_features=4, module__n_classes=5)
+    wide.fit(X.astype(np.float32), y.astype(np.int64))
+    pairs = SVC(decision_function_shape="ovo")
+    digits = load_digits()
+    pairs.fit(digits.data, digits.target)
+    for victim, rows in ((wide, X.astype(np.float32)), (pairs, digits.data)):
+        access = ScoreAccess(victim, rows)
+        with pytest.raises(ValueError, match="scores for the classes"):
+            access.scores(access.x)
 
 
 @pytest.mark.gpu
