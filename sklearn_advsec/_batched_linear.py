@@ -210,16 +210,12 @@ def _fill(models, X, codes, classes, weight, bias, n_iter):
         warnings.simplefilter("ignore")  # of a few rows, which say nothing
         skeleton.fit(_safe_indexing(X, rows), classes[codes[rows]])
     weight, bias = weight.cpu().numpy(), bias.cpu().numpy()
-    binary = len(classes) == 2
     for i, model in enumerate(models):
         parameters = model.get_params()
         model.__dict__.update(copy.deepcopy(skeleton.__dict__))
         model.set_params(**parameters)
-        model.coef_ = weight[i].T.copy()
-        model.intercept_ = bias[i, 0].copy()
-        if not model.fit_intercept:
-            model.intercept_ = skeleton.intercept_
+        model.coef_ = weight[i].T.reshape(skeleton.coef_.shape).copy()
+        if model.fit_intercept:
+            model.intercept_ = bias[i, 0].copy()
         if n_iter is not None:
             model.n_iter_ = np.array([n_iter[i]], dtype=np.int32)
-        elif binary:  # RidgeClassifier keeps its coefficients as a row
-            model.coef_ = model.coef_.reshape(1, -1)

@@ -222,6 +222,8 @@ def test_ridge_is_exact(data, n_rows, fit_intercept):
             many.decision_function(X), one.decision_function(X), atol=1e-8
         )
         np.testing.assert_array_equal(many.predict(X), one.predict(X))
+        assert many.coef_.shape == one.coef_.shape
+        assert np.shape(many.intercept_) == np.shape(one.intercept_)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
