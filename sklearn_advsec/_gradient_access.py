@@ -6,6 +6,10 @@ from . import differentiable
 from ._access import ScoreAccess
 from ._hardware import auto_batch_size, bfloat16_is_fast
 
+# What an infinite slope, as that of a square root at 0, counts as: enough to leave the
+# point, and a number that can be divided by.
+_STEEP = 1e3
+
 
 class GradientAccess(ScoreAccess):
     """Know the victim's parameters: ask for logits and for gradients of the input.
@@ -35,7 +39,6 @@ class GradientAccess(ScoreAccess):
 
     def __init__(self, estimator, X, *, precision="full", **budget):
         super().__init__(estimator, X, **budget)
-        self._has_missing = bool(self.x.isnan().any())
         # Gradients may come from a copy in another memory format and precision; answers
         # always come from the view as it is.
         self._gradient_view, self._autocast = self._view, False
@@ -135,6 +138,5 @@ class GradientAccess(ScoreAccess):
         gradients = (
             torch.stack(gradients, 1) if len(gradients) > 1 else gradients[0].unsqueeze(1)
         )
-        if self._has_missing:
-            gradients = gradients.nan_to_num(0.0)
-        return logits.detach(), gradients
+        # What is missing has no slope.
+        return logits.detach(), gradients.nan_to_num(0.0, _STEEP, -_STEEP)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from nets import CNN, MLP
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.exceptions import NotFittedError
@@ -13,7 +14,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    StandardScaler,
+)
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -21,6 +27,7 @@ from sklearn_advsec import differentiable
 from sklearn_advsec.evasion import (
     BasicIterativeMethod,
     FastGradientMethod,
+    FastMinimumNorm,
     IterativeLeastLikely,
     ProjectedGradientDescent,
 )
@@ -346,6 +353,27 @@ def test_rows_do_not_influence_each_other(digits):
     together = attack.transform(X[:10])
     alone = np.concatenate([attack.transform(X[i : i + 1]) for i in range(10)])
     np.testing.assert_allclose(together, alone, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+@pytest.mark.parametrize(
+    "attack", [FastGradientMethod(), ProjectedGradientDescent(), FastMinimumNorm()]
+)
+def test_infinite_slopes_lead_nowhere_outside(attack, norm):
+    """The slope of a square root is infinite at 0, where most pixels are."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    root = FunctionTransformer(np.sqrt)
+    victim = make_pipeline(root, LogisticRegression(max_iter=500)).fit(X, y)
+    attack = clone(attack).set_params(
+        estimator=FrozenEstimator(victim), norm=norm, bounds=(0, 1)
+    )
+    if "eps" in attack.get_params():
+        attack.set_params(eps={np.inf: 0.1, 2: 1.0, 1: 3.0}[norm])
+    result = attack.fit(X).run(X[:100], y[:100])
+    assert result.X_adv.min() >= 0 and result.X_adv.max() <= 1
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+    assert result.success.mean() > (0.95 if "eps" not in attack.get_params() else 0)
 
 
 # DataFrames and pipelines ------------------------------------------------------------
