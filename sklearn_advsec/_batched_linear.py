@@ -195,7 +195,8 @@ def _tensors(estimator, X, codes, classes, subsets, device):
     """Return the rows of each model (n_models, n_rows, n_features), and their labels."""
     if len(classes) < 2:
         raise ValueError(f"y must have two or more classes; it has {len(classes)}.")
-    X = check_array(X, dtype=[np.float64, np.float32], estimator=estimator)
+    floats = [np.float64, np.float32]
+    X = check_array(X, dtype=floats, estimator=estimator, input_name="X")
     x = torch.as_tensor(X[subsets], device=device)
     return x, torch.as_tensor(codes[subsets], device=device)
 

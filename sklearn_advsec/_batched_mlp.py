@@ -94,7 +94,8 @@ class _Perceptrons:
 
     def __init__(self, models, X, codes, classes, subsets, device):
         self.recipe = recipe = models[0]
-        X = check_array(X, dtype=[np.float64, np.float32], estimator=recipe)
+        floats = [np.float64, np.float32]
+        X = check_array(X, dtype=floats, estimator=recipe, input_name="X")
         X = np.require(X, requirements="CW")  # workers get memory that is read-only
         self.X = torch.as_tensor(X, device=device)
         self.codes = torch.as_tensor(codes, device=device)

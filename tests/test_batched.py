@@ -497,7 +497,7 @@ def test_missing_values_are_refused_as_one_by_one(estimator):
     X = X.copy()
     X[draw(y, 1)[0][-1], 3] = np.nan
     for recipe in (estimator, make_pipeline(MaxAbsScaler(), estimator)):
-        with pytest.raises(ValueError, match="NaN"):
+        with pytest.raises(ValueError, match="Input X contains NaN"):
             fit_many(recipe, X, y, draw(y, 2), range(2))
 
 

@@ -558,5 +558,8 @@ def test_records_of_frames():
     frame = pd.DataFrame({"a": [1.0, 2.0]})
     assert list(make_records(frame, ["x", "y"])) == ["a", "label"]
     assert list(make_records([[1.0], [2.0]], ["x", "y"])) == ["x0", "label"]
+    large = np.array([2**24, 2**24 + 1])  # in float32 they are one label
+    records = make_records(np.ones((2, 1), dtype=np.float32), large)
+    np.testing.assert_array_equal(records[:, 1], large)
     with pytest.raises(ValueError, match="'label' already"):
         make_records(frame.rename(columns={"a": "label"}), [0, 1])

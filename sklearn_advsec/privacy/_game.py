@@ -191,9 +191,13 @@ def make_records(X, y):
         return X.assign(label=y)
     X = np.asarray(X)
     if X.ndim != 2:
-        raise ValueError(f"Rows must be flat to carry a label; X has shape {X.shape}.")
+        raise ValueError(
+            f"Rows must be flat to carry a label; X has shape {X.shape}. Flatten them; a "
+            "FunctionTransformer before the classifier gives them their shape again."
+        )
     if y.dtype.kind in "biuf":
-        return np.column_stack([X, y.astype(X.dtype if X.dtype.kind == "f" else float)])
+        labels = y.astype(X.dtype if X.dtype.kind == "f" else float)
+        return np.column_stack([X, labels if np.array_equal(labels, y) else y])
     import pandas as pd
 
     return pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])]).assign(label=y)
