@@ -13,10 +13,9 @@ from contextlib import contextmanager
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from scipy.sparse import issparse
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_memory
 
 from ._batched_linear import (
@@ -27,6 +26,7 @@ from ._batched_linear import (
 )
 from ._batched_mlp import perceptron_is_batchable, train_perceptrons
 from ._rows import is_dataframe
+from ._seeding import forked_rng, seeded
 
 __all__ = ["batchable", "fit_many"]
 
@@ -240,7 +240,7 @@ def _fit_group(fit, estimator, X, y, classes, device, subsets, seeds):
 def _fit_single(estimator, X, y, subset, seed):
     """Fit one model; what `memory` keeps."""
     model = seeded(estimator, seed)
-    with warnings.catch_warnings(), _forked_rng(estimator, seed):
+    with warnings.catch_warnings(), forked_rng(estimator, seed):
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(_safe_indexing(X, subset), y[subset])
 
@@ -302,40 +302,6 @@ def _trainer(estimator, device):
 
 def _is_gpu(device):
     return device is not None and str(device).startswith("cuda")
-
-
-def seeded(estimator, seed):
-    """Clone an estimator and set all its random states, from one seed."""
-    model = clone(estimator)
-    names = sorted(
-        name
-        for name in model.get_params(deep=True)
-        if name == "random_state" or name.endswith("__random_state")
-    )
-    if names == ["random_state"]:
-        return model.set_params(random_state=seed)
-    rng = check_random_state(seed)
-    return model.set_params(**{name: int(rng.randint(2**31 - 1)) for name in names})
-
-
-@contextmanager
-def _forked_rng(estimator, seed):
-    """Seed torch for estimators that have no random state of their own: skorch nets."""
-    module = type(_split(estimator)[1]).__module__.partition(".")[0]
-    if "torch" not in sys.modules or module == "sklearn":
-        yield
-        return
-    import torch
-
-    # By itself, torch would open all GPUs there are, also for a net on the processor.
-    devices = {
-        str(value)
-        for name, value in estimator.get_params().items()
-        if name.rpartition("__")[2] == "device" and _is_gpu(value)
-    }
-    with torch.random.fork_rng(devices if torch.cuda.is_available() else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -544,8 +544,11 @@ def test_seeding_leaves_other_gpus_alone(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     X, y = CANCER[0].astype(np.float32), CANCER[1].astype(np.int64)
     fit_many(net(max_epochs=1, module__n_features=30), X, y, draw(y, 1), [4])
+    assert not seeded
 
 
 def test_what_is_not_batched():
