@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from privacy_targets import overfitted_target
 from registry import MEMBERSHIP
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -52,6 +52,38 @@ def test_clone_pickle_and_jobs_agree(attack):
     with joblib.parallel_config(backend="threading"):
         scores = many.fit(OWN).decision_function(AUDITED)
     np.testing.assert_array_equal(scores, expected)
+
+
+class Counted(ClassifierMixin, BaseEstimator):
+    """A target that notes how many rows it is asked about."""
+
+    def fit(self, X=None, y=None):
+        self.classes_, self.n_asked_ = TARGET.classes_, 0
+        return self
+
+    def predict_proba(self, X):
+        self.n_asked_ += len(X)
+        return TARGET.predict_proba(X)
+
+    def predict(self, X):
+        self.n_asked_ += len(X)
+        return TARGET.predict(X)
+
+
+def test_one_query_per_record(attack):
+    if "max_queries" in attack.get_params(deep=False):
+        pytest.skip("it asks as often as it may")
+    counted = Counted().fit()
+    attack = on_target(attack).set_params(estimator=FrozenEstimator(counted))
+    if "shadow_estimator" in attack.get_params(deep=False):
+        attack.set_params(shadow_estimator=DecisionTreeClassifier())
+    for member in (None, np.arange(len(OWN)) % 2):
+        counted.n_asked_ = 0
+        attack.fit(OWN, member)
+        asked = counted.n_asked_
+        attack.decision_function(AUDITED)
+        assert counted.n_asked_ - asked == len(AUDITED)
+        assert asked <= len(OWN)
 
 
 def test_records_do_not_influence_each_other(attack):

@@ -121,12 +121,13 @@ class MembershipAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         raise NotImplementedError
 
     def _set_threshold(self, records, member):
-        """Choose the threshold: the best on known members, else from non-members."""
-        scores = self._score(records)
+        self.threshold_ = self._choose_threshold(self._score(records), member)
+
+    def _choose_threshold(self, scores, member):
+        """Return the threshold that is best on known members, else from non-members."""
         if member is None:
-            self.threshold_ = self._threshold_from_non_members(scores)
-        else:
-            self.threshold_ = best_threshold(scores, member)
+            return self._threshold_from_non_members(scores)
+        return best_threshold(scores, member)
 
     def _threshold_from_non_members(self, scores):
         """Return the score that the share `fpr` of non-members exceeds."""

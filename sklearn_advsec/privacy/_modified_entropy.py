@@ -5,7 +5,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from ._base import MembershipAttack, best_threshold
+from ._base import MembershipAttack
 from ._signals import modified_entropy, probabilities
 
 
@@ -93,20 +93,16 @@ class ModifiedEntropy(MembershipAttack):
         return -modified_entropy(proba, records.codes)
 
     def _set_threshold(self, records, member):
-        super()._set_threshold(records, member)
-        n_classes = len(self.estimator_.classes_)
+        scores, n_classes = self._score(records), len(self.estimator_.classes_)
+        self.threshold_ = self._choose_threshold(scores, member)
         self.class_thresholds_ = np.full(n_classes, self.threshold_)
-        if not self.per_class:
-            return
-        scores = self._score(records)
-        for code in range(n_classes):
+        kinds = [np.ones(len(records), bool)] if member is None else [member, ~member]
+        for code in range(n_classes if self.per_class else 0):
             own = records.codes == code
-            if member is None:
-                if own.sum() >= self.min_records:
-                    threshold = self._threshold_from_non_members(scores[own])
-                    self.class_thresholds_[code] = threshold
-            elif min((own & member).sum(), (own & ~member).sum()) >= self.min_records:
-                self.class_thresholds_[code] = best_threshold(scores[own], member[own])
+            if min(np.sum(own & kind) for kind in kinds) >= self.min_records:
+                self.class_thresholds_[code] = self._choose_threshold(
+                    scores[own], None if member is None else member[own]
+                )
 
     def _threshold(self, records):
         return self.class_thresholds_[records.codes]

@@ -11,7 +11,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
 
 from .._rows import is_dataframe
-from ._base import MembershipAttack, best_threshold
+from ._base import MembershipAttack
 from ._signals import logit_confidence, probabilities
 
 
@@ -127,11 +127,7 @@ class QuantileMembership(MembershipAttack):
         if member is not None:
             known = _safe_indexing(records.rows, np.flatnonzero(member))
             quantile[member] = self.quantile_estimator_.predict(known)
-        scores = confidence - quantile
-        if member is None:
-            self.threshold_ = self._threshold_from_non_members(scores)
-        else:
-            self.threshold_ = best_threshold(scores, member)
+        self.threshold_ = self._choose_threshold(confidence - quantile, member)
 
     def _set_threshold(self, records, member):
         """Do nothing: `_learn` has, from scores by regressors that lack the record."""

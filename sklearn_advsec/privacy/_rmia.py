@@ -184,6 +184,9 @@ class RMIA(ShadowAttack):
 
     def _learn(self, records, member):
         self._train_shadows(records)
+
+    def _set_threshold(self, records, member):
+        """Set the population as well, by the same queries."""
         target, mean = self._probabilities(records)
         others = np.ones(len(records), dtype=bool) if member is None else ~member
         # The population is what neither the target nor all references were trained on.
@@ -194,6 +197,8 @@ class RMIA(ShadowAttack):
                 "that a reference model was not trained on."
             )
         self.population_ = target[fresh] / np.maximum(mean[fresh], _TINY)
+        scores = self._beaten(target, mean)
+        self.threshold_ = self._choose_threshold(scores, member)
 
     def _probabilities(self, records):
         """Return the target's probability of each label, and its average over models."""
@@ -215,10 +220,12 @@ class RMIA(ShadowAttack):
         return true_probability(proba, records.codes), mean
 
     def _score(self, records):
-        target, mean = self._probabilities(records)
-        return rmia_scores(
-            target, mean, self.population_, np.ones_like(self.population_), self.gamma
-        )
+        return self._beaten(*self._probabilities(records))
+
+    def _beaten(self, target, mean):
+        """Return the share of the population that records beat."""
+        ones = np.ones_like(self.population_)
+        return rmia_scores(target, mean, self.population_, ones, self.gamma)
 
 
 def _mean(values, mask):
