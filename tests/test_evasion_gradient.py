@@ -10,7 +10,8 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_advsec._projection import nearest_on_hyperplane, project
@@ -129,6 +130,32 @@ def test_minimum_norm_attacks_find_the_nearest_hyperplane(
         np.median(result.distance / exact), 1, atol=tolerance, rtol=0
     )
     assert np.quantile(result.distance / exact, 0.9) <= 1 + 3 * tolerance
+
+
+@pytest.mark.parametrize("norm", [2, np.inf])
+@pytest.mark.parametrize(
+    "attack",
+    [DeepFool(), CarliniWagner(), FastMinimumNorm(), FastAdaptiveBoundary(max_iter=30)],
+    ids=lambda a: type(a).__name__,
+)
+def test_raw_features_in_their_own_box_do_not_lead_astray(attack, norm):
+    """Ranges from a thousandth to four thousand; the nearest point is in closed form."""
+    X, y = load_breast_cancer(return_X_y=True)
+    scaler, model = StandardScaler(), LogisticRegression(max_iter=500)
+    victim = make_pipeline(scaler, model).fit(X, y)
+    weight, rows = model.coef_[0] / scaler.scale_, X[:100]
+    nearest = nearest_on_hyperplane(
+        torch.as_tensor(np.tile(weight, (100, 1))),
+        torch.as_tensor(-victim.decision_function(rows)),
+        norm,
+        torch.as_tensor(X.min(0) - rows),
+        torch.as_tensor(X.max(0) - rows),
+    )
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim), norm=norm)
+    result = attack.fit(X).run(rows)
+    ratio = result.distance / np.linalg.norm(nearest, ord=norm, axis=1)
+    assert result.success.all() and ratio.min() > 1 - 1e-6
+    assert np.median(ratio) < 1.005 and np.quantile(ratio, 0.9) < 1.02
 
 
 def test_l0_needs_no_more_features_than_the_greedy_optimum(binary):

@@ -189,7 +189,11 @@ class CarliniWagner(MinimumNormAttack):
         everything = Search(state, self.kappa, rows=everything)
         everything.point = torch.zeros_like(everything.x)
         everything.c = torch.ones_like(everything.best)
-        everything.point[search.rows], everything.c[search.rows] = self._begin(search)
+        point, c = self._begin(search)
+        everything.point[search.rows], everything.c[search.rows] = point, c
+        # The tanh comes near to this point only: of a wide feature, not near enough.
+        if search.can_ask():
+            search.look(point)
         if self.norm == 2:
             self._search_weights(state, search.rows, everything)
         else:
