@@ -14,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.model_selection import cross_validate
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import inspection, metrics
 from sklearn_advsec.inspection import MembershipRocDisplay
@@ -191,6 +192,11 @@ def test_bound_of_a_training():
     # What does not learn from single rows shows nothing.
     stiff = LogisticRegression(C=1e-6, max_iter=20)
     assert by_heart > 2.5 > 0.5 > epsilon_lower_bound(stiff, X, y, n_canaries=600)
+    X[::7, 5] = np.nan
+    assert epsilon_lower_bound(DecisionTreeClassifier(), X, y, n_canaries=600) > 2
+    with pytest.raises(ValueError, match="NaN"):
+        epsilon_lower_bound(stiff, X, y)
+    X = np.nan_to_num(X)
     with pytest.raises(ValueError, match="n_canaries=5000"):
         epsilon_lower_bound(stiff, X, y, n_canaries=5000)
 

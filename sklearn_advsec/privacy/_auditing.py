@@ -11,6 +11,7 @@ from sklearn.utils import _safe_indexing, check_random_state, check_X_y
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
 
 from .._rows import is_dataframe
+from .._validation import allows_nan
 from ..batched import fit_many
 from ._signals import as_nets_take_them, log_loss, probabilities
 
@@ -149,7 +150,12 @@ def epsilon_lower_bound(
     True
     """
     if not is_dataframe(X):
-        X, y = check_X_y(X, y, dtype=[np.float64, np.float32])
+        X, y = check_X_y(
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan" if allows_nan(estimator) else True,
+        )
         X = as_nets_take_them(X, estimator)
     y = np.asarray(y)
     classes, codes = np.unique(y, return_inverse=True)
