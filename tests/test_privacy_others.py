@@ -345,6 +345,25 @@ def test_private_training_of_one_logit():
     assert model.fit(X, y > 4).score(X, y > 4) > 0.75
 
 
+class Scaled(MLP):
+    """A net with a parameter that is a single number."""
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+def test_private_training_of_a_single_number():
+    X, y = digits()
+    pytest.importorskip("opacus")
+    scaled = net(Scaled, max_epochs=1, module__n_features=64, module__n_classes=10)
+    model = DPSGDClassifier(scaled, random_state=0).fit(X, y)
+    assert model.estimator_.module_.scale != 1.0
+
+
 @pytest.mark.gpu
 def test_private_training_on_a_gpu():
     X, y = digits()

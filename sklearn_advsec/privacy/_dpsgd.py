@@ -191,7 +191,9 @@ class DPSGDClassifier(TrainingDefense):
             if not len(rows):  # a Poisson batch may be empty; the noise is added anyway
                 continue
             gradients = list(gradients_of(trained, rows, labels).values())
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+            norms = torch.stack(
+                [g.reshape(len(g), -1).norm(dim=1) for g in gradients]
+            ).norm(dim=0)
             scale = (self.max_grad_norm / (norms + 1e-12)).clamp(max=1.0)
             for total, gradient in zip(sums, gradients, strict=True):
                 total += torch.tensordot(scale, gradient, dims=1)
