@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -205,6 +205,19 @@ def test_confidence_reduction(digits):
     after = victim.predict_proba(result.X_adv)[np.arange(len(X)), before]
     np.testing.assert_array_equal(result.success, after <= 0.2)
     assert result.success.mean() > 0.9
+
+
+def test_labels_beside_a_confidence_are_those_of_predict(cancer):
+    X, y = cancer
+    victim = FixedThresholdClassifier(LogisticRegression(), threshold=0.8).fit(X, y)
+    attack = ProjectedGradientDescent(FrozenEstimator(victim), eps=0.2, confidence=0.6)
+    result = attack.fit(X).run(X, y)
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+    other = victim.predict_proba(result.X_adv)[np.arange(len(y)), 1 - y]
+    np.testing.assert_array_equal(result.success, other >= 0.6)
+    for limit in (1, 2, 3, 5, 8):
+        result = attack.set_params(max_queries=limit).run(X, y)
+        assert result.n_queries.max() <= limit
 
 
 def test_least_likely_class(digits):
