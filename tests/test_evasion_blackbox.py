@@ -250,6 +250,10 @@ def test_scores_of_votes_are_confirmed(digits):
     result = attack.run(X[800:900], y[800:900])
     np.testing.assert_array_equal(victim.predict(result.X_adv), result.y_pred)
     assert result.success.mean() > 0.9
+    for limit in (1, 2, 3, 4):
+        result = attack.set_params(max_queries=limit).run(X[800:900], y[800:900])
+        np.testing.assert_array_equal(victim.predict(result.X_adv), result.y_pred)
+        assert result.n_queries.max() <= limit
 
 
 @pytest.mark.parametrize("attack", SCORE + LABEL, ids=name_of)

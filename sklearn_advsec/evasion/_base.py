@@ -38,8 +38,8 @@ from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
 SPENT = (
-    "max_queries={} is spent before the attack begins: the target, the confidence, and a "
-    "label that scores do not tell, cost a query each. Raise it."
+    "max_queries={} is spent before the attack begins: the target, or the confidence, "
+    "costs a query by itself. Raise it."
 )
 
 

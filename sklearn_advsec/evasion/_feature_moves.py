@@ -129,6 +129,9 @@ def climb_greedily(active, moves, shortlist):
 
     Where the short list gains nothing any more, all moves are tried once again.
     """
+    active.give_up(active.left() < 1)
+    if not len(active):
+        return
     if active.objective is None:
         active.objective = active.ask(active.x).objective
     n = len(active)

@@ -1,5 +1,6 @@
 """Attacks for the physical world: they expect to be seen from a camera."""
 
+import copy
 from numbers import Integral
 
 import numpy as np
@@ -241,14 +242,15 @@ class ExpectationOverTransformation(EvasionAttack):
             self.box_,
             int(seed),
         )
-        attack = aimed_at(seen, self._prototype)
-        if self.max_queries is not None:
-            attack.set_params(max_queries=(self.max_queries - 2) // self.n_samples)
-        self.attack_ = attack.fit(X, y)
+        self.attack_ = aimed_at(seen, self._prototype).fit(X, y)
         return self
 
     def _attack(self, state):
-        craft(self.attack_, state, n_calls=self.n_samples)
+        attack = copy.copy(self.attack_)
+        if self.max_queries is not None:
+            self._check_parameters(self.row_shape_)  # it may have changed since `fit`
+            attack.set_params(max_queries=(self.max_queries - 2) // self.n_samples)
+        craft(attack, state, n_calls=self.n_samples)
 
 
 class TransformedClassifier(StandIn):

@@ -30,11 +30,12 @@ class QueryAttack(EvasionAttack):
         # Where the labels are the victim's own answers, there is nothing to find out.
         known = self.goal == "misclassification" and state.access.n_total_queries > 0
         if not known or self.confidence is not None:
-            if (active.left() < 1).any():
+            if (active.unspent() < 1).any():
                 raise ValueError(SPENT.format(self.max_queries))
-            answer = active.ask(active.x)
-            active.predicted, active.objective = answer.predicted, answer.objective
-            active.settle(active.x, answer)
+            if (active.left() > 0).all():
+                answer = active.ask(active.x)
+                active.predicted, active.objective = answer.predicted, answer.objective
+                active.settle(active.x, answer)
         if len(active):
             self._search(active, state)
         state.finished[:] = True

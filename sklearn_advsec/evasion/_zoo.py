@@ -165,6 +165,9 @@ class ZerothOrderOptimization(BoxAttack):
         self.verbose = verbose
 
     def _search(self, active, state):
+        active.give_up(active.left() < 1)
+        if not len(active):
+            return
         if active.objective is None:
             active.objective = active.ask(active.x).objective
         active.range = (active.upper - active.lower).flatten(1)
