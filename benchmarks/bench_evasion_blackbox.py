@@ -30,19 +30,19 @@ RANDOM = "random search"
 
 # What is compared: title, rows, queries per row, the radius of a success (None: any).
 NETWORK_ROWS = {
-    "square": ("Square Linf .3", 100, 1000, np.inf, 0.3),
-    "square-l2": ("Square L2 2", 100, 1000, 2, 2.0),
-    "hsj": ("HopSkipJump L2", 30, 2430, 2, None),
-    "hsj-linf": ("HopSkipJump Linf", 30, 2430, np.inf, None),
-    "one-pixel-1": ("One pixel", 20, 3000, 0, 1),
-    "one-pixel-3": ("Three pixels", 20, 3000, 0, 3),
-    "one-pixel-5": ("Five pixels", 20, 3000, 0, 5),
-    "simba": ("SimBA, pixels", 10, 2000, 2, None),
-    "simba-dct": ("SimBA, DCT", 10, 2000, 2, None),
+    "square": ("Square Linf .3", 300, 1000, np.inf, 0.3),
+    "square-l2": ("Square L2 2", 300, 1000, 2, 2.0),
+    "hsj": ("HopSkipJump L2", 100, 2430, 2, None),
+    "hsj-linf": ("HopSkipJump Linf", 100, 2430, np.inf, None),
+    "one-pixel-1": ("One pixel", 60, 3000, 0, 1),
+    "one-pixel-3": ("Three pixels", 60, 3000, 0, 3),
+    "one-pixel-5": ("Five pixels", 60, 3000, 0, 5),
+    "simba": ("SimBA, pixels", 30, 2000, 2, None),
+    "simba-dct": ("SimBA, DCT", 30, 2000, 2, None),
     "zoo": ("ZOO", 10, 8483, 2, None),
-    "nes": ("NES Linf .3", 50, 1000, np.inf, 0.3),
-    "rays": ("RayS Linf", 20, 1000, np.inf, None),
-    "pointwise": ("Pointwise", 20, 1000, 0, None),
+    "nes": ("NES Linf .3", 100, 1000, np.inf, 0.3),
+    "rays": ("RayS Linf", 60, 1000, np.inf, None),
+    "pointwise": ("Pointwise", 60, 1000, 0, None),
 }
 
 

@@ -332,7 +332,7 @@ ALL = [
 ]
 IDS = [f"{type(a).__name__}-{a.norm}-{i}" for i, a in enumerate(ALL)]
 TARGETED = [a for a in ALL if "goal" in a.get_params() and not hasattr(a, "n_targets")]
-TARGETED += [AutoProjectedGradientDescent(eps=0.3, loss="dlr", max_iter=20, **BALL)]
+TARGETED += [AutoProjectedGradientDescent(eps=0.1, loss="dlr", max_iter=20, **BALL)]
 TARGETED += [FastAdaptiveBoundary(norm=2, max_iter=30, **BALL)]
 
 

@@ -89,8 +89,8 @@ class AutoProjectedGradientDescent(GradientAttack):
         How many rows go through the victim at once.
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows. The result does not depend on it.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the random starts: without it, two runs differ.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the random starts.
     verbose : int, default=0
         Whether to print progress.
 
@@ -169,7 +169,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         max_total_queries=None,
         batch_size="auto",
         n_jobs=None,
-        random_state=None,
+        random_state=0,
         verbose=0,
     ):
         self.estimator = estimator

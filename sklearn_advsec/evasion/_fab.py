@@ -72,7 +72,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         How many rows go through the victim at once.
     n_jobs : int, default=None
         Number of joblib jobs over chunks of rows. The result does not depend on it.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState instance or None, default=0
         Seed of the random starts.
     verbose : int, default=0
         Whether to print progress.
@@ -150,7 +150,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         max_total_queries=None,
         batch_size="auto",
         n_jobs=None,
-        random_state=None,
+        random_state=0,
         verbose=0,
     ):
         self.estimator = estimator

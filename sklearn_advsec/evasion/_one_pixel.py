@@ -39,8 +39,9 @@ class OnePixel(BoxAttack):
     max_queries : int, default=10_000
         How often the victim may be asked about each row.
     population_size : int, default=None
-        Number of candidates per row. None is a hundredth of `max_queries`, at least 10,
-        which makes for 100 generations as in the paper (with 400 candidates there).
+        Number of candidates per row. None is `max_queries` over 150, at least 10: some
+        150 generations (in the paper 100, of 400 candidates), since fewer candidates and
+        more generations found more with budgets of some thousand queries.
     mutation : float, default=0.5
         The factor :math:`F`.
     image_shape : tuple of int, default=None
@@ -163,7 +164,7 @@ class OnePixel(BoxAttack):
 
     def _search(self, active, state):
         channels, height, width = pixel_grid(self.row_shape_, self.image_shape)
-        size = self.population_size or max(10, self.max_queries // 100)
+        size = self.population_size or max(10, self.max_queries // 150)
         places = torch.arange(height * width, device=active.x.device)
         if height == 1:  # of a flat row, only what may change
             places = places[(active.upper > active.lower).flatten(1).any(0)]
