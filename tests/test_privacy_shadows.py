@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.privacy import (
@@ -106,6 +107,26 @@ def test_online_needs_the_records():
         clone(attack).set_params(candidates=AUDITED), AUDITED, MEMBER, cv=2
     )
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("attack", [LikelihoodRatio, RMIA])
+def test_offline_shadows_never_see_the_candidates(attack):
+    offline = attack(TARGET, shadow_estimator=RECIPE, n_shadow_models=2, mode="offline")
+    alone = clone(offline).fit(OWN)
+    offline.set_params(candidates=AUDITED).fit(OWN)
+    assert not offline._trained_on(offline._records(AUDITED)).any()
+    np.testing.assert_array_equal(
+        offline.decision_function(AUDITED), alone.decision_function(AUDITED)
+    )
+
+
+def test_attack_models_without_probabilities():
+    attack = ShadowModels(TARGET, attack_estimator=LinearSVC(), n_shadow_models=2)
+    attack.fit(OWN)
+    assert auc(attack) > 0.6
+    # The attack model's own threshold is where it changes its mind.
+    assert 0.2 < attack.predict(AUDITED).mean() < 0.8
+    assert ((attack.decision_function(AUDITED) > 0) == attack.predict(AUDITED)).all()
 
 
 def test_recipe_of_the_target_and_of_others():

@@ -50,7 +50,7 @@ class LikelihoodRatio(ShadowAttack):
     candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
         Records that are to be judged, for ``mode="online"``: shadows are trained on them
         as well, whose membership stays unknown. As a parameter, they survive
-        `cross_validate`.
+        `cross_validate`. ``mode="offline"`` leaves them alone.
     label_column : int, str or None, default=-1
         The column of the records that holds the label. With None, the target's own
         predictions take its place.

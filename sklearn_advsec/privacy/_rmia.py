@@ -79,7 +79,7 @@ class RMIA(ShadowAttack):
     gamma : float, default=1.0
         See above; 1 or more.
     candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
-        Records that are to be judged, for ``mode="online"``.
+        Records that are to be judged, for ``mode="online"``; offline they are left alone.
     label_column : int, str or None, default=-1
         The column of the records that holds the label. With None, the target's own
         predictions take its place.

@@ -67,8 +67,11 @@ class ShadowAttack(MembershipAttack):
         return pool
 
     def _pool(self, records):
-        """Join the attacker's records and the candidates that are not among them."""
-        if self.candidates is None:
+        """Join the attacker's records and the candidates that are not among them.
+
+        Offline, no shadow is trained on what is to be judged.
+        """
+        if self.candidates is None or self.mode == "offline":
             return records
         extra = self._records(self._check_X(self.candidates, reset=False))
         known = set(records.keys())
