@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.evasion import HopSkipJump
@@ -48,6 +48,32 @@ RECIPE = DecisionTreeClassifier(max_depth=6)
 
 def auc(attack, records=AUDITED):
     return roc_auc_score(MEMBER, attack.decision_function(records))
+
+
+class OnlyWide(DecisionTreeClassifier):
+    """Learns nothing from fewer than eight columns."""
+
+    def fit(self, X, y):
+        return super().fit(X if X.shape[1] >= 8 else np.zeros_like(X), y)
+
+
+class OnlyNarrow(DecisionTreeClassifier):
+    """Learns nothing from eight columns or more."""
+
+    def fit(self, X, y):
+        return super().fit(X if X.shape[1] < 8 else np.zeros_like(X), y)
+
+
+def test_shadows_that_are_left_out_choose_the_features():
+    for model, chosen in ((OnlyWide, "posterior"), (OnlyNarrow, "top_k")):
+        model = model(min_samples_leaf=20)
+        attack = ShadowModels(TARGET, attack_estimator=model, n_shadow_models=4)
+        scores = attack.fit(OWN).decision_function(AUDITED)
+        assert attack.features_ == chosen
+        same = clone(attack).set_params(features=chosen).fit(OWN)
+        np.testing.assert_array_equal(scores, same.decision_function(AUDITED))
+    one = ShadowModels(TARGET, attack_estimator=OnlyWide(), n_shadow_models=1).fit(OWN)
+    assert one.features_ == "top_k"
 
 
 # Formulas -------------------------------------------------------------------------------
@@ -317,6 +343,26 @@ def test_boundary_distance_beside_shadows():
     expected = distance / (distance + attack.scale_) / (0.65 * mean + 0.35)
     np.testing.assert_allclose(score, expected)
     assert (score[wrong] == 0).all()
+
+
+def test_distances_in_tables_do_not_depend_on_units():
+    X, y = load_iris(as_frame=True, return_X_y=True)
+    X = X.assign(kind=np.where(y == 0, "small", "large"))
+    finer = X.assign(**{"petal width (cm)": 1024 * X["petal width (cm)"]})
+    scores = []
+    for frame in (X, finer):
+        encode = make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), ["kind"]), remainder=StandardScaler()
+        )
+        target = make_pipeline(encode, LogisticRegression()).fit(frame, y)
+        records = make_records(frame, y)
+        attack = BoundaryDistance(FrozenEstimator(target), max_queries=100)
+        scores.append(attack.fit(records[::3]).decision_function(records[1::3]))
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+    # Values that the attacker's records do not have are no obstacle.
+    beyond = records.iloc[[1, 2]].assign(kind="huge")
+    beyond["petal length (cm)"] = 50.0
+    assert np.isfinite(attack.decision_function(beyond)).all()
 
 
 def test_boundary_distance_of_known_members():

@@ -9,6 +9,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval
 
+from .._rows import is_dataframe
+from ..threat import FeatureConstraints
 from ._base import best_threshold
 from ._shadows import ShadowAttack
 
@@ -56,9 +58,10 @@ class BoundaryDistance(ShadowAttack):
         its labels are used.
     attack : evasion attack, default=None
         A prototype (``estimator=None``) of an attack that minimises a distance. None is
-        ``HopSkipJump(norm=2)`` with `max_queries`, `n_jobs` and `random_state`. Where
-        columns have units of their own, set ``constraints=`` of an attack: distances are
-        then in units of each column's scale, and categories may change as well.
+        ``HopSkipJump(norm=2)`` with `max_queries`, `n_jobs` and `random_state`. As the
+        columns of a DataFrame have units of their own, distances there are in units of
+        what lies between the quartiles of the attacker's records, and categories may
+        change: ``constraints=FeatureConstraints.from_frame(records, scale="iqr")``.
     max_queries : int, default=500
         How often the target may be asked about each record; for ``attack=None``.
     shadow_estimator : classifier, default=None
@@ -178,16 +181,7 @@ class BoundaryDistance(ShadowAttack):
         self.random_state = random_state
 
     def _learn(self, records, member):
-        attack = self.attack
-        if attack is None:
-            from ..evasion import HopSkipJump
-
-            attack = HopSkipJump(
-                norm=2,
-                max_queries=self.max_queries,
-                n_jobs=self.n_jobs,
-                random_state=self.random_state,
-            )
+        attack = self._default_attack(records) if self.attack is None else self.attack
         self.attack_ = _aim(attack, self.estimator_, records)
         if not self.n_shadow_models:
             return
@@ -196,6 +190,20 @@ class BoundaryDistance(ShadowAttack):
             _aim(attack, model, records) for model in self.shadow_estimators_
         ]
         self.scale_ = self._choose_scale(records)
+
+    def _default_attack(self, records):
+        from ..evasion import HopSkipJump
+
+        constraints = None
+        if is_dataframe(records.features):
+            constraints = _Learned.from_frame(records.features, scale="iqr")
+        return HopSkipJump(
+            norm=2,
+            max_queries=self.max_queries,
+            constraints=constraints,
+            n_jobs=self.n_jobs,
+            random_state=self.random_state,
+        )
 
     def _choose_scale(self, records):
         """Return the scale at which shadows, as targets, tell their members best."""
@@ -263,6 +271,13 @@ class BoundaryDistance(ShadowAttack):
         else:
             known = np.repeat([False, True], [len(part) for part, _ in measured])
             self.threshold_ = best_threshold(scores, known)
+
+
+class _Learned(FeatureConstraints):
+    """Constraints from some records, for others whose values may lie beyond theirs."""
+
+    def check(self, X):
+        """Let all rows pass: attacks move from where they are, into the bounds."""
 
 
 def _aim(attack, model, records):

@@ -3,8 +3,10 @@
 from numbers import Integral
 
 import numpy as np
+from scipy.special import expit
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
@@ -35,16 +37,19 @@ class ShadowModels(ShadowAttack):
         epochs included.
     attack_estimator : classifier, default=None
         The attack model: any binary classifier; put a scaler before it in a pipeline if
-        it needs one. None is a random forest.
+        it needs one. Without `predict_proba`, its decision function goes through the
+        logistic function. None is a random forest.
     n_shadow_models : int, default=16
         Number of shadow models. One works, too.
     shadow_size : float or int, default=0.5
         Share, or number, of the attacker's records that each shadow is trained on: best
         as many as the target.
-    features : {"top_k", "posterior", "label"}, default="top_k"
+    features : {"auto", "top_k", "posterior", "label"}, default="auto"
         What the attack model sees of an answer: the `top_k` largest probabilities in
         descending order (ML-Leaks), all of them (Shokri et al.), or only whether the
-        predicted label is right.
+        predicted label is right. "auto" takes that of the first two from which a quarter
+        of the shadows learns to tell the members of another quarter best, by AUC; with
+        one shadow, it is "top_k".
     top_k : int, default=3
         See `features`.
     per_class : bool, default=False
@@ -73,6 +78,8 @@ class ShadowModels(ShadowAttack):
         The shadow models.
     shadow_indices_ : list of ndarray of int
         Rows of the records in `fit` that each shadow was trained on.
+    features_ : {"top_k", "posterior", "label"}
+        The features in use.
     attack_estimators_ : dict of int to classifier
         The attack models, by position in the target's classes; one, at key -1, with
         ``per_class=False``. A class that shadows saw on one side only has none, and its
@@ -116,8 +123,12 @@ class ShadowModels(ShadowAttack):
             for name, constraint in ShadowAttack._parameter_constraints.items()
             if name not in ("fpr", "candidates")
         },
-        "attack_estimator": [HasMethods(["fit", "predict_proba"]), None],
-        "features": [StrOptions({"posterior", "top_k", "label"})],
+        "attack_estimator": [
+            HasMethods(["fit", "predict_proba"]),
+            HasMethods(["fit", "decision_function"]),
+            None,
+        ],
+        "features": [StrOptions({"auto", "posterior", "top_k", "label"})],
         "top_k": [Interval(Integral, 1, None, closed="left")],
         "per_class": ["boolean"],
     }
@@ -130,7 +141,7 @@ class ShadowModels(ShadowAttack):
         attack_estimator=None,
         n_shadow_models=16,
         shadow_size=0.5,
-        features="top_k",
+        features="auto",
         top_k=3,
         per_class=False,
         label_column=-1,
@@ -163,25 +174,51 @@ class ShadowModels(ShadowAttack):
                 f"shadow_size={self.shadow_size} leaves no record that a shadow was not "
                 f"trained on, of {len(records)} records."
             )
+        self.features_ = self.features
+        if self.features == "auto":
+            self.features_ = self._choose_features(records, trained)
+        self.attack_estimators_ = self._attack_models(records, trained, self.features_)
+
+    def _choose_features(self, records, trained):
+        """Return what tells members of shadows that are left out best."""
+        n = len(trained) // 4 or 1
+        left_out = [i for i in range(len(trained))[-n:] if trained[i].any()]
+        left_out = [i for i in left_out if not trained[i].all()]
+        gains = {"top_k": 0.0, "posterior": 0.0}
+        if len(trained) > 1 and left_out:
+            for features in gains:
+                models = self._attack_models(records, trained[:n], features)
+                for i in left_out:
+                    seen = self._see(self.shadow_estimators_[i], records, features)
+                    scores = self._judge(models, seen, records.codes)
+                    gains[features] += roc_auc_score(trained[i], scores)
+        return max(gains, key=gains.get)
+
+    def _attack_models(self, records, trained, features):
+        """Train the attack models on what the first shadows say, as many as `trained`."""
         answers = np.concatenate(
-            [self._see(model, records) for model in self.shadow_estimators_]
+            [
+                self._see(model, records, features)
+                for model in self.shadow_estimators_[: len(trained)]
+            ]
         )
         codes, trained = np.tile(records.codes, len(trained)), trained.ravel()
         model = self.attack_estimator
         if model is None:
             model = RandomForestClassifier(100, min_samples_leaf=20)
         rng = check_random_state(self.random_state)
-        self.attack_estimators_ = {}
+        models = {}
         for code in np.unique(codes) if self.per_class else [-1]:
             own = codes == code if self.per_class else slice(None)
             if len(np.unique(trained[own])) == 2:
-                self.attack_estimators_[int(code)] = seeded(
-                    clone(model), int(rng.randint(2**31 - 1))
-                ).fit(answers[own], trained[own])
+                models[int(code)] = seeded(clone(model), int(rng.randint(2**31 - 1))).fit(
+                    answers[own], trained[own]
+                )
+        return models
 
-    def _see(self, model, records):
+    def _see(self, model, records, features):
         """Ask a model, and reduce its answers to what the attack model sees of them."""
-        if self.features == "label":  # also of models that give no probabilities
+        if features == "label":  # also of models that give no probabilities
             codes = self._shadow_codes(model, records.features)
             answers = np.asarray(model.classes_)[codes]
             return (answers == records.classes[records.codes]).astype(float)[
@@ -189,7 +226,7 @@ class ShadowModels(ShadowAttack):
             ]
         proba = self._shadow_probabilities(model, records.features)
         seen = proba
-        if self.features == "top_k":
+        if features == "top_k":
             seen = -np.sort(-proba, axis=1)[:, : self.top_k]
         if self.per_class:
             return seen
@@ -197,18 +234,25 @@ class ShadowModels(ShadowAttack):
         return np.column_stack([seen, proba.argmax(axis=1) == records.codes])
 
     def _score(self, records):
-        answers = self._see(self.estimator_, records)
-        if not self.per_class:
-            return self._probability(-1, answers)
-        scores = np.full(len(records), 0.5)
-        for code in np.unique(records.codes):
-            if code in self.attack_estimators_:
-                own = records.codes == code
-                scores[own] = self._probability(code, answers[own])
-        return scores
+        answers = self._see(self.estimator_, records, self.features_)
+        return self._judge(self.attack_estimators_, answers, records.codes)
 
-    def _probability(self, code, answers):
-        return self.attack_estimators_[code].predict_proba(answers)[:, 1]
+    def _judge(self, models, answers, codes):
+        """Return what the attack models say of some answers: a probability each."""
+        if not self.per_class:
+            return _probability(models[-1], answers)
+        scores = np.full(len(codes), 0.5)
+        for code in np.unique(codes):
+            if code in models:
+                own = codes == code
+                scores[own] = _probability(models[code], answers[own])
+        return scores
 
     def _set_threshold(self, records, member):
         self.threshold_ = 0.5
+
+
+def _probability(model, answers):
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(answers)[:, 1]
+    return expit(model.decision_function(answers))
