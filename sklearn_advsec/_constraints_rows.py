@@ -115,8 +115,7 @@ class Judge(Codes):
                 of = "" if j is None else f"{names[j]!r} ({_show(part, row, j)}) "
                 raise ValueError(
                     f"constraints exclude the data: row {rows.start + row} of X, "
-                    f"{of}{reason}. Change the constraints, or leave such rows out; "
-                    "violations(X, X) lists them."
+                    f"{of}{reason}. Change the constraints, or leave such rows out."
                 )
 
     def distance(self, X_ref, X):

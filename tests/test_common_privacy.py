@@ -18,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.metrics import tpr_at_fpr_scorer
+from sklearn_advsec.privacy import BoundaryDistance
 
 # Few records: an attack by labels asks about each of them many times.
 TARGET, AUDITED, MEMBER, OWN = overfitted_target(n_members=40, n_own=80, max_iter=40)
@@ -111,6 +112,8 @@ def test_frames_with_the_label_by_name(attack):
     by_name = on_target(attack).set_params(estimator=frames, label_column="bought")
     by_name.fit(own[["bought", *names]])  # the order of columns is that of `fit`
     assert by_name.feature_names_in_.tolist() == ["bought", *names]
+    if isinstance(attack, BoundaryDistance):
+        return  # tables have units, in which their distances are
     by_position = on_target(attack).set_params(estimator=FrozenEstimator(plain))
     by_position.fit(OWN)
     np.testing.assert_allclose(
