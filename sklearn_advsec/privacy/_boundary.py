@@ -48,7 +48,7 @@ class BoundaryDistance(ShadowAttack):
 
     with :math:`r` in place of a probability. The scale `c` is the one by which shadow
     models tell their own members best. The target is asked no more often for it. AUC of
-    distances alone, and beside 4 shadows, with 500 queries: .54 and .64 on Adult, .64 and
+    distances alone, and beside 4 shadows, with 500 queries: .56 and .67 on Adult, .64 and
     .70 on MNIST, .83 and .92 on synthetic binary records.
 
     Parameters
