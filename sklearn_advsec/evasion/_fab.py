@@ -24,7 +24,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
 
     The paper asks the victim twice in each step: after it, and after going back. Here
     the gradient is taken where the step led, and serves for the point that went back too:
-    two starts cost what one of the paper's does.
+    two starts cost about what one of the paper's does.
 
     The plain version takes the gradients of all logits in each step. The targeted version
     (``n_targets``) makes for one class after another, the likeliest first: with many
