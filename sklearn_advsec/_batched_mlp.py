@@ -1,7 +1,6 @@
 """Many multilayer perceptrons trained as one, step for step as scikit-learn does."""
 
 import copy
-import math
 import warnings
 
 import numpy as np
@@ -10,6 +9,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import _safe_indexing, check_array, check_random_state, gen_batches
 
+from ._batched_solvers import Layers, Solver
 from ._hardware import fast_float32_products
 
 _DERIVATIVES = {  # of the activation, from its value; times the delta
@@ -105,9 +105,9 @@ class _Perceptrons:
         hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
         units = [self.X.shape[1], *hidden, 1 if self.binary else len(classes)]
         self.shapes = list(zip(units[:-1], units[1:], strict=True))
-        self._attach(*self._initialise())
+        self.solver = Solver(recipe, *self._initialise())
+        self._attach()
         self.rows, self.held_out = self._hold_out(codes, subsets)
-        self.optimizer, self.n_steps = self._make_optimizer(), 0
         self.alive = list(range(len(models)))
         self.finished = [None] * len(models)
         self.curves = [[] for _ in models]
@@ -150,16 +150,14 @@ class _Perceptrons:
                 biases[i].append(rng.uniform(-bound, bound, (1, fan_out)))
         here = {"dtype": self.X.dtype, "device": self.X.device}
         return tuple(
-            [torch.as_tensor(np.stack(drawn), **here) for drawn in layers]
+            Layers([torch.as_tensor(np.stack(drawn), **here) for drawn in layers])
             for layers in (weights, biases)
         )
 
-    def _attach(self, weights, biases):
-        """Keep parameters; their gradients are always written to the same memory."""
-        self.weights, self.biases = weights, biases
-        self.parameters = [*weights, *biases]
-        for parameter in self.parameters:
-            parameter.grad = torch.empty_like(parameter)
+    def _attach(self):
+        """Name what the solver holds, of the models that are in training."""
+        self.weights, self.biases = self.solver.values
+        self.parameters = [*self.weights, *self.biases]
 
     def _hold_out(self, codes, subsets):
         """Set rows aside for early stopping, as scikit-learn splits them."""
@@ -181,24 +179,6 @@ class _Perceptrons:
                 "number of rows."
             )
         return rows, held_out
-
-    def _make_optimizer(self):
-        recipe = self.recipe
-        groups = [{"params": self.weights}, {"params": self.biases}]
-        if recipe.solver == "sgd":
-            return torch.optim.SGD(
-                groups,
-                lr=recipe.learning_rate_init,
-                momentum=recipe.momentum,
-                nesterov=recipe.nesterovs_momentum and recipe.momentum > 0,
-                fused=True,
-            )
-        return torch.optim.Adam(
-            groups,
-            lr=recipe.learning_rate_init,
-            betas=(recipe.beta_1, recipe.beta_2),
-            fused=True,
-        )
 
     @torch.no_grad()
     def _step(self, rows):
@@ -223,17 +203,18 @@ class _Perceptrons:
             delta.scatter_add_(2, truth, -torch.ones_like(truth, dtype=delta.dtype))
         delta /= n
         decay = self.recipe.alpha / n
+        gradients, bias_gradients = self.solver.gradients
         for i in range(len(self.weights) - 1, -1, -1):
             weight = self.weights[i]
             if decay:
                 norms = torch.linalg.vector_norm(weight.flatten(1), dim=1)
                 loss += 0.5 * decay * norms.square_()
-            torch.bmm(values[i].transpose(1, 2), delta, out=weight.grad)
-            torch.sum(delta, 1, keepdim=True, out=self.biases[i].grad)
+            torch.bmm(values[i].transpose(1, 2), delta, out=gradients[i])
+            torch.sum(delta, 1, keepdim=True, out=bias_gradients[i])
             if i:
                 delta = torch.bmm(delta, weight.transpose(1, 2))
                 delta = _DERIVATIVES[self.recipe.activation](values[i], delta)
-        self._update(decay)
+        self.solver.step(decay)
         return loss
 
     def _forward(self, x):
@@ -243,18 +224,6 @@ class _Perceptrons:
             x = torch.baddbmm(bias, x, weight)
             values.append(activation(x) if i < len(self.weights) - 1 else x)
         return values
-
-    def _update(self, decay):
-        """Take a step of the optimiser, which adds the penalty of the weights."""
-        groups = self.optimizer.param_groups
-        groups[0]["weight_decay"] = decay
-        if self.recipe.solver == "adam":
-            # scikit-learn adds its epsilon before the correction of the second moment,
-            # torch after it.
-            self.n_steps += 1
-            correction = math.sqrt(1 - self.recipe.beta_2**self.n_steps)
-            groups[0]["eps"] = groups[1]["eps"] = self.recipe.epsilon / correction
-        self.optimizer.step()
 
     def _end_epoch(self, losses, n_iter):
         """Note the losses, and let the models that have stopped leave the batch."""
@@ -319,14 +288,8 @@ class _Perceptrons:
             self._select(torch.as_tensor(keep, device=self.X.device))
 
     def _select(self, keep):
-        """Keep some models only, with the state of the optimiser."""
-        states = [self.optimizer.state.get(p, {}) for p in self.parameters]
-        self._attach([w[keep] for w in self.weights], [b[keep] for b in self.biases])
+        """Keep some models only, with the state of the solver."""
+        self.solver.select(keep)
+        self._attach()
         if self.recipe.early_stopping:
             self.best_parameters = [p[keep] for p in self.best_parameters]
-        self.optimizer = self._make_optimizer()
-        for parameter, state in zip(self.parameters, states, strict=True):
-            self.optimizer.state[parameter] = {
-                name: value[keep] if torch.is_tensor(value) and value.ndim else value
-                for name, value in state.items()
-            }
