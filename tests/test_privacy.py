@@ -311,7 +311,7 @@ def test_known_members_help_to_decide():
 
 def test_boundary_distance():
     rows = np.r_[:40, 200:240]
-    attack = BoundaryDistance(TARGET, max_queries=150).fit(OWN[:60])
+    attack = BoundaryDistance(TARGET, n_shadow_models=0, max_queries=150).fit(OWN[:60])
     counted = attack.attack_.run(AUDITED[rows, :-1], CODES[rows])
     assert attack.n_queries_.max() <= 150 and counted.n_queries.max() <= 150
     distance = attack.decision_function(AUDITED[rows]) + attack.threshold_
@@ -328,9 +328,9 @@ def test_boundary_distance():
 def test_boundary_distance_beside_shadows():
     """Compared with shadows, the same queries of the target tell far more."""
     rows = np.r_[:80, 200:280]
-    plain = BoundaryDistance(TARGET, max_queries=100).fit(OWN[:60])
+    plain = BoundaryDistance(TARGET, n_shadow_models=0, max_queries=100).fit(OWN[:60])
     distance = plain.decision_function(AUDITED[rows]) + plain.threshold_
-    attack = clone(plain).set_params(n_shadow_models=4).fit(OWN)
+    attack = BoundaryDistance(TARGET, max_queries=100).fit(OWN)
     score = attack.decision_function(AUDITED[rows]) + attack.threshold_
     gain = roc_auc_score(MEMBER[rows], score) - roc_auc_score(MEMBER[rows], distance)
     assert gain > 0.04
@@ -343,6 +343,39 @@ def test_boundary_distance_beside_shadows():
     expected = distance / (distance + attack.scale_) / (0.65 * mean + 0.35)
     np.testing.assert_allclose(score, expected)
     assert (score[wrong] == 0).all()
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, LogisticRegression(), MLPClassifier((8,))])
+def test_boundary_distance_of_few_records(recipe):
+    """Shadows of a handful of rows know few of the classes, or one."""
+    attack = BoundaryDistance(TARGET, shadow_estimator=recipe, max_queries=20)
+    for own in (OWN[:8], AUDITED[::50]):
+        scores = attack.fit(own).decision_function(AUDITED[::20])
+        assert np.isfinite(scores).all() and len(attack.shadow_estimators_) == 4
+    alike = OWN[OWN[:, -1] == 0][:6]
+    if recipe is RECIPE:  # without a boundary
+        assert np.isfinite(attack.fit(alike).decision_function(AUDITED[::20])).all()
+    else:
+        with pytest.raises(ValueError, match="class") as raised:
+            attack.fit(alike)
+        assert "n_shadow_models=0" in raised.value.__notes__[-1]
+    alone = clone(attack).set_params(n_shadow_models=0).fit(alike)
+    assert not hasattr(alone, "shadow_estimators_")
+
+
+def test_boundary_distance_where_there_is_no_recipe():
+    import torch
+
+    from sklearn_advsec.pretrained import PretrainedModule
+
+    target = PretrainedModule(torch.nn.Linear(60, 8))
+    attack = BoundaryDistance(target, max_queries=20)
+    with pytest.raises(ValueError, match="Set shadow_estimator") as raised:
+        attack.fit(OWN[:40])
+    assert "n_shadow_models=0" in raised.value.__notes__[-1]
+    for parameters in ({"n_shadow_models": 0}, {"shadow_estimator": RECIPE}):
+        told = clone(attack).set_params(**parameters).fit(OWN[:40])
+        assert np.isfinite(told.decision_function(AUDITED[:20])).all()
 
 
 def test_distances_in_tables_do_not_depend_on_units():
@@ -570,7 +603,7 @@ def test_targets_and_shadows_on_a_gpu():
         LossThreshold(target),
         GapAttack(target),
         LikelihoodRatio(target, device="cuda", **shadows),
-        BoundaryDistance(target, max_queries=30),
+        BoundaryDistance(target, max_queries=30, **shadows),
     ):
         scores = attack.fit(OWN).decision_function(AUDITED[:20])
         assert np.isfinite(scores).all()
