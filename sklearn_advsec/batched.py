@@ -77,6 +77,7 @@ def fit_many(
     memory=None,
     device=None,
     verbose=0,
+    callback=None,
 ):
     """Fit clones of an estimator, each on its own rows and with its own seed.
 
@@ -113,6 +114,9 @@ def fit_many(
         Where batched models are trained; None is the processor.
     verbose : int, default=0
         Whether to print how many models are done.
+    callback : callable, default=None
+        ``callback(i, model)`` is called for each model as soon as it is here: in this
+        process, also with `n_jobs`.
 
     Returns
     -------
@@ -182,6 +186,8 @@ def fit_many(
         for group, fitted in zip(groups, _results(tasks, n_jobs), strict=True):
             for i, model in zip(group, fitted, strict=True):
                 models[i] = model
+                if callback is not None:
+                    callback(i, model)
             done += len(group)
             if verbose:
                 print(f"{done} of {len(models)} models are trained", file=sys.stderr)

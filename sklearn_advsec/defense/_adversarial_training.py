@@ -179,10 +179,13 @@ class AdversarialTrainingClassifier(AttackedTraining):
         callbacks = [("ramp", batch_attack.ramp)]
         if self.method == "free":
             replay = replays(self.n_replays, batch_attack)
-            return train(net, X, y, *mixins, replay, callbacks=callbacks)
+            return train(self, net, X, y, *mixins, replay, callbacks=callbacks)
         batches = AdversarialBatches(batch_attack, self.adversarial_share)
         callbacks.append(("adversarial_batches", batches))
-        return train(net, X, y, *mixins, callbacks=callbacks)
+        return train(self, net, X, y, *mixins, callbacks=callbacks)
+
+    def _n_tasks(self):
+        return super()._n_tasks() or self.n_rounds + 1
 
     def _fit_estimator(self, X, y, seed):
         attack = self._prototype()
@@ -191,7 +194,10 @@ class AdversarialTrainingClassifier(AttackedTraining):
         part = X.iloc[rows] if is_dataframe(X) else X[rows]
         parts, labels = [X], [y]
         best, most = None, -1.0
-        for _ in range(self.n_rounds + 1):
+        rounds = self._tasks(
+            range(self.n_rounds + 1), "round", attributes=lambda: {"estimator_": best}
+        )
+        for _ in rounds:
             estimator = clone(self.estimator).fit(_join(parts), np.concatenate(labels))
             attack.set_params(estimator=FrozenEstimator(estimator)).fit(X, y)
             result = attack.run(part, y[rows])

@@ -73,7 +73,7 @@ def pair_for(row_shape):
     return TabularAutoencoder(n_features, 2 / 3), TabularAutoencoder(n_features, 1)
 
 
-def learn(module, x, *, noise, max_epochs, batch_size, lr, generator):
+def learn(module, x, *, noise, epochs, batch_size, lr, generator):
     """Train an autoencoder, in place, to take noise off rows in [0, 1].
 
     Parameters
@@ -84,15 +84,17 @@ def learn(module, x, *, noise, max_epochs, batch_size, lr, generator):
         Clean rows.
     noise : float
         Standard deviation of the noise on its input.
-    max_epochs, batch_size : int
-        How long, and in which portions.
+    epochs : iterable
+        An epoch for each element.
+    batch_size : int
+        Rows of a step.
     lr : float
         Adam's learning rate.
     generator : torch.Generator
         Source of order and noise.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr)
-    for _ in range(max_epochs):
+    for _ in epochs:
         for at in torch.randperm(len(x), generator=generator).split(batch_size):
             clean = x[at]
             noisy = clean + noise * torch.randn(clean.shape, generator=generator)

@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from .. import differentiable
+from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from ..evasion._aim import class_positions
 
@@ -63,7 +64,9 @@ def _trains_a_net(self):
     return is_net(self.estimator)
 
 
-class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class TrainingDefense(
+    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Base of the meta-estimators that train their classifier in a way of their own.
 
     A subclass lists its parameters, among them `estimator` and `random_state`, and writes
@@ -120,6 +123,7 @@ class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self
 
     def _fit(self, X, y, *, reset, classes=None):
+        given = X, y
         X = self._check_X(X, reset=reset)
         if y is None:
             raise ValueError(
@@ -139,7 +143,8 @@ class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if not is_net(self.estimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            self.estimator_ = self._fit_estimator(X, encoded, seed)
+            with self._reported(*given):
+                self.estimator_ = self._fit_estimator(X, encoded, seed)
             return
         net = clone(self.estimator) if reset else self.estimator_
         if reset:
@@ -150,8 +155,13 @@ class TrainingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1, size=n_before + 1)[-1])
         encoded = encoded.astype(np.float32 if has_one_logit(net) else np.int64)
-        with seeded(seed, net.device):
+        with self._reported(*given), seeded(seed, net.device):
             self.estimator_ = self._fit_net(net, X, encoded, seed)
+
+    def _n_tasks(self):
+        if not is_net(self.estimator):
+            return 0
+        return max(1, self.estimator.max_epochs)
 
     def predict(self, X):
         """Predict labels.

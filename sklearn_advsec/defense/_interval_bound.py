@@ -140,4 +140,4 @@ class IntervalBoundClassifier(TrainingDefense):
             kappa = 1 - share * (1 - self.kappa)
             return kappa * clean + (1 - kappa) * worst
 
-        return train(net, X, y, own_loss(loss), callbacks=[("ramp", ramp)])
+        return train(self, net, X, y, own_loss(loss), callbacks=[("ramp", ramp)])

@@ -92,4 +92,4 @@ class LabelSmoothingClassifier(TrainingDefense):
             )
         if not net.initialized_:
             net.set_params(criterion__label_smoothing=self.smoothing)
-        return train(net, X, y)
+        return train(self, net, X, y)

@@ -179,7 +179,7 @@ class MagNet(DetectingDefense):
                     module,
                     x,
                     noise=self.noise,
-                    max_epochs=self.max_epochs,
+                    epochs=self._tasks(range(self.max_epochs), "epoch"),
                     batch_size=min(self.batch_size, -(-len(x) // 10)),
                     lr=self.lr,
                     generator=generator,
@@ -192,6 +192,9 @@ class MagNet(DetectingDefense):
             name: float(np.quantile(values, level, method="higher"))
             for name, values in scores.items()
         }
+
+    def _n_tasks(self):
+        return super()._n_tasks() + 2 * self.max_epochs  # of two autoencoders
 
     def _choose_detectors(self):
         answering = any(

@@ -89,4 +89,5 @@ class MixupClassifier(TrainingDefense):
             share, partner = blends.share, blends.partner
             return share * criterion(out, y) + (1 - share) * criterion(out, y[partner])
 
-        return train(net, X, y, own_loss(loss), callbacks=[("blended_batches", blends)])
+        callbacks = [("blended_batches", blends)]
+        return train(self, net, X, y, own_loss(loss), callbacks=callbacks)

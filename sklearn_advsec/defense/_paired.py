@@ -30,7 +30,7 @@ class PairedTraining(AttackedTraining):
 
         mixins = [*extra_mixins(self.weight_perturbation), own_loss(loss)]
         callbacks = [("ramp", batch_attack.ramp), ("beside_batches", beside)]
-        return train(net, X, y, *mixins, callbacks=callbacks)
+        return train(self, net, X, y, *mixins, callbacks=callbacks)
 
     def _make(self, batch_attack, net, x, y):
         """Return the adversarial batch."""

@@ -176,7 +176,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
     def _fit_inside(self, X, array, y, seed):
         if not self.augment or isinstance(self.estimator, FrozenEstimator):
             return super()._fit_inside(X, array, y, seed)
-        return self._augmented(seed).fit(array, y)
+        return self._fit_as_task(self._augmented(seed), "classifier", array, y)
 
     def _augmented(self, seed):
         """Make a classifier that will be trained under noise, where that is wanted."""

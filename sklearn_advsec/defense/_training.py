@@ -5,19 +5,22 @@ of the net's own class). The mixins are gone when training ends: the fitted net 
 user's class, and pickles as any other.
 """
 
+import copy
 from functools import partial
 
 import torch
 from skorch.callbacks import Callback
 
 
-def train(net, X, y, *mixins, callbacks=()):
+def train(defense, net, X, y, *mixins, callbacks=()):
     """Train a net with mixins before its class and named callbacks after its own.
 
     A net that is initialised already goes on from where it is.
 
     Parameters
     ----------
+    defense : TrainingDefense
+        Whose callbacks are told of each epoch, and may end the training.
     net : skorch.NeuralNet
         A clone of the user's, or one that was trained here before.
     X, y : ndarray
@@ -35,6 +38,8 @@ def train(net, X, y, *mixins, callbacks=()):
     if not net.initialized_:
         net.initialize()
     cls, own = type(net), net.callbacks_
+    if hasattr(defense, "_reporting"):
+        callbacks = [*callbacks, ("epochs", Epochs(defense, cls, own))]
     net.callbacks_ = [
         *own,
         *((name, callback.initialize()) for name, callback in callbacks),
@@ -45,6 +50,14 @@ def train(net, X, y, *mixins, callbacks=()):
     finally:
         net.__class__ = cls
         net.callbacks_ = own
+
+
+def snapshot(net, cls, callbacks):
+    """Copy a net in training as one of class `cls` that can predict."""
+    copied = object.__new__(cls)
+    module = copy.deepcopy(net.module_)
+    copied.__dict__.update(net.__dict__, module_=module, callbacks_=callbacks)
+    return copied
 
 
 def own_loss(loss):
@@ -149,6 +162,48 @@ class BlendedBatches(Callback):
         self.share = float(self.rng.beta(self.alpha, self.alpha))
         self.partner = torch.as_tensor(self.rng.permutation(len(x)), device=x.device)
         batch[0] = self.share * x + (1 - self.share) * x[self.partner]
+
+
+class Epochs(Callback):
+    """Report the epochs of a net as tasks of a defense, and stop where one asks to.
+
+    Parameters
+    ----------
+    defense : TrainingDefense
+        It reports its fit.
+    cls : type
+    own : list of tuple (str, Callback)
+        Class and callbacks of the net, as they are when no defense is at work.
+    """
+
+    def __init__(self, defense, cls, own):
+        self.defense = defense
+        self.cls = cls
+        self.own = own
+
+    def on_train_begin(self, net, **kwargs):
+        """Begin."""
+        self.task = None
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Begin a task."""
+        self.task = self.defense._begin_task("epoch")
+
+    def on_epoch_end(self, net, **kwargs):
+        """End it; what skorch takes for an interruption ends the training."""
+        if self._end(net):
+            raise KeyboardInterrupt
+
+    def on_train_end(self, net, **kwargs):
+        """End the task of an epoch that something else has ended."""
+        if self.task is not None:
+            self._end(net)
+
+    def _end(self, net):
+        task, self.task = self.task, None
+        return self.defense._end_task(
+            task, lambda: {"estimator_": snapshot(net, self.cls, self.own)}
+        )
 
 
 class NoisyBatches(Callback):

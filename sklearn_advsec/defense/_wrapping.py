@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._progress import ReportsProgress
 from .._validation import check_victim
 from ._base import TrainingDefense, is_net
 
@@ -53,7 +54,7 @@ class AugmentedClassifier(TrainingDefense):
 
         noise = NoisyBatches(self.sigma, torch.Generator().manual_seed(seed))
         callbacks = [("noisy_batches", noise)] if self.sigma else []
-        return train(net, X, y, callbacks=callbacks)
+        return train(self, net, X, y, callbacks=callbacks)
 
     def _fit_estimator(self, X, y, seed):
         if self.sigma:
@@ -64,7 +65,9 @@ class AugmentedClassifier(TrainingDefense):
         return clone(self.estimator).fit(X, y)
 
 
-class WrappingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class WrappingDefense(
+    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Base of the defenses around a classifier that may be fitted already.
 
     A subclass lists its parameters, among them `estimator` and `random_state`, and writes
@@ -106,11 +109,15 @@ class WrappingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             check_consistent_length(array, y)
             check_classification_targets(y)
         seed = self._draw_seed()
-        self.estimator_ = self._fit_inside(X, array, y, seed)
-        check_victim(self.estimator_)
-        self.classes_ = np.asarray(self.estimator_.classes_)
-        self._fit_defense(array, seed)
+        with self._reported(X, y):
+            self.estimator_ = self._fit_inside(X, array, y, seed)
+            check_victim(self.estimator_)
+            self.classes_ = np.asarray(self.estimator_.classes_)
+            self._fit_defense(array, seed)
         return self
+
+    def _n_tasks(self):
+        return 1  # the classifier, if it is trained here
 
     def _draw_seed(self):
         return int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -120,7 +127,8 @@ class WrappingDefense(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.estimator, FrozenEstimator):
             return clone(self.estimator).fit(X, y)
         if is_net(self.estimator):
-            return AugmentedClassifier(self.estimator, random_state=seed).fit(array, y)
+            inside = AugmentedClassifier(self.estimator, random_state=seed)
+            return self._fit_as_task(inside, "classifier", array, y)
         return clone(self.estimator).fit(array, y)
 
     def _fit_defense(self, X, seed):

@@ -5,10 +5,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch.nn.functional import pad
 
+from .._progress import ReportsProgress
 from .._rows import RowCodec, is_dataframe
 from ..victim import GradientAccess
 from ._base import EvasionAttack
@@ -19,7 +21,7 @@ from ._transformations import Draws, Rotation, Scaling
 _BETAS = 0.9, 0.999  # of Adam
 
 
-class AdversarialPatch(EvasionAttack):
+class AdversarialPatch(ReportsProgress, EvasionAttack):
     r"""Adversarial patch: one picture that, put on any image, changes its class.
 
     The patch is learned in `fit`, by Adam on the expected log-probability over images,
@@ -187,6 +189,7 @@ class AdversarialPatch(EvasionAttack):
                 "goal='targeted' needs one class label as target: a patch has one aim."
             )
 
+    @with_callbacks
     def fit(self, X, y=None):
         """Fit the victim (a frozen one is kept) and learn the patch.
 
@@ -221,8 +224,12 @@ class AdversarialPatch(EvasionAttack):
         if self.goal == "targeted":
             target = self._check_target(self.target, len(at))
         aim = self._make_aim(access, None, target)
-        self.patch_ = self._learn(access, aim, generator).cpu().numpy()
+        with self._reported(X, y):
+            self.patch_ = self._learn(access, aim, generator).cpu().numpy()
         return self
+
+    def _n_tasks(self):
+        return self.max_iter
 
     def _learn(self, access, aim, generator):
         channels, height, width = pixel_grid(self.row_shape_, self.image_shape)
@@ -230,7 +237,12 @@ class AdversarialPatch(EvasionAttack):
         low, high = self._range(access.x)
         patch = (low + high) / 2 + torch.zeros(channels, rows, columns).to(access.x)
         mean, square = torch.zeros_like(patch), torch.zeros_like(patch)
-        for step in range(1, self.max_iter + 1):
+        steps = self._tasks(
+            range(1, self.max_iter + 1),
+            "step",
+            attributes=lambda: {"patch_": patch.cpu().numpy()},
+        )
+        for step in steps:
             at = torch.randint(len(access.x), (self.n_images,), generator=generator)
             at = at.to(access.device)
             patch.requires_grad_()

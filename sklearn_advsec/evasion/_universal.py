@@ -4,9 +4,11 @@ from numbers import Real
 
 import numpy as np
 import torch
+from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._progress import ReportsProgress
 from ..threat import LpBall
 from ..victim import GradientAccess
 from ._descent import settle
@@ -16,7 +18,7 @@ from ._gradient import GradientAttack
 _STEP_ROWS = 50
 
 
-class UniversalPerturbation(GradientAttack):
+class UniversalPerturbation(ReportsProgress, GradientAttack):
     r"""Universal perturbation: one perturbation that most rows are fooled by.
 
     It is learned in `fit`; `transform` adds it to any row, and asks for no gradient. The
@@ -160,6 +162,7 @@ class UniversalPerturbation(GradientAttack):
         self.random_state = random_state
         self.verbose = verbose
 
+    @with_callbacks
     def fit(self, X, y=None):
         """Fit the victim (a frozen one is kept), and learn the perturbation.
 
@@ -184,13 +187,17 @@ class UniversalPerturbation(GradientAttack):
         access = GradientAccess(self.estimator_, X, batch_size=self.batch_size_)
         access, lower, upper = self._constrain(access, X)
         aim = self._make_aim(access, None, target)
-        v = self._learn(access, aim, lower, upper)
-        everything = torch.arange(len(access.x), device=v.device)
-        x_adv = access.x + v.clamp(lower, upper)
-        _, fooled = aim.ask(access, x_adv, everything)
-        self.perturbation_ = v.cpu().numpy()
-        self.fooling_rate_ = float(fooled.double().mean())
+        with self._reported(X, y):
+            v = self._learn(access, aim, lower, upper)
+            everything = torch.arange(len(access.x), device=v.device)
+            x_adv = access.x + v.clamp(lower, upper)
+            _, fooled = aim.ask(access, x_adv, everything)
+            self.perturbation_ = v.cpu().numpy()
+            self.fooling_rate_ = float(fooled.double().mean())
         return self
+
+    def _n_tasks(self):
+        return self.max_iter
 
     def _learn(self, access, aim, lower, upper):
         """Ascend the mean loss of batches, from 0."""
@@ -202,25 +209,29 @@ class UniversalPerturbation(GradientAttack):
         batches = -(-len(access.x) // _STEP_ROWS)
         step_size = self.step_size or ball.radius / 4
         n_steps = self.max_iter * batches
-        for step in range(n_steps):
-            if step % batches == 0:
-                order = torch.randperm(len(access.x), generator=generator)
-                parts = order.to(v.device).split(_STEP_ROWS)
-            rows = parts[step % batches]
-            delta = v.clamp(lower[rows], upper[rows])
-            part = aim.take(rows)
-            _, gradient = access.gradient(
-                access.x[rows] + delta,
-                rows,
-                lambda logits, at, part=part: part.objective(logits, at).clamp_max(
-                    self.max_loss
-                ),
-            )
-            # What the box cuts off does not follow v.
-            moves = (delta == v) & (lower[rows] < upper[rows])
-            mean = torch.where(moves, gradient, 0).mean(0, keepdim=True)
-            ascent = ball.ascent(mean, v, -free, free)
-            v = ball.project(v + step_size * (1 - step / n_steps) * ascent)
+        passes = self._tasks(
+            range(self.max_iter),
+            "pass",
+            attributes=lambda: {"perturbation_": v[0].cpu().numpy()},
+        )
+        for i in passes:
+            order = torch.randperm(len(access.x), generator=generator)
+            parts = order.to(v.device).split(_STEP_ROWS)
+            for step, rows in enumerate(parts, start=i * batches):
+                delta = v.clamp(lower[rows], upper[rows])
+                part = aim.take(rows)
+                _, gradient = access.gradient(
+                    access.x[rows] + delta,
+                    rows,
+                    lambda logits, at, part=part: part.objective(logits, at).clamp_max(
+                        self.max_loss
+                    ),
+                )
+                # What the box cuts off does not follow v.
+                moves = (delta == v) & (lower[rows] < upper[rows])
+                mean = torch.where(moves, gradient, 0).mean(0, keepdim=True)
+                ascent = ball.ascent(mean, v, -free, free)
+                v = ball.project(v + step_size * (1 - step / n_steps) * ascent)
         return v[0]
 
     def _attack(self, state):

@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
 from .._validation import allows_nan, check_victim
 from ._oracle import Oracle, QueryLog
@@ -46,7 +47,9 @@ def _copy_has(method):
     return check
 
 
-class ExtractionAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class ExtractionAttack(
+    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Base of the attacks that copy a model by asking it.
 
     A subclass lists its parameters and writes `_steal`, which asks the oracle and sets
@@ -125,20 +128,24 @@ class ExtractionAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if warm is None:
             self.estimator_ = self._open_victim(X, y)
         self._victim = self.estimator
-        oracle = self._open_oracle(X, warm)
-        array = oracle.log.codec.encode(X)
-        self.bounds_ = np.stack([array.min(axis=0), array.max(axis=0)])
-        # From here on what is paid for is on the estimator, however the fit ends.
-        self.query_log_ = oracle.log
-        try:
-            self._steal(oracle, array, y)
-        finally:
-            self.n_queries_ = oracle.n_queries
-        self._codec = oracle.log.codec
-        if not (self.query_log or self.warm_start):
-            del self.query_log_
-        self._stolen = True
+        with self._reported(X, y):
+            oracle = self._open_oracle(X, warm)
+            array = oracle.log.codec.encode(X)
+            self.bounds_ = np.stack([array.min(axis=0), array.max(axis=0)])
+            # From here on what is paid for is on the estimator, however the fit ends.
+            self.query_log_ = oracle.log
+            try:
+                self._steal(oracle, array, y)
+            finally:
+                self.n_queries_ = oracle.n_queries
+            self._codec = oracle.log.codec
+            if not (self.query_log or self.warm_start):
+                del self.query_log_
+            self._stolen = True
         return self
+
+    def _n_tasks(self):
+        return None
 
     def predict(self, X):
         """Predict with the copy; the victim is not asked.
@@ -337,6 +344,8 @@ class ExtractionAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             max_queries=self.max_queries,
             batch_size=self.batch_size,
             name=type(self).__name__ if self.verbose else None,
+            # No attack goes on without answers: a callback cannot stop it.
+            tasks=partial(self._tasks, name="batch of queries", stops=False),
         )
 
     def _warm_log(self):

@@ -93,6 +93,8 @@ class Oracle:
         How many rows are sent at once.
     name : str, default=None
         Whose progress is printed; None prints nothing.
+    tasks : callable, default=iter
+        Goes through the batches of an `ask`, and reports them.
 
     Raises
     ------
@@ -101,7 +103,15 @@ class Oracle:
     """
 
     def __init__(
-        self, respond, log, *, dtype, max_queries=None, batch_size=1024, name=None
+        self,
+        respond,
+        log,
+        *,
+        dtype,
+        max_queries=None,
+        batch_size=1024,
+        name=None,
+        tasks=iter,
     ):
         self.respond = respond
         self.log = log
@@ -109,6 +119,7 @@ class Oracle:
         self.max_queries = max_queries
         self.batch_size = batch_size
         self.name = name
+        self.tasks = tasks
         self._next_report = self.n_queries + 1
 
     @property
@@ -141,7 +152,7 @@ class Oracle:
         keys = row_keys(array)
         new = self._new(keys)
         within = int(min(len(new), self.remaining))
-        for start in range(0, within, self.batch_size):
+        for start in self.tasks(range(0, within, self.batch_size)):
             batch = new[start : min(start + self.batch_size, within)]
             answers = np.asarray(self.respond(self.log.codec.decode(array[batch])))
             if len(answers) != len(batch):

@@ -21,13 +21,16 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from .._validation import allows_nan, check_victim
 from ._records import Records
 from ._signals import as_target_takes_them, predicted_codes
 
 
-class MembershipAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class MembershipAttack(
+    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Base of the attacks that tell which records a classifier was trained on.
 
     A record is a row of features with its label in one of the columns. ``fit(records,
@@ -74,9 +77,10 @@ class MembershipAttack(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X = self._check_X(X, reset=True)
         member = self._check_membership(X, y)
         self.estimator_ = check_target(self.estimator, type(self).__name__)
-        records = self._records(X)
-        self._learn(records, member)
-        self._set_threshold(records, member)
+        with self._reported(X, y):
+            records = self._records(X)
+            self._learn(records, member)
+            self._set_threshold(records, member)
         return self
 
     def decision_function(self, X):

@@ -3,6 +3,7 @@
 import warnings
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, grad, vmap
@@ -62,7 +63,8 @@ class DPSGDClassifier(TrainingDefense):
     noise_multiplier_ : float
         The noise in use.
     n_steps_ : int
-        Number of steps taken.
+        Number of steps that are paid for: those taken, unless a callback stops the
+        training. When it stops may depend on the rows, so that the bound stays.
     history_ : list of tuple (noise_multiplier, sample_rate, n_steps)
         What the accountant composes, one for each call of `fit` and `partial_fit`.
     n_features_in_ : int
@@ -154,21 +156,34 @@ class DPSGDClassifier(TrainingDefense):
         y = torch.as_tensor(y, device=net.device)
         generator = torch.Generator(net.device).manual_seed(seed)
         net.module_.train()
-        for _ in range(n_steps):
-            drawn = torch.rand(n_rows, generator=generator, device=X.device) < rate
-            sums = self._clipped_sum(net, X[drawn], y[drawn])
-            for parameter, total in zip(_trained(net).values(), sums, strict=True):
-                noise = torch.randn(
-                    total.shape, generator=generator, device=total.device
-                ).to(total.dtype)
-                total += self.noise_multiplier_ * self.max_grad_norm * noise
-                parameter.grad = total / (rate * n_rows)
-            net.optimizer_.step()
+        for epoch in self._epochs(net, n_steps):
+            for _ in epoch:
+                self._step(net, X, y, rate, generator)
         for parameter in net.module_.parameters():
             parameter.grad = None
         net.module_.eval()
         net.history.new_epoch()  # by which the next call knows that its seed is another
         return net
+
+    def _epochs(self, net, n_steps):
+        """Yield the steps of each epoch."""
+        from ..defense._training import snapshot
+
+        return self._tasks(
+            np.array_split(np.arange(n_steps), self._n_tasks()),
+            "epoch",
+            attributes=lambda: {"estimator_": snapshot(net, type(net), net.callbacks_)},
+        )
+
+    def _step(self, net, X, y, rate, generator):
+        drawn = torch.rand(len(X), generator=generator, device=X.device) < rate
+        sums = self._clipped_sum(net, X[drawn], y[drawn])
+        for parameter, total in zip(_trained(net).values(), sums, strict=True):
+            noise = torch.randn(total.shape, generator=generator, device=total.device)
+            noise = noise.to(total.dtype)
+            total += self.noise_multiplier_ * self.max_grad_norm * noise
+            parameter.grad = total / (rate * len(X))
+        net.optimizer_.step()
 
     def _clipped_sum(self, net, X, y):
         """Sum the clipped gradients of all rows, some rows at a time."""

@@ -11,11 +11,12 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import differentiable
+from .._progress import ReportsProgress
 from ..threat import Box
 from ._base import check_is_classifier
 
 
-class ModelInversion(MetaEstimatorMixin, BaseEstimator):
+class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     """Reconstruct a representative of each class from a model, by gradient ascent.
 
     From the mean of the attacker's rows, the row is moved to where the target is certain
@@ -138,8 +139,12 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
         self.estimator_ = clone(self.estimator).fit(rows, y)
         check_is_classifier(self.estimator_, type(self).__name__)
         self.classes_ = np.asarray(self.estimator_.classes_)
-        self._reconstruct(X)
+        with self._reported(rows, y):
+            self._reconstruct(X)
         return self
+
+    def _n_tasks(self):
+        return self.max_iter
 
     def score(self, X, y):
         """Compute how well representatives stand for rows: accuracy of the nearest one.
@@ -175,7 +180,7 @@ class ModelInversion(MetaEstimatorMixin, BaseEstimator):
         wanted = torch.arange(len(self.classes_), device=mean.device)
         delta = torch.zeros_like(mean)
         first, second = torch.zeros_like(mean), torch.zeros_like(mean)
-        for step in range(1, self.max_iter + 1):
+        for step in self._tasks(range(1, self.max_iter + 1), "step"):
             self.n_iter_ = step
             with torch.enable_grad():
                 moved = delta.detach().requires_grad_()

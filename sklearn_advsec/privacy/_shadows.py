@@ -37,6 +37,9 @@ class ShadowAttack(MembershipAttack):
         "device": [object],
     }
 
+    def _n_tasks(self):
+        return self.n_shadow_models
+
     def _train_shadows(self, records):
         """Train the shadows on random halves of the records and the candidates."""
         pool = self._pool(records)
@@ -46,6 +49,9 @@ class ShadowAttack(MembershipAttack):
         )
         seeds = rng.randint(2**31 - 1, size=self.n_shadow_models)
         recipe = self._recipe()
+        # All shadows are needed: a callback cannot stop their training.
+        tasks = self._tasks(range(self.n_shadow_models), "shadow model", stops=False)
+        next(tasks)
         self.shadow_estimators_ = fit_many(
             recipe,
             _narrow(pool.features, recipe),
@@ -56,6 +62,7 @@ class ShadowAttack(MembershipAttack):
             memory=self.memory,
             device=self.device,
             verbose=self.verbose,
+            callback=lambda *_: next(tasks, None),
         )
         trained = np.zeros((self.n_shadow_models, len(pool)), dtype=bool)
         for mask, rows in zip(trained, self.shadow_indices_, strict=True):

@@ -1,0 +1,81 @@
+"""Progress of long fits, told to the callbacks of `sklearn.callback`."""
+
+from contextlib import contextmanager
+
+from sklearn.callback import CallbackSupportMixin
+
+
+class ReportsProgress(CallbackSupportMixin):
+    """Lets the callbacks of `set_callbacks` follow a fit, and some of them end it.
+
+    The fit is one task, with its epochs, models or queries as subtasks. A `fit` that is
+    decorated by `_fit_context` or `with_callbacks`, which tear the callbacks down, does
+    its work inside of `_reported`, and its loops go over `_tasks`. Without callbacks,
+    neither does anything.
+    """
+
+    def _n_tasks(self):
+        """Return how many tasks a fit has at most; None where that is not known."""
+        return 0
+
+    @contextmanager
+    def _reported(self, X, y):
+        """Report what is done inside as the fit to rows and labels."""
+        if not hasattr(self, "_skl_callbacks"):
+            yield
+            return
+        fit = self._init_callback_context(max_subtasks=self._n_tasks())
+        fit.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        self._reporting = fit, {"estimator": self, "X": X, "y": y}
+        try:
+            yield
+        finally:
+            del self._reporting
+        fit.call_on_fit_task_end(estimator=self, X=X, y=y, reconstruction_attributes={})
+
+    def _tasks(self, steps, name, *, attributes=None, stops=True):
+        """Yield steps, each a task of the fit.
+
+        Parameters
+        ----------
+        steps : iterable
+            What is looped over.
+        name : str
+            What the task is called.
+        attributes : callable, default=None
+            Returns the attributes with which the estimator, as it is after a step, can
+            predict; called only for callbacks that want such an estimator.
+        stops : bool, default=True
+            Whether to end early where a callback asks for it: where that leaves
+            something usable.
+        """
+        if not hasattr(self, "_reporting"):
+            yield from steps
+            return
+        for step in steps:
+            task = self._begin_task(name)
+            yield step
+            if self._end_task(task, attributes) and stops:
+                return
+
+    def _fit_as_task(self, estimator, name, X, y):
+        """Fit an estimator; callbacks that propagate follow its own tasks, too."""
+        if not hasattr(self, "_reporting"):
+            return estimator.fit(X, y)
+        fit, data = self._reporting
+        task = fit.subcontext(task_name=name)
+        with task.propagate_callback_context(estimator):
+            task.call_on_fit_task_begin(**data)
+            estimator.fit(X, y)
+            task.call_on_fit_task_end(**data)
+        return estimator
+
+    def _begin_task(self, name):
+        fit, data = self._reporting
+        return fit.subcontext(task_name=name).call_on_fit_task_begin(**data)
+
+    def _end_task(self, task, attributes=None):
+        """End a task, and return whether a callback asks to stop."""
+        return task.call_on_fit_task_end(
+            **self._reporting[1], reconstruction_attributes=attributes
+        )
