@@ -1,6 +1,7 @@
 """Shadow models: whose rows they see, which of them are asked, how they are made."""
 
 import pickle
+import warnings
 from functools import partial
 
 import numpy as np
@@ -9,14 +10,14 @@ import pytest
 from nets import net
 from privacy_targets import overfitted_target
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.privacy import (
@@ -27,6 +28,7 @@ from sklearn_advsec.privacy import (
     ShadowModels,
     epsilon_lower_bound,
 )
+from sklearn_advsec.privacy._shadows import draw_subsets
 
 TARGET, AUDITED, MEMBER, OWN = overfitted_target()
 RECIPE = DecisionTreeClassifier(max_depth=6)
@@ -176,6 +178,101 @@ def test_labels_only_asks_for_labels_only():
     attack.set_params(features="label", shadow_estimator=tree, n_shadow_models=4)
     attack.set_params(shadow_size=2).fit(np.concatenate(few))
     assert np.isfinite(attack.decision_function(OWN)).all()
+
+
+class Untrainable(DecisionTreeClassifier):
+    """Fails a test that trains it."""
+
+    def fit(self, X, y):
+        raise AssertionError("a shadow was trained")
+
+
+class WithoutProbabilities(Untrainable):
+    predict_proba = property()
+
+
+@pytest.mark.parametrize("attack", [LikelihoodRatio, RMIA, ShadowModels])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        WithoutProbabilities(),
+        make_pipeline(StandardScaler(), WithoutProbabilities()),
+        SVC(),
+        LinearSVC(),
+    ],
+    ids=["class", "pipeline", "SVC", "LinearSVC"],
+)
+def test_shadows_without_probabilities_are_refused_before_training(
+    attack, recipe, monkeypatch
+):
+    for svm in (SVC, LinearSVC):
+        monkeypatch.setattr(svm, "fit", Untrainable.fit)
+    attack = attack(TARGET, shadow_estimator=recipe, n_shadow_models=2)
+    with pytest.raises(TypeError, match="^shadow_estimator: .* has no predict_proba"):
+        attack.fit(OWN)
+
+
+@pytest.mark.parametrize("attack", [LikelihoodRatio, RMIA, ShadowModels])
+def test_targets_without_probabilities_are_refused_before_training(attack):
+    target = FrozenEstimator(LinearSVC().fit(OWN[:, :-1], OWN[:, -1]))
+    attack = attack(target, shadow_estimator=Untrainable(), n_shadow_models=2)
+    with pytest.raises(TypeError, match="^estimator: LinearSVC has no predict_proba"):
+        attack.fit(OWN)
+
+
+def test_shadows_of_attacks_by_labels_need_no_probabilities():
+    target = FrozenEstimator(LinearSVC().fit(OWN[:, :-1], OWN[:, -1]))
+    shadows = {"shadow_estimator": LinearSVC(), "n_shadow_models": 2}
+    for attack in (
+        BoundaryDistance(target, max_queries=20, **shadows),
+        ShadowModels(target, features="label", **shadows),
+    ):
+        scores = attack.fit(OWN[:60]).decision_function(AUDITED[:10])
+        assert np.isfinite(scores).all()
+
+
+def test_stacks_that_choose_their_last_estimator_in_fit_are_taken():
+    stack = StackingClassifier([("tree", DecisionTreeClassifier(max_depth=3))], cv=2)
+    recipe = make_pipeline(StandardScaler(), stack)
+    assert not hasattr(recipe, "predict_proba")  # which it has once it is fitted
+    attack = RMIA(TARGET, shadow_estimator=recipe, n_shadow_models=1)
+    with warnings.catch_warnings(action="ignore"):
+        assert np.isfinite(attack.fit(OWN).decision_function(AUDITED)).all()
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("n_shadow_models", [2, 3, 4])
+def test_halves_of_an_odd_number_leave_no_row_out(mode, n_shadow_models):
+    attack = LikelihoodRatio(
+        TARGET, shadow_estimator=RECIPE, n_shadow_models=n_shadow_models, mode=mode
+    )
+    scores = attack.fit(OWN[:31]).decision_function(OWN[:31])
+    assert np.isfinite(scores).all()
+    used = np.bincount(np.concatenate(attack.shadow_indices_), minlength=31)
+    assert used.min() == 1
+    first, second, *_ = (set(rows) for rows in attack.shadow_indices_)
+    # Two halves have to share a row; of more, pairs share none.
+    assert len(first & second) == (1 if n_shadow_models == 2 else 0)
+    assert len({len(rows) for rows in attack.shadow_indices_}) == 1
+
+
+@pytest.mark.parametrize("n_subsets", [3, 4, 5])
+def test_what_a_pair_leaves_out_is_used_by_the_next(n_subsets):
+    rng = np.random.RandomState(0)
+    for _ in range(50):  # by chance, it would not be in every third draw
+        subsets = draw_subsets(3, n_subsets, 1, rng)
+        assert {len(rows) for rows in subsets} == {1}
+        assert set(np.concatenate(subsets[:3])) == {0, 1, 2}
+        assert not set(subsets[0]) & set(subsets[1])
+
+
+def test_even_numbers_are_halved_as_ever():
+    rng = np.random.RandomState(0)
+    first, second = (rng.permutation(10) for _ in range(2))
+    expected = [first[:5], first[5:], second[:5]]
+    found = draw_subsets(10, 3, 5, np.random.RandomState(0))
+    for rows, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(rows, np.sort(wanted))
 
 
 def test_networks_get_single_precision():

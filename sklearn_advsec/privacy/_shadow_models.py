@@ -179,6 +179,9 @@ class ShadowModels(ShadowAttack):
             self.features_ = self._choose_features(records, trained)
         self.attack_estimators_ = self._attack_models(records, trained, self.features_)
 
+    def _needs_probabilities(self):
+        return self.features != "label"
+
     def _choose_features(self, records, trained):
         """Return what tells members of shadows that are left out best."""
         n = len(trained) // 4 or 1

@@ -11,7 +11,13 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from .._rows import is_dataframe
 from ..batched import fit_many
 from ._base import MembershipAttack
-from ._signals import as_nets_take_them, predicted_codes, probabilities, unwrap
+from ._signals import (
+    as_nets_take_them,
+    check_probabilities,
+    predicted_codes,
+    probabilities,
+    unwrap,
+)
 
 
 class ShadowAttack(MembershipAttack):
@@ -37,18 +43,25 @@ class ShadowAttack(MembershipAttack):
         "device": [object],
     }
 
+    def _needs_probabilities(self):
+        return self.knowledge == "score"
+
     def _n_tasks(self):
         return self.n_shadow_models
 
     def _train_shadows(self, records):
         """Train the shadows on random halves of the records and the candidates."""
+        recipe = self._recipe()
+        if self._needs_probabilities():
+            check_probabilities(self.estimator_)
+            if self.shadow_estimator is not None and not _decides_late(recipe):
+                check_probabilities(recipe, "shadow_estimator")
         pool = self._pool(records)
         rng = check_random_state(self.random_state)
         self.shadow_indices_ = draw_subsets(
             len(pool), self.n_shadow_models, self._subset_size(len(pool)), rng
         )
         seeds = rng.randint(2**31 - 1, size=self.n_shadow_models)
-        recipe = self._recipe()
         # All shadows are needed: a callback cannot stop their training.
         tasks = self._tasks(range(self.n_shadow_models), "shadow model", stops=False)
         next(tasks)
@@ -99,7 +112,10 @@ class ShadowAttack(MembershipAttack):
                     f"shadow_size={size} is more than the {n_rows} records there are."
                 )
             return int(size)
-        return max(1, int(size * n_rows))
+        size = max(1, int(size * n_rows))
+        if self.n_shadow_models == 2 and size == n_rows // 2:
+            size = n_rows - size  # of an odd number, so that no row is left out
+        return size
 
     def _recipe(self):
         if self.shadow_estimator is not None:
@@ -141,14 +157,27 @@ def draw_subsets(n_rows, n_subsets, size, rng):
     """Draw the rows of each shadow; halves come in pairs that share no row.
 
     Paired, every row is used by exactly half of the shadows, which online attacks need.
+    Of an odd number, a pair leaves one row out, or shares one if its halves are the
+    larger ones; what the first pair leaves out, the next shadow uses.
     """
-    subsets = []
+    subsets, left_out = [], None
     while len(subsets) < n_subsets:
         order = rng.permutation(n_rows)
+        if left_out is not None:
+            at = np.flatnonzero(order == left_out)
+            order[0], order[at], left_out = left_out, order[0], None
         subsets.append(np.sort(order[:size]))
-        if size == n_rows // 2 and len(subsets) < n_subsets:
-            subsets.append(np.sort(order[size : 2 * size]))
+        if size in (n_rows // 2, n_rows - n_rows // 2) and len(subsets) < n_subsets:
+            if len(subsets) == 1 and 2 * size < n_rows:
+                left_out = order[size]
+            subsets.append(np.sort(order[-size:]))
     return subsets
+
+
+def _decides_late(recipe):
+    """Whether a stack chooses its final estimator, which gives probabilities, in fit."""
+    parameters = recipe.get_params().items()
+    return any(n.endswith("final_estimator") and v is None for n, v in parameters)
 
 
 def _narrow(features, recipe):

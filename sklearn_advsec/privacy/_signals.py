@@ -30,13 +30,7 @@ def probabilities(estimator, features, classes=None):
     TypeError
         If the estimator gives no probabilities.
     """
-    recipe = unwrap(estimator)
-    if not hasattr(estimator, "predict_proba"):
-        raise TypeError(
-            f"estimator: {type(recipe).__name__} has no predict_proba, which this attack "
-            "needs. Calibrate it (CalibratedClassifierCV), or use GapAttack or "
-            "BoundaryDistance, which need labels only."
-        )
+    check_probabilities(estimator)
     known = np.asarray(estimator.classes_)
     if len(known) == 1:
         proba = np.ones((len(features), 1))
@@ -48,6 +42,16 @@ def probabilities(estimator, features, classes=None):
     aligned, order = np.zeros((len(proba), len(classes))), np.argsort(classes)
     aligned[:, order[np.searchsorted(classes, known, sorter=order)]] = proba
     return aligned
+
+
+def check_probabilities(estimator, name="estimator"):
+    """Raise a TypeError where the estimator in a parameter gives no probabilities."""
+    if not hasattr(estimator, "predict_proba"):
+        raise TypeError(
+            f"{name}: {type(unwrap(estimator)).__name__} has no predict_proba, which "
+            "this attack needs. Calibrate it (CalibratedClassifierCV), or use GapAttack "
+            "or BoundaryDistance, which need labels only."
+        )
 
 
 def unwrap(estimator):
