@@ -10,13 +10,15 @@ from common import available, markdown
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.utils import _safe_indexing
 
 from sklearn_advsec import privacy
 from sklearn_advsec.metrics import bootstrap_interval, roc_auc_interval, tpr_at_fpr
 from sklearn_advsec.privacy._signals import true_probability
 
-# Attacks by labels take long: they are given fewer records to judge, all the same.
-N_LABEL_ONLY = 400
+# Attacks by labels take long: they are given fewer records to judge, all the same; and
+# they draw at random what they ask, so that each is run with several seeds.
+N_LABEL_ONLY, N_SEEDS = 400, 3
 
 # What is asked for on the target like Location-30.
 WANTED = {
@@ -25,7 +27,7 @@ WANTED = {
     "LiRA offline, 64, per-example variance": ("TPR@1%FPR", 0.29),
     "RMIA, 32 references": ("TPR@1%FPR", 0.31),
     "LossThreshold": ("AUC", 0.84),
-    "BoundaryDistance, 500 queries": ("AUC", 0.78),
+    "BoundaryDistance, distances alone, 500 queries": ("AUC", 0.78),
 }
 
 
@@ -53,17 +55,33 @@ class Judged:
 
     def judge(self, label, attack, fit_on, few=False):
         """Run one of our attacks, on all audited records or on those for labels."""
-        audited, start = self.played.audited, time.process_time()
-        if few:
-            audited = (audited.iloc if hasattr(audited, "iloc") else audited)[self.some]
-        attack.fit(fit_on)
-        scores = attack.decision_function(audited)
-        seconds = time.process_time() - start
-        at = self.some if few else np.arange(len(audited))
-        self.report(label, at, scores, scores > 0, seconds)
+        at = self.some if few else np.arange(len(self.played.member))
+        self.report(label, at, *self._run(attack, fit_on, at))
         return attack
 
-    def report(self, label, at, scores, decisions, seconds):
+    def judge_seeds(self, label, attack, fit_on):
+        """Run one of our attacks by labels with each seed."""
+        runs = []
+        for seed in range(N_SEEDS):
+            attack = clone(attack).set_params(random_state=seed)
+            runs.append(self._run(attack, fit_on, self.some))
+            assert attack.n_queries_.max() <= attack.max_queries
+        self.report_median(label, runs)
+
+    def _run(self, attack, fit_on, at):
+        audited, start = self.played.audited, time.process_time()
+        scores = attack.fit(fit_on).decision_function(_safe_indexing(audited, at))
+        return scores, scores > 0, time.process_time() - start
+
+    def report_median(self, label, runs):
+        """Report the run of median AUC among those of an attack by labels."""
+        truth = self.played.member[self.some]
+        areas = [roc_auc_score(truth, scores) for scores, _, _ in runs]
+        middle = int(np.argsort(areas)[len(areas) // 2])
+        seeds = f"{min(areas):.3f}-{max(areas):.3f}"
+        self.report(label, self.some, *runs[middle], seeds=seeds)
+
+    def report(self, label, at, scores, decisions, seconds, seeds=""):
         truth = self.played.member[at]
         tpr, interval = "", ""
         if (~truth).sum() >= 1000:  # below, it rests on fewer than ten records
@@ -78,6 +96,7 @@ class Judged:
                 "records": len(at),
                 "AUC": roc_auc_score(truth, scores),
                 "95 %": "{:.3f}-{:.3f}".format(*roc_auc_interval(truth, scores)),
+                f"{N_SEEDS} seeds": seeds,
                 "balanced accuracy": ""
                 if decisions is None
                 else balanced_accuracy_score(truth, decisions),
@@ -101,10 +120,10 @@ class Judged:
             f"{found - wanted:+.3f}, 95 % {low:+.3f} to {high:+.3f}: {met}."
         )
 
-    def named(self, start):
-        """Return the one attack whose name starts so."""
-        (label,) = (label for label in self.scores if label.startswith(start))
-        return label
+    def best(self, start):
+        """Return the attack of the largest AUC among those whose names start so."""
+        rows = [row for row in self.rows if row["attack"].startswith(start)]
+        return max(rows, key=lambda row: row["AUC"])["attack"]
 
 
 def difference_interval(truth, one, other, n_bootstraps=1000):
@@ -147,14 +166,17 @@ def attacks_on(make):
         judge("RMIA, 32 of 64 per record, from the same pool", attack, played.audited)
     judge("Labels only: gap", privacy.GapAttack(target), own, few=True)
     boundary = privacy.BoundaryDistance(target)
-    attack = judge("BoundaryDistance, 500 queries", boundary, own[:200], few=True)
-    assert attack.n_queries_.max() <= 500
-    attack = clone(boundary).set_params(n_shadow_models=4)
-    judge("BoundaryDistance, 500 queries, 4 shadows", attack, own, few=True)
+    judged.judge_seeds("BoundaryDistance, 500 queries", boundary, own)
+    for budget in (500, 920):
+        alone = clone(boundary).set_params(n_shadow_models=0, max_queries=budget)
+        label = f"BoundaryDistance, distances alone, {budget} queries"
+        judged.judge_seeds(label, alone, own[:200])
     art = available(lambda module: module, "privacy_art")
     if not isinstance(art, str):
-        for found in art.attacks(played, some=judged.some):
+        for found in art.attacks(played):
             judged.report(*found)
+        for label, runs in art.by_labels(played, judged.some, N_SEEDS):
+            judged.report_median(label, runs)
     accuracy = (
         f"{make.__doc__} Train accuracy {played.accuracy[0]:.3f}, test accuracy "
         f"{played.accuracy[1]:.3f}. Attacks that follow another of the same kind are "
@@ -162,7 +184,11 @@ def attacks_on(make):
         f"attack model sees, {chosen!r}, ShadowModels chose by shadow models that it "
         "left out, not by the audited records. Attacks by "
         f"labels, and ART's, judge the same {N_LABEL_ONLY} records, of which 1 % of "
-        "non-members would be two: no such rate is given."
+        "non-members would be two: no such rate is given. Where there are "
+        f"{N_SEEDS} seeds, the row is the run of median AUC, and their range stands "
+        "beside it. BoundaryDistance asks about no record more often than it says; of "
+        "ART's attack, which gives up where 100 random points have the record's label, "
+        "the mean is given."
     )
     lines = _comparisons(judged) + [_privacy_meter(rmia, played)]
     return judged, f"{accuracy}\n\n{markdown(judged.rows)}\n\n" + "\n".join(lines)
@@ -182,14 +208,15 @@ def _comparisons(judged):
     ]
     if not any(label.startswith("ART") for label in judged.scores):
         return floor
-    by_labels = judged.named("ART, HopSkipJump")
+    alone = "BoundaryDistance, distances alone"
     return [
         "Beside ART:",
         "",
         judged.beside("GapAttack", "ART, rule"),
-        judged.beside("ShadowModels, 16", judged.named("ART, ShadowModels")),
-        judged.beside("BoundaryDistance, 500 queries", by_labels),
-        judged.beside("BoundaryDistance, 500 queries, 4 shadows", by_labels),
+        judged.beside("ShadowModels, 16", judged.best("ART, ShadowModels")),
+        judged.beside("BoundaryDistance, 500 queries", judged.best("ART, HopSkipJump")),
+        judged.beside(f"{alone}, 500 queries", judged.best("ART, HopSkipJump, 8 steps")),
+        judged.beside(f"{alone}, 920 queries", judged.best("ART, HopSkipJump, 5 steps")),
         "",
         "Beside the loss threshold, where ART has nothing of the kind (quantile "
         "regression has to learn from the attacker's few records how hard each is, which "
