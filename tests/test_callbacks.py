@@ -8,7 +8,8 @@ import joblib
 import numpy as np
 import pytest
 from nets import net
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.callback import with_callbacks
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -245,6 +246,25 @@ def test_every_step_is_a_task(estimator, name, n):
     assert not left_behind(estimator)
 
 
+def test_tasks_begin_before_their_work_and_end_after_it():
+    recorder = Recorder()
+
+    class Worker(ReportsProgress, BaseEstimator):
+        @with_callbacks
+        def fit(self, X, y=None):
+            with self._reported(X, y):
+                for i in self._tasks(range(2), "step"):
+                    recorder.events.append(("work", "step", i))
+            return self
+
+        def _n_tasks(self):
+            return 2
+
+    Worker().set_callbacks(recorder).fit(X)
+    steps = [(hook, "step", i) for i in (0, 1) for hook in ("begin", "work", "end")]
+    assert recorder.events[2:-2] == steps
+
+
 @pytest.mark.parametrize("estimator, name, n", cases(STOPPABLE | COMPLETE))
 def test_callbacks_change_no_result(estimator, name, n):
     plain = fit(clone(estimator))
@@ -430,12 +450,24 @@ def test_search_hands_callbacks_to_its_jobs(tmp_path, n_jobs):
     assert "_skl_callbacks" not in vars(search.best_estimator_[-1])
 
 
-def test_shadows_of_two_jobs_report_from_here(tmp_path):
-    recorder = Appended(tmp_path / "lines")
-    attack = LikelihoodRatio(LINEAR, shadow_estimator=SHADOW, n_shadow_models=4, n_jobs=2)
-    attack.set_callbacks(recorder).fit(RECORDS)
+@pytest.mark.parametrize(
+    "estimator, name, n",
+    [
+        (COMPLETE["lira"][0], "shadow model", 5),
+        (COMPLETE["forest"][0], "tree", 5),
+    ],
+    ids=["lira", "forest"],
+)
+def test_two_jobs_report_from_here(tmp_path, estimator, name, n):
+    class Stays(Appended):
+        def __reduce__(self):
+            raise AssertionError("a callback was sent to a worker")
+
+    recorder = Stays(tmp_path / "lines")
+    estimator = clone(estimator).set_params(n_jobs=2).set_callbacks(recorder)
+    estimator.fit(*([RECORDS] if name == "shadow model" else [X, y]))
     told = recorder.lines()
-    assert [what for _, what in told].count("shadow model") == 4
+    assert [what for _, what in told].count(name) == n
     assert {process for process, _ in told} == {str(os.getpid())}
 
 
