@@ -1,10 +1,9 @@
 """Seeds of models of one recipe, also of those that draw from torch's global state."""
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 
@@ -22,24 +21,27 @@ def seeded(estimator, seed):
     return model.set_params(**{name: int(rng.randint(2**31 - 1)) for name in names})
 
 
-@contextmanager
 def forked_rng(estimator, seed):
-    """Seed torch for estimators that have no random state of their own: skorch nets.
+    """Seed torch for estimators that have no random state of their own: skorch nets."""
+    if "torch" not in sys.modules:
+        return nullcontext()
+    parameters = estimator.get_params().items()
+    return seeded_torch(
+        seed, {v for name, v in parameters if name.rpartition("__")[2] == "device"}
+    )
 
-    The processor is seeded, and the GPUs that a parameter called `device` names. By
-    itself, torch would open and seed all there are, also for a net on the processor.
+
+@contextmanager
+def seeded_torch(seed, devices=()):
+    """Seed torch inside, and leave its global random state as it was.
+
+    The processor is seeded, and the GPUs among some devices (None is a device that skorch
+    leaves as it is). By itself, torch would open and seed all there are, also for a net
+    on the processor.
     """
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    if "torch" not in sys.modules or type(last).__module__.startswith("sklearn."):
-        yield
-        return
     import torch
 
-    gpus = {
-        str(value)
-        for name, value in estimator.get_params().items()
-        if name.rpartition("__")[2] == "device" and str(value).startswith("cuda")
-    }
+    gpus = {str(device) for device in devices if str(device).startswith("cuda")}
     gpus = gpus if torch.cuda.is_available() else []
     with torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(seed)

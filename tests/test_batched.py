@@ -538,19 +538,6 @@ def test_batched_models_train_on_as_others_do():
     np.testing.assert_allclose(many.predict_proba(X), one.predict_proba(X), atol=1e-6)
 
 
-def test_seeding_leaves_other_gpus_alone(monkeypatch):
-    """Torch would open each of them, and warn."""
-    from nets import net
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
-    seeded = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    X, y = CANCER[0].astype(np.float32), CANCER[1].astype(np.int64)
-    fit_many(net(max_epochs=1, module__n_features=30), X, y, draw(y, 1), [4])
-    assert not seeded
-
-
 def test_what_is_not_batched():
     assert not batchable(MLPClassifier(solver="lbfgs"))
     assert not batchable(MLPClassifier(solver="sgd", learning_rate="adaptive"))

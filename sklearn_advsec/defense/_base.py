@@ -5,10 +5,8 @@ user's net, its callbacks and the global random state stay as they are.
 """
 
 import inspect
-from contextlib import contextmanager
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import check_random_state, get_tags
@@ -25,6 +23,7 @@ from sklearn.utils.validation import (
 from .. import differentiable
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
+from .._seeding import seeded_torch
 from ..evasion._aim import class_positions
 
 # What modules call the width of their input and of their output.
@@ -155,7 +154,7 @@ class TrainingDefense(
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1, size=n_before + 1)[-1])
         encoded = encoded.astype(np.float32 if has_one_logit(net) else np.int64)
-        with self._reported(*given), seeded(seed, net.device):
+        with self._reported(*given), seeded_torch(seed, [net.device]):
             self.estimator_ = self._fit_net(net, X, encoded, seed)
 
     def _n_tasks(self):
@@ -269,16 +268,6 @@ def set_sizes(net, X, n_classes):
     net.set_params(
         **{f"module__{name}": n for name, n in sizes.items() if name in accepted}
     )
-
-
-@contextmanager
-def seeded(seed, device):
-    """Seed torch inside, and leave its global random state as it was."""
-    device = torch.device(device)
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 @differentiable.register(TrainingDefense)

@@ -9,10 +9,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
+from .._seeding import seeded_torch
 from ..evasion._pixels import image_shape_of
 from ..threat import Box
 from ._autoencoders import learn, pair_for
-from ._base import _estimator_has, seeded
+from ._base import _estimator_has
 from ._scores import answers, jensen_shannon
 from ._wrapping import DetectingDefense
 
@@ -171,7 +172,7 @@ class MagNet(DetectingDefense):
         order = np.random.RandomState(seed).permutation(len(X))
         n_held = max(1, round(self.validation_fraction * len(X)))
         held, used = order[:n_held], order[n_held:] if len(X) > 1 else order
-        with seeded(seed, "cpu"):
+        with seeded_torch(seed):
             generator = torch.Generator().manual_seed(seed)
             x = self._scaled(_tensor(X[used]))
             self.autoencoders_ = tuple(

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from .._rows import is_dataframe
+from .._seeding import forked_rng
 
 # Classes that get less than this of a row's probability are left out of its targets.
 _LEAST_WEIGHT = 1e-4
@@ -61,8 +62,7 @@ def train(surrogate, rows, targets, classes, rng):
     if is_net(copy):
         return NetSurrogate(copy).fit(rows, targets if soft else labels, classes, seed)
     weight = _weight_parameter(copy) if soft else None
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with warnings.catch_warnings(), forked_rng(copy, seed):
         if surrogate is None:
             warnings.simplefilter("ignore", ConvergenceWarning)
         if weight is None:
@@ -116,15 +116,15 @@ class NetSurrogate(ClassifierMixin, BaseEstimator):
             params |= {"train_split": None, "callbacks__valid_acc": None}
         net.set_params(**params)
         dtype = np.float32 if y.ndim == 2 else np.int64
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with forked_rng(net, seed):
             self.net_ = net.fit(_float32(X), y.astype(dtype))
         return self
 
     def predict_proba(self, X):
         """Return the net's probabilities."""
         check_is_fitted(self)
-        with torch.random.fork_rng():  # data loaders draw a seed even where none is used
+        # Data loaders draw a seed even where none is used.
+        with torch.random.fork_rng(devices=[]):
             return self.net_.predict_proba(_float32(X)).astype(np.float64)
 
     def predict(self, X):
