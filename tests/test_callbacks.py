@@ -135,7 +135,8 @@ def left_behind(estimator):
 
 
 def net64(max_epochs=4, **parameters):
-    return net(max_epochs=max_epochs, **parameters)
+    # Shuffled, so that whoever draws from torch's generator would be found out.
+    return net(max_epochs=max_epochs, iterator_train__shuffle=True, **parameters)
 
 
 # Those whose fit a callback can end, and those that need all they do: with rows, the name
