@@ -35,8 +35,8 @@ class BoundaryDistance(ShadowAttack):
 
     Training pushes the decision boundary away from the training rows, which an attacker
     who sees labels only can measure by an adversarial attack. A record that the target
-    gets wrong has distance 0. It costs hundreds of queries per record, for about what the
-    loss threshold reads off one answer with probabilities.
+    gets wrong has distance 0. A distance costs hundreds of queries, and alone says about
+    what the loss threshold reads off one answer with probabilities.
 
     Most of a distance is that of the kind of record, not of membership: where easy
     classes are far from the boundary, distances alone say less than :class:`GapAttack`.
@@ -47,11 +47,11 @@ class BoundaryDistance(ShadowAttack):
         r = \frac{d}{d + c}, \quad a = 0.3,
 
     with :math:`r` in place of a probability. The scale `c` is the one by which shadow
-    models tell their own members best. The target is asked no more often for it; with 4
-    shadows it takes four to seven times the time. With ``n_shadow_models=0`` the score is
-    the distance, the attack of [1]_ and [2]_. AUC of distances alone, and beside 4
-    shadows, with 500 queries: .56 and .67 on Adult, .64 and .70 on MNIST, .83 and .92 on
-    synthetic binary records.
+    models tell their own members best. The target is asked no more often for it, but 4
+    shadows take five to seven times as long. With ``n_shadow_models=0`` the score is the
+    distance, the attack of [1]_ and [2]_. AUC of distances alone, and beside 4 shadows,
+    with 500 queries: .56 and .67 on Adult, .65 and .70 on MNIST, .83 and .92 on synthetic
+    binary records.
 
     Parameters
     ----------
