@@ -9,8 +9,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .. import differentiable
 from ._active import _distinct
-from ._base import in_columns
 from ._pool import PoolExtraction
+from ._stolen import in_columns
 from ._training import train
 
 

@@ -7,8 +7,8 @@ from scipy.special import softmax
 from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import in_columns
 from ._pool import PoolExtraction
+from ._stolen import in_columns
 
 
 class KnockoffNets(PoolExtraction):
