@@ -2,9 +2,10 @@
 
 import warnings
 from math import floor
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import beta, norm, rankdata
 from sklearn.metrics import make_scorer, roc_curve
 from sklearn.utils import check_random_state
@@ -203,10 +204,11 @@ def clopper_pearson(n_successes, n_trials, confidence=0.95):
 
 @validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
 def roc_auc_interval(y_true, y_score, confidence=0.95):
-    """Compute DeLong's interval of the area under the ROC curve.
+    """Compute DeLong's interval of the area under the ROC curve, on the logit scale.
 
-    Where no record is out of place (or every one is), it would have no width; the
-    interval is then that of Clopper and Pearson, of as many disjoint pairs as there are.
+    Where no record is out of place (or every one is, or all scores are equal), it would
+    have no width; there, as many disjoint pairs of a member and a non-member as there are
+    agree, and Clopper and Pearson bound the share of pairs that do not.
 
     Parameters
     ----------
@@ -226,6 +228,9 @@ def roc_auc_interval(y_true, y_score, confidence=0.95):
     ----------
     .. [1] E. DeLong, D. DeLong, D. Clarke-Pearson, "Comparing the areas under two or more
        correlated receiver operating characteristic curves", Biometrics 44, 1988.
+    .. [2] G. Qin, L. Hotilovac, "Comparison of non-parametric confidence intervals for
+       the area under the ROC curve of a continuous-scale diagnostic test", Statistical
+       Methods in Medical Research 17, 2008 (the logit: it covers large areas, too).
 
     Examples
     --------
@@ -243,19 +248,22 @@ def roc_auc_interval(y_true, y_score, confidence=0.95):
     ahead = (ranks[y_true] - rankdata(y_score[y_true])) / n_false
     behind = 1 - (ranks[~y_true] - rankdata(y_score[~y_true])) / n_true
     area = ahead.mean()
-    if area in (0, 1):
-        n_pairs = min(n_true, n_false)
-        return clopper_pearson(int(area) * n_pairs, n_pairs, confidence)
     variance = _variance(ahead) / n_true + _variance(behind) / n_false
-    half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
-    return float(max(area - half, 0.0)), float(min(area + half, 1.0))
+    if area in (0, 1) or variance == 0:
+        other = clopper_pearson(0, min(n_true, n_false), confidence)[1]
+        return float(area * (1 - other)), float(area + (1 - area) * other)
+    half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance) / (area * (1 - area))
+    return float(expit(logit(area) - half)), float(expit(logit(area) + half))
 
 
 def _variance(values):
     return values.var(ddof=1) if len(values) > 1 else 0.25
 
 
-@validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
+@validate_params(
+    {**_CONFIDENCE, "n_bootstraps": [Interval(Integral, 1, None, closed="left")]},
+    prefer_skip_nested_validation=True,
+)
 def bootstrap_interval(
     metric, y_true, y_score, *, confidence=0.95, n_bootstraps=1000, random_state=0
 ):
@@ -282,6 +290,12 @@ def bootstrap_interval(
     low, high : float
         The interval.
 
+    Warns
+    -----
+    UserWarning
+        If all samples have the same value, as where every member is found, or none: no
+        interval can be made of them.
+
     Examples
     --------
     >>> import numpy as np
@@ -303,6 +317,13 @@ def bootstrap_interval(
         for _ in range(n_bootstraps):
             rows = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
             values.append(metric(y_true[rows], y_score[rows]))
+    if n_bootstraps > 1 and np.ptp(values) == 0:
+        warnings.warn(
+            f"All samples give {values[0]}, so that the interval has no width, which the "
+            "value of other records need not share. For a rate, use clopper_pearson.",
+            UserWarning,
+            stacklevel=2,
+        )
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
