@@ -124,6 +124,15 @@ def test_attribute_errors():
         attack = AttributeInference(target, attribute=attribute)
         with pytest.raises(ValueError, match=f"attribute={attribute!r} {message}"):
             attack.fit(frame.drop(columns="c2"), X[:, 2])
+    # A column that is there gives itself away, to the baseline as well.
+    for attribute in (2, "c2"):
+        with pytest.raises(ValueError, match="have a column 'c2'; leave it out"):
+            AttributeInference(target, attribute=attribute).fit(frame, X[:, 2])
+    # By a name, a target that knows none would get the column in the wrong place.
+    nameless = FrozenEstimator(LogisticRegression().fit(X, y))
+    with pytest.raises(ValueError, match="which has no names"):
+        attack = AttributeInference(nameless, attribute="c2")
+        attack.fit(frame.drop(columns="c2"), X[:, 2])
     with pytest.raises(ValueError, match="nothing to infer"):
         AttributeInference(target, attribute=2).fit(known, np.zeros(100))
 

@@ -253,15 +253,17 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if is_dataframe(features):
             names = getattr(self.estimator_, "feature_names_in_", None)
             if isinstance(position, str):
-                if names is not None and position not in names:
+                if names is None or position not in names:
+                    known = "no names" if names is None else list(names)
                     raise ValueError(
-                        f"attribute={position!r} is no feature of the target; it has "
-                        f"{list(names)}."
+                        f"attribute={position!r} is no feature of the target, which has "
+                        f"{known}. Give its position, or one of its names."
                     )
-                whole = features.assign(**{position: value})
-                return whole if names is None else whole[list(names)]
+                self._check_missing(features, position)
+                return features.assign(**{position: value})[list(names)]
             whole = features.copy()
             name = "attribute" if names is None else names[position]
+            self._check_missing(features, name)
             whole.insert(position % n_features, name, value)
             return whole
         if isinstance(position, str):
@@ -270,6 +272,13 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "its position among the target's features."
             )
         return np.insert(features, position % n_features, value, axis=1)
+
+    def _check_missing(self, features, name):
+        if name in features.columns:
+            raise ValueError(
+                f"attribute={self.attribute!r} is to be inferred, but the records have a "
+                f"column {name!r}; leave it out."
+            )
 
     def _check_X(self, X, *, reset):
         allow_nan = allows_nan(self.estimator)
