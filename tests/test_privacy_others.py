@@ -365,6 +365,34 @@ class Scaled(MLP):
         return self.scale * super().forward(x)
 
 
+def test_private_training_weighs_classes():
+    """The mean over a single row would divide its weight out."""
+    pytest.importorskip("opacus")
+    X, y = digits()
+    X, y = X[:60], y[:60]
+    weight = torch.linspace(0.1, 2.0, 10)
+    recipe = net(MLP, max_epochs=1, criterion__weight=weight)
+    private = DPSGDClassifier(recipe, max_grad_norm=1e6, random_state=0).fit(X, y)
+    rows, labels = torch.as_tensor(X), torch.as_tensor(y)
+    found = private._clipped_sum(private.estimator_, rows, labels)
+    module = private.estimator_.module_
+    loss = torch.nn.functional.cross_entropy(
+        module(rows), labels, weight, reduction="sum"
+    )
+    expected = torch.autograd.grad(loss, list(module.parameters()))
+    for own, sums in zip(expected, found, strict=True):
+        torch.testing.assert_close(sums, own, rtol=1e-4, atol=1e-5)
+
+
+def test_private_training_on_frames():
+    """Their memory may not be written to, of which torch would warn."""
+    pytest.importorskip("opacus")
+    X, y = digits()
+    frame = pd.DataFrame(X[:60]).add_prefix("pixel ")
+    private = DPSGDClassifier(net(MLP, max_epochs=1), random_state=0).fit(frame, y[:60])
+    assert private.predict(frame).shape == (60,)
+
+
 def test_private_training_of_a_single_number():
     X, y = digits()
     pytest.importorskip("opacus")

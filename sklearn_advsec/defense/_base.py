@@ -240,8 +240,17 @@ class TrainingDefense(
             validate_data(self, X, reset=reset, skip_check_array=True)
             allow_nan = self.__sklearn_tags__().input_tags.allow_nan
             return check_rows(X, type(self).__name__, allow_nan=allow_nan)
-        dtype = np.float32 if is_net(self.estimator) else [np.float64, np.float32]
-        return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+        if not is_net(self.estimator):
+            dtype = [np.float64, np.float32]
+            return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+        return validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=np.float32,
+            allow_nd=True,
+            force_writeable=True,  # a DataFrame's array is not, of which torch warns
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

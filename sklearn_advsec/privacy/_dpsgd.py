@@ -152,6 +152,9 @@ class DPSGDClassifier(TrainingDefense):
                     f"estimator: {type(layer).__name__} computes with several rows at a "
                     "time, so that no row's gradient can be bounded; use GroupNorm."
                 )
+        if isinstance(net.criterion_, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)):
+            # Of single rows, "mean" would divide by the weight of their class.
+            net.criterion_.reduction = "sum"
         X = torch.as_tensor(X, device=net.device)
         y = torch.as_tensor(y, device=net.device)
         generator = torch.Generator(net.device).manual_seed(seed)
