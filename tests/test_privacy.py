@@ -480,6 +480,14 @@ def test_string_labels_beside_rows_of_numbers():
         assert auc(attack.fit(records), records) > 0.7  # without a warning
 
 
+def test_rows_of_booleans():
+    names = np.array([f"kind {code}" for code in range(8)])
+    X = AUDITED[:, :-1] > 0.5
+    tree = DecisionTreeClassifier(random_state=0).fit(X[MEMBER], names[CODES[MEMBER]])
+    records = make_records(X, names[CODES])
+    assert auc(LossThreshold(FrozenEstimator(tree)).fit(records), records) > 0.6
+
+
 def test_classes_in_any_order():
     """A torch module's outputs need not be sorted; the classes of its shadows are."""
     import torch
@@ -544,6 +552,15 @@ def test_errors_say_what_to_do():
     unknown[3, -1] = 99
     with pytest.raises(ValueError, match=r"label_column=-1 .* holds \[99.0\]"):
         LossThreshold(TARGET).fit(unknown)
+    names = np.array(list("abcdefgh"))
+    records = make_records(AUDITED[:, :-1], names[CODES])
+    tree = DecisionTreeClassifier().fit(AUDITED[:, :-1], names[CODES])
+    records.loc[3, "label"] = None  # types that have no order: the others are known
+    with pytest.raises(ValueError, match=r"holds \[(nan|None)\], which"):
+        LossThreshold(FrozenEstimator(tree)).fit(records)
+    with pytest.raises(ValueError, match="61 features") as raised:
+        RMIA(TARGET, mode="online", candidates=AUDITED[:, 1:]).fit(OWN)
+    assert "candidates" in raised.value.__notes__[-1]
     with pytest.raises(ValueError, match="Column 200 does not exist"):
         LossThreshold(TARGET, label_column=200).fit(OWN)
     with pytest.raises(ValueError, match="one class only"):

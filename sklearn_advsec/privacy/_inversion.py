@@ -31,8 +31,8 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         The target, with a view in :mod:`sklearn_advsec.differentiable`. It is cloned and
         fitted in `fit`; wrap one that is fitted already: `FrozenEstimator(classifier)`.
     prior : float, default=0.1
-        How much a row is held back: weight of its mean squared distance from the mean of
-        the attacker's rows, in units of the features' ranges. Without, few features are
+        How much a row is held back: weight of its squared distance from the mean of the
+        attacker's rows, in units of the features' ranges. Without, few features are
         driven to the limits of the box.
     step_size : float, default=0.02
         Length of a step per feature, as a share of its range.

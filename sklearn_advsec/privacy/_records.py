@@ -52,15 +52,11 @@ class Records:
         position = column_position(rows, label_column)
         labels = _column(rows, position)
         self.features = _drop(rows, position)
-        order = np.argsort(classes)
-        try:
-            at = np.searchsorted(classes, labels, sorter=order)
-        except TypeError:  # numbers against strings
-            at = np.zeros(len(labels), dtype=int)
-        codes = order[np.minimum(at, len(classes) - 1)]
-        known = classes[codes] == labels
-        if not np.all(known):
-            found = list(dict.fromkeys(np.asarray(labels)[~known].tolist()))[:3]
+        # A dict compares labels of any types, which an order does not.
+        position_of = {label: code for code, label in enumerate(classes.tolist())}
+        codes = np.array([position_of.get(label, -1) for label in labels.tolist()], int)
+        if (codes < 0).any():
+            found = list(dict.fromkeys(labels[codes < 0].tolist()))[:3]
             raise ValueError(
                 f"label_column={label_column!r} of the records holds {found}, which the "
                 f"target does not know; its classes are {classes[:5].tolist()}"

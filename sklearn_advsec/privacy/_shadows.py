@@ -93,7 +93,11 @@ class ShadowAttack(MembershipAttack):
         """
         if self.candidates is None or self.mode == "offline":
             return records
-        extra = self._records(self._check_X(self.candidates, reset=False))
+        try:
+            extra = self._records(self._check_X(self.candidates, reset=False))
+        except ValueError as error:
+            error.add_note("These are the candidates.")
+            raise
         known = set(records.keys())
         fresh = np.array([key not in known for key in extra.keys()], dtype=bool)
         if is_dataframe(records.rows):

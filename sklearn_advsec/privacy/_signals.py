@@ -70,7 +70,7 @@ def as_target_takes_them(features, estimator):
     )
     if nameless and is_dataframe(features):
         array = features.to_numpy()
-        features = array if array.dtype.kind in "fiu" else features
+        features = array if array.dtype.kind in "biuf" else features
     return as_nets_take_them(features, unwrap(estimator))
 
 
