@@ -312,3 +312,76 @@ def test_pickles_hold_no_records():
     np.testing.assert_array_equal(
         again.decision_function(AUDITED), attack.decision_function(AUDITED)
     )
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(ShadowModels, n_shadow_models=4),
+        partial(LikelihoodRatio, n_shadow_models=4),
+        partial(RMIA, n_shadow_models=2),
+        partial(BoundaryDistance, n_shadow_models=2, max_queries=10),
+    ],
+)
+def test_networks_whose_rows_lack_a_class(attack):
+    """A net has an output for each class, also for those that it has not seen."""
+    X, y = AUDITED[:, :-1].astype(np.float32), AUDITED[:, -1].astype(np.int64)
+    plain = net(max_epochs=2, module__n_features=60, module__n_classes=8)
+    for recipe in (plain, make_pipeline(StandardScaler(), plain)):
+        target = clone(recipe).fit(X[MEMBER], y[MEMBER])
+        fitted = attack(FrozenEstimator(target)).fit(OWN[:12])
+        assert np.isfinite(fitted.decision_function(AUDITED[:40])).all()
+        assert fitted.shadow_estimators_[0].classes_.tolist() == list(range(8))
+    given = attack(TARGET, shadow_estimator=recipe).fit(OWN[:12])
+    assert np.isfinite(given.decision_function(AUDITED[:40])).all()
+
+
+def test_targets_whose_rows_lack_a_class():
+    X, y = AUDITED[:60, :-1].astype(np.float32), AUDITED[:60, -1].astype(np.int64)
+    y = np.where(np.arange(60) == 0, 7, y % 7)  # one row of class 7
+    recipe = net(max_epochs=1, module__n_features=60, module__n_classes=8)
+    for played in MembershipGame(recipe, n_targets=4).play(X, y):
+        assert played.target.predict_proba(X).shape == (60, len(played.target.classes_))
+    for seed in range(3):
+        bound = epsilon_lower_bound(recipe, X, y, n_canaries=60, random_state=seed)
+        assert bound >= 0
+
+
+def test_recipes_must_be_trainable():
+    """A frozen estimator would be its own shadow."""
+    X, y = AUDITED[:, :-1], AUDITED[:, -1]
+    frozen = FrozenEstimator(RECIPE.fit(X, y))
+    for attack in (RMIA, LikelihoodRatio, ShadowModels, BoundaryDistance):
+        with pytest.raises(ValueError, match="shadow_estimator: FrozenEstimator"):
+            attack(TARGET, shadow_estimator=frozen).fit(OWN)
+    with pytest.raises(ValueError, match="estimator: FrozenEstimator is trained"):
+        MembershipGame(frozen).play(X, y)
+    with pytest.raises(ValueError, match="estimator: FrozenEstimator is trained"):
+        epsilon_lower_bound(frozen, X, y)
+
+
+def test_few_records_that_repeat():
+    """All that some shadows were trained on may be all there is."""
+    n_unlike = 0
+    for seed in range(40):
+        rows = np.random.default_rng(seed).integers(0, 3, 8)
+        attack = ShadowModels(TARGET, shadow_estimator=RECIPE, n_shadow_models=4)
+        try:
+            attack.fit(OWN[rows])
+        except ValueError as error:
+            assert "leaves no record" in str(error)
+        else:
+            n_unlike += 1
+    assert n_unlike > 10
+
+
+def test_augmentations_in_another_precision():
+    X, y = AUDITED[:, :-1].astype(np.float32), AUDITED[:, -1].astype(np.int64)
+    recipe = net(max_epochs=2, module__n_features=60, module__n_classes=8)
+    target = make_pipeline(StandardScaler(), recipe).fit(X[MEMBER], y[MEMBER])
+    attack = LikelihoodRatio(
+        FrozenEstimator(target),
+        n_shadow_models=2,
+        augmentations=[lambda X: X + np.full(X.shape, 0.01)],
+    )
+    assert np.isfinite(attack.fit(OWN).decision_function(AUDITED)).all()

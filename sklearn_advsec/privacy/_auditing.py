@@ -6,14 +6,19 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom
-from sklearn.base import clone
 from sklearn.utils import _safe_indexing, check_random_state, check_X_y
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
 
 from .._rows import is_dataframe
 from .._validation import allows_nan
 from ..batched import fit_many
-from ._signals import as_nets_take_them, log_loss, probabilities
+from ._signals import (
+    as_nets_take_them,
+    check_trainable,
+    log_loss,
+    probabilities,
+    told_classes,
+)
 
 
 @validate_params(
@@ -149,6 +154,7 @@ def epsilon_lower_bound(
     >>> bound > 2  # a tree that learns its data by heart
     True
     """
+    check_trainable(estimator, "estimator")
     if not is_dataframe(X):
         X, y = check_X_y(
             X,
@@ -172,7 +178,8 @@ def epsilon_lower_bound(
     kept = np.ones(len(codes), dtype=bool)
     kept[canaries[~included]] = False
     seed = int(rng.randint(2**31 - 1))
-    (model,) = fit_many(clone(estimator), X, classes[codes], kept[np.newaxis], [seed])
+    recipe = told_classes(estimator, classes)
+    (model,) = fit_many(recipe, X, classes[codes], kept[np.newaxis], [seed])
     proba = probabilities(model, _safe_indexing(X, canaries), classes)
     # Equal losses are put in a random order: by position, they might tell by accident.
     order = np.lexsort((rng.uniform(size=n_canaries), log_loss(proba, codes[canaries])))

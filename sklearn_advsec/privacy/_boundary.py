@@ -13,6 +13,7 @@ from .._rows import is_dataframe
 from ..threat import FeatureConstraints
 from ._base import best_threshold
 from ._shadows import ShadowAttack
+from ._signals import as_nets_take_them, unwrap
 
 # The distance of records for which no other label was found: farther than all others.
 _NOT_FOUND = 1e9
@@ -294,7 +295,7 @@ def _aim(attack, model, records):
     if len(model.classes_) < 2:
         return None
     attack = clone(attack).set_params(estimator=FrozenEstimator(model))
-    return attack.fit(records.features)
+    return attack.fit(as_nets_take_them(records.features, unwrap(model)))
 
 
 def _distances(attack, records):
@@ -306,7 +307,8 @@ def _distances(attack, records):
     known = np.flatnonzero(np.isin(labels, attack.estimator_.classes_))
     distance, n_queries = np.zeros(len(labels)), np.zeros(len(labels), dtype=int)
     if len(known):
-        result = attack.run(_safe_indexing(records.features, known), labels[known])
+        features = as_nets_take_them(records.features, unwrap(attack.estimator_))
+        result = attack.run(_safe_indexing(features, known), labels[known])
         distance[known] = np.where(result.success, result.distance, _NOT_FOUND)
         n_queries[known] = result.n_queries
     return distance, n_queries

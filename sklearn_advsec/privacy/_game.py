@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from .._rows import check_rows, is_dataframe
 from .._validation import allows_nan
 from ..batched import fit_many
-from ._signals import as_nets_take_them
+from ._signals import as_nets_take_them, check_trainable, told_classes
 
 
 @dataclass(repr=False)
@@ -125,7 +125,7 @@ class MembershipGame:
         Raises
         ------
         ValueError
-            If `train_size` leaves no members or no non-members.
+            If `train_size` leaves no members or no non-members, or `estimator` is frozen.
         """
         X = check_rows(X, type(self).__name__, allow_nan=allows_nan(self.estimator))
         X = as_nets_take_them(X, self.estimator)
@@ -139,11 +139,13 @@ class MembershipGame:
                 f"train_size={size} makes {n_members} members of {n_rows} rows; there "
                 "must be members and non-members."
             )
+        check_trainable(self.estimator, "estimator")
         rng = check_random_state(self.random_state)
         subsets = [rng.permutation(n_rows)[:n_members] for _ in range(self.n_targets)]
         seeds = rng.randint(2**31 - 1, size=self.n_targets)
+        recipe = told_classes(self.estimator, np.unique(y))
         targets = fit_many(
-            self.estimator, X, y, subsets, seeds, n_jobs=self.n_jobs, memory=self.memory
+            recipe, X, y, subsets, seeds, n_jobs=self.n_jobs, memory=self.memory
         )
         return [
             self._round(target, X, y, records, subset)

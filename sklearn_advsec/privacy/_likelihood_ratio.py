@@ -5,7 +5,7 @@ from scipy.stats import norm
 from sklearn.utils._param_validation import StrOptions
 
 from ._shadows import ShadowAttack
-from ._signals import logit_confidence, probabilities
+from ._signals import as_target_takes_them, logit_confidence, probabilities
 
 # Standard deviations of few values are worse than one for all records.
 _ENOUGH_FOR_OWN_VARIANCE = 64
@@ -197,7 +197,7 @@ class LikelihoodRatio(ShadowAttack):
                     f"augmentations must keep the shape of the features: one returned "
                     f"{np.shape(features)} for {records.features.shape}."
                 )
-            yield features
+            yield as_target_takes_them(features, self.estimator_)
 
     def _score(self, records):
         target = np.stack(

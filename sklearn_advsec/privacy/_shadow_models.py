@@ -188,7 +188,8 @@ class ShadowModels(ShadowAttack):
         left_out = [i for i in range(len(trained))[-n:] if trained[i].any()]
         left_out = [i for i in left_out if not trained[i].all()]
         gains = {"top_k": 0.0, "posterior": 0.0}
-        if len(trained) > 1 and left_out:
+        # Of few records that repeat, these may have been trained on all: no attack model.
+        if len(trained) > 1 and left_out and not trained[:n].all():
             for features in gains:
                 models = self._attack_models(records, trained[:n], features)
                 for i in left_out:

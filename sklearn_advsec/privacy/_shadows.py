@@ -14,8 +14,10 @@ from ._base import MembershipAttack
 from ._signals import (
     as_nets_take_them,
     check_probabilities,
+    check_trainable,
     predicted_codes,
     probabilities,
+    told_classes,
     unwrap,
 )
 
@@ -122,8 +124,10 @@ class ShadowAttack(MembershipAttack):
         return size
 
     def _recipe(self):
+        classes = np.asarray(self.estimator_.classes_)
         if self.shadow_estimator is not None:
-            return self.shadow_estimator
+            check_trainable(self.shadow_estimator, "shadow_estimator")
+            return told_classes(self.shadow_estimator, classes)
         recipe = unwrap(self.estimator_)
         copy = clone(recipe)
         if copy is recipe:  # a trained torch module: nobody knows how it was trained
@@ -132,7 +136,7 @@ class ShadowAttack(MembershipAttack):
                 f"{type(recipe).__name__} has none. Set shadow_estimator to an unfitted "
                 "classifier: it may be of another architecture."
             )
-        return copy
+        return told_classes(copy, classes)
 
     def _shadow_probabilities(self, model, features):
         classes = np.asarray(self.estimator_.classes_)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.special import xlogy
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -76,11 +77,39 @@ def as_target_takes_them(features, estimator):
 
 def as_nets_take_them(features, estimator):
     """Return float32 rows for a network of skorch, which takes nothing else."""
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    is_net = any(base.__module__.startswith("skorch.") for base in type(last).__mro__)
-    if is_dataframe(features) or not is_net:
+    if is_dataframe(features) or not _is_net(estimator):
         return features
     return features.astype(np.float32, copy=False)
+
+
+def _is_net(estimator):
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    return any(base.__module__.startswith("skorch.") for base in type(last).__mro__)
+
+
+def told_classes(recipe, classes):
+    """Return a recipe that knows all classes, also those that its rows will lack.
+
+    A network of skorch takes the labels of its rows for all there are, though it has an
+    output for each class; others find out by themselves.
+    """
+    if not _is_net(recipe):
+        return recipe
+    name = "classes"
+    if isinstance(recipe, Pipeline):
+        name = f"{recipe.steps[-1][0]}__{name}"
+    if recipe.get_params().get(name, classes) is not None:
+        return recipe  # has been told, or is binary
+    return clone(recipe).set_params(**{name: classes})
+
+
+def check_trainable(estimator, name):
+    """Raise where the estimator in a parameter is trained, and its clones are itself."""
+    if clone(estimator) is estimator:
+        raise ValueError(
+            f"{name}: {type(estimator).__name__} is trained and stays as it is. Set "
+            f"{name} to an unfitted classifier, of which clones are trained."
+        )
 
 
 def true_probability(proba, codes):
