@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from privacy_targets import overfitted_target
 from scipy.stats import binom, norm
@@ -228,6 +229,11 @@ def test_bound_of_a_training():
     X = np.nan_to_num(X)
     with pytest.raises(ValueError, match="n_canaries=5000"):
         epsilon_lower_bound(stiff, X, y, n_canaries=5000)
+    for rows in (X, pd.DataFrame(X)):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            epsilon_lower_bound(stiff, rows, y[:-1])
+        with pytest.raises(ValueError, match="Unknown label type"):
+            epsilon_lower_bound(stiff, rows, y + 0.5)
 
 
 # Display --------------------------------------------------------------------------------

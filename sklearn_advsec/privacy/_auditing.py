@@ -6,10 +6,12 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom
-from sklearn.utils import _safe_indexing, check_random_state, check_X_y
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, validate_params
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from .._rows import is_dataframe
+from .._rows import check_rows
 from .._validation import allows_nan
 from ..batched import fit_many
 from ._signals import (
@@ -155,15 +157,11 @@ def epsilon_lower_bound(
     True
     """
     check_trainable(estimator, "estimator")
-    if not is_dataframe(X):
-        X, y = check_X_y(
-            X,
-            y,
-            dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan" if allows_nan(estimator) else True,
-        )
-        X = as_nets_take_them(X, estimator)
-    y = np.asarray(y)
+    X = check_rows(X, "epsilon_lower_bound", allow_nan=allows_nan(estimator))
+    X = as_nets_take_them(X, estimator)
+    y = column_or_1d(y)
+    check_consistent_length(X, y)
+    check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError("y must have two or more classes.")
