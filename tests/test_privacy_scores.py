@@ -256,3 +256,13 @@ def test_display():
     assert len(display.ax_.lines) == 3 and other.line_.get_color() == "red"
     assert display.ax_.get_xlim()[0] == pytest.approx(1 / (2 * 200))
     plt.close(display.figure_)
+    # With fewer non-members than members, rates are drawn below 1 / n_non_members.
+    member = np.arange(2050) < 2000
+    scores = np.where(member, np.arange(2050) / 2000, 0.9)
+    display = MembershipRocDisplay.from_predictions(member, scores)
+    drawn = display.line_.get_ydata()
+    np.testing.assert_array_equal(drawn[1:], display.tpr[1:])
+    assert display.ax_.get_ylim()[0] <= drawn[0] < display.tpr[1] == 0.0005
+    MembershipRocDisplay.from_predictions(member, member, ax=display.ax_)
+    assert display.ax_.get_ylim()[0] <= drawn[0]
+    plt.close(display.figure_)

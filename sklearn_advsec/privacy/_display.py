@@ -139,22 +139,22 @@ class MembershipRocDisplay:
 
         if ax is None:
             _, ax = plt.subplots()
-        floor = 1 / self.n_non_members
+        # A rate of 0 has no logarithm; it is drawn at half of the smallest one.
+        left = 0.5 / self.n_non_members
+        low = min(left, self.tpr[self.tpr > 0].min() / 2)
+        bottom = min(low, ax.get_ylim()[0]) if ax.get_yscale() == "log" else low
         if not ax.lines:
-            guess = np.geomspace(floor / 2, 1, 50)
+            guess = np.geomspace(left, 1, 50)
             ax.plot(guess, guess, color="0.6", linestyle=":", label="guessing")
         label = f"AUC {self.roc_auc:.3f}"
         kwargs = {"label": f"{self.name}, {label}" if self.name else label, **kwargs}
-        # A rate of 0 has no logarithm; it is drawn at half of the smallest one.
-        fpr = np.maximum(self.fpr, floor / 2)
-        (self.line_,) = ax.plot(
-            fpr, np.maximum(self.tpr, floor / 2), drawstyle="steps-post", **kwargs
-        )
+        fpr, tpr = np.maximum(self.fpr, left), np.maximum(self.tpr, low)
+        (self.line_,) = ax.plot(fpr, tpr, drawstyle="steps-post", **kwargs)
         ax.set(
             xscale="log",
             yscale="log",
-            xlim=(floor / 2, 1),
-            ylim=(floor / 2, 1.1),
+            xlim=(left, 1),
+            ylim=(bottom, 1.1),
             xlabel="False positive rate (non-members called members)",
             ylabel="True positive rate (members found)",
         )
