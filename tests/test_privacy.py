@@ -561,7 +561,7 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="61 features") as raised:
         RMIA(TARGET, mode="online", candidates=AUDITED[:, 1:]).fit(OWN)
     assert "candidates" in raised.value.__notes__[-1]
-    with pytest.raises(ValueError, match="Column 200 does not exist"):
+    with pytest.raises(ValueError, match="label_column=200 does not exist"):
         LossThreshold(TARGET, label_column=200).fit(OWN)
     with pytest.raises(ValueError, match="one class only"):
         LossThreshold(TARGET).fit(AUDITED, np.ones(len(AUDITED)))

@@ -360,6 +360,13 @@ def test_recipes_must_be_trainable():
         epsilon_lower_bound(frozen, X, y)
 
 
+def test_shadows_that_cannot_be_trained():
+    alike = OWN[OWN[:, -1] == 0][:6]
+    with pytest.raises(ValueError, match="class") as raised:
+        RMIA(TARGET, shadow_estimator=LogisticRegression()).fit(alike)
+    assert "shadow_size=0.5 of 6 records" in raised.value.__notes__[-1]
+
+
 def test_few_records_that_repeat():
     """All that some shadows were trained on may be all there is."""
     n_unlike = 0

@@ -98,15 +98,21 @@ def column_position(rows, column):
     """Return the position of a column that is given by name or position."""
     if isinstance(column, str):
         if not is_dataframe(rows):
-            raise ValueError(f"Column {column!r} is a name, but the rows are an array.")
+            raise ValueError(
+                f"label_column={column!r} is a name, but the records are an array; give "
+                "the position of the column."
+            )
         if column not in rows.columns:
             raise ValueError(
-                f"There is no column {column!r}; there are {list(rows.columns)}."
+                f"label_column={column!r}: there is no column {column!r}; there are "
+                f"{list(rows.columns)}."
             )
         return rows.columns.get_loc(column)
     n_columns = rows.shape[1]
     if not -n_columns <= column < n_columns:
-        raise ValueError(f"Column {column} does not exist: there are {n_columns}.")
+        raise ValueError(
+            f"label_column={column} does not exist: there are {n_columns} columns."
+        )
     return column % n_columns
 
 

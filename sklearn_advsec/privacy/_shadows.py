@@ -67,18 +67,25 @@ class ShadowAttack(MembershipAttack):
         # All shadows are needed: a callback cannot stop their training.
         tasks = self._tasks(range(self.n_shadow_models), "shadow model", stops=False)
         next(tasks)
-        self.shadow_estimators_ = fit_many(
-            recipe,
-            _narrow(pool.features, recipe),
-            np.asarray(self.estimator_.classes_)[pool.codes],
-            self.shadow_indices_,
-            seeds,
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            device=self.device,
-            verbose=self.verbose,
-            callback=lambda *_: next(tasks, None),
-        )
+        try:
+            self.shadow_estimators_ = fit_many(
+                recipe,
+                _narrow(pool.features, recipe),
+                np.asarray(self.estimator_.classes_)[pool.codes],
+                self.shadow_indices_,
+                seeds,
+                n_jobs=self.n_jobs,
+                memory=self.memory,
+                device=self.device,
+                verbose=self.verbose,
+                callback=lambda *_: next(tasks, None),
+            )
+        except ValueError as error:
+            error.add_note(
+                f"This is a shadow model, with shadow_size={self.shadow_size} of "
+                f"{len(pool)} records: give more of them, or another shadow_estimator."
+            )
+            raise
         trained = np.zeros((self.n_shadow_models, len(pool)), dtype=bool)
         for mask, rows in zip(trained, self.shadow_indices_, strict=True):
             mask[rows] = True
