@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -365,6 +365,22 @@ def test_shadows_that_cannot_be_trained():
     with pytest.raises(ValueError, match="class") as raised:
         RMIA(TARGET, shadow_estimator=LogisticRegression()).fit(alike)
     assert "shadow_size=0.5 of 6 records" in raised.value.__notes__[-1]
+
+
+@pytest.mark.parametrize("shadow_size", [0.1, 0.9])
+@pytest.mark.parametrize("per_class", [False, True])
+def test_attack_models_learn_from_as_many_members_as_others(shadow_size, per_class):
+    """Else those of small shadows would call all records non-members."""
+    attack = ShadowModels(
+        TARGET,
+        attack_estimator=LogisticRegression(),
+        n_shadow_models=8,
+        shadow_size=shadow_size,
+        per_class=per_class,
+    )
+    predicted = attack.fit(OWN).predict(AUDITED)
+    assert 0.3 < predicted.mean() < 0.8
+    assert balanced_accuracy_score(MEMBER, predicted) > 0.7
 
 
 def test_few_records_that_repeat():

@@ -20,6 +20,7 @@ class ShadowModels(ShadowAttack):
     Shadow models are trained like the target, each on a random part of the attacker's
     records. Their answers on the records that they were trained on, and on the others,
     train a binary classifier, the attack model, which then judges the target's answers.
+    It learns from as many members as others, whatever the `shadow_size`.
 
     The attack model sees how the target answers, not how hard the record is. Attacks that
     compare a record with itself (:class:`LikelihoodRatio`, :class:`RMIA`) name several
@@ -213,9 +214,11 @@ class ShadowModels(ShadowAttack):
         rng = check_random_state(self.random_state)
         models = {}
         for code in np.unique(codes) if self.per_class else [-1]:
-            own = codes == code if self.per_class else slice(None)
+            own = codes == code if self.per_class else np.ones(len(codes), dtype=bool)
             if len(np.unique(trained[own])) == 2:
-                models[int(code)] = seeded(clone(model), int(rng.randint(2**31 - 1))).fit(
+                seed = int(rng.randint(2**31 - 1))
+                own = _as_many(np.flatnonzero(own), trained, seed)
+                models[int(code)] = seeded(clone(model), seed).fit(
                     answers[own], trained[own]
                 )
         return models
@@ -254,6 +257,17 @@ class ShadowModels(ShadowAttack):
 
     def _set_threshold(self, records, member):
         self.threshold_ = 0.5
+
+
+def _as_many(rows, member, seed):
+    """Return rows with as many members as others, of which the attack model learns.
+
+    Of the more frequent kind some are left out: the attack model would call all records
+    that.
+    """
+    kinds = rows[member[rows]], rows[~member[rows]]
+    n, rng = min(map(len, kinds)), check_random_state(seed)
+    return np.sort(np.concatenate([rng.choice(kind, n, replace=False) for kind in kinds]))
 
 
 def _probability(model, answers):
