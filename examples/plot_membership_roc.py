@@ -26,7 +26,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neural_network import MLPClassifier
 
 from sklearn_advsec.inspection import MembershipRocDisplay
-from sklearn_advsec.metrics import bootstrap_interval, tpr_at_fpr
+from sklearn_advsec.metrics import bootstrap_interval, clopper_pearson, tpr_at_fpr
 from sklearn_advsec.privacy import (
     RMIA,
     GapAttack,
@@ -89,11 +89,15 @@ def at_one_percent(y_true, y_score):
 print("                 TPR at 1 % FPR      balanced accuracy at its own threshold")
 for name, attack in attacks.items():
     scores = attack.decision_function(played.records)
-    low, high = bootstrap_interval(
-        at_one_percent, played.membership, scores, n_bootstraps=200
-    )
+    found = at_one_percent(played.membership, scores)
+    if found:
+        low, high = bootstrap_interval(
+            at_one_percent, played.membership, scores, n_bootstraps=200
+        )
+    else:  # there is nothing to resample
+        low, high = clopper_pearson(0, int(played.membership.sum()))
     print(
-        f"{name:15}  {at_one_percent(played.membership, scores):.3f} "
+        f"{name:15}  {found:.3f} "
         f"({low:.3f}-{high:.3f})  "
         f"{balanced_accuracy_score(played.membership, scores > 0):.3f}"
     )

@@ -174,8 +174,9 @@ def test_bootstrap_of_tpr():
     )
     assert low < tpr_at_fpr(member, scores, fpr=0.05) < high
     assert 0.03 < high - low < 0.3
-    with pytest.warns(UserWarning, match="has no width"):
+    with pytest.warns(UserWarning, match="has no width") as raised:
         assert bootstrap_interval(roc_auc_score, member, member) == (1.0, 1.0)
+    assert raised[0].filename == __file__
     with pytest.raises(ValueError, match="'n_bootstraps' parameter"):
         bootstrap_interval(roc_auc_score, member, scores, n_bootstraps=0)
 

@@ -84,7 +84,7 @@ def tpr_at_fpr(y_true, y_score, *, fpr=0.01, sample_weight=None):
             f"fpr={fpr} of {n_false} non-members is {allowed} record(s), on which the "
             "true positive rate rests; see bootstrap_interval.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,  # above the check of the parameters
         )
     return _tpr_at_fpr(y_true, y_score, fpr, sample_weight)
 
@@ -319,10 +319,10 @@ def bootstrap_interval(
             values.append(metric(y_true[rows], y_score[rows]))
     if n_bootstraps > 1 and np.ptp(values) == 0:
         warnings.warn(
-            f"All samples give {values[0]}, so that the interval has no width, which the "
-            "value of other records need not share. For a rate, use clopper_pearson.",
+            f"All samples give {values[0]}: the interval has no width, though other "
+            "records may differ. For a rate, use clopper_pearson.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,  # above the check of the parameters
         )
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
