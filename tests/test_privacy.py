@@ -644,6 +644,8 @@ def test_membership_game():
         np.testing.assert_array_equal(played.records[:, -1], y)
     again = game.play(X, y)
     np.testing.assert_array_equal(again[2].membership, rounds[2].membership)
+    half = MembershipGame(RECIPE, train_size=np.float32(0.5)).play(X, y)[0]
+    assert half.membership.sum() == 150
     with pytest.raises(ValueError, match="must be members and non-members"):
         MembershipGame(RECIPE, train_size=300).play(X, y)
     with pytest.raises(ValueError, match="must be flat"):  # before it trains anything

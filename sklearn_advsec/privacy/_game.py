@@ -1,6 +1,7 @@
 """The membership game: targets whose members are known, to measure attacks on."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -133,7 +134,7 @@ class MembershipGame:
         check_classification_targets(y)
         records = make_records(X, y)
         n_rows, size = len(y), self.train_size
-        n_members = int(size * n_rows) if isinstance(size, float) else int(size)
+        n_members = int(size if isinstance(size, Integral) else size * n_rows)
         if not 0 < n_members < n_rows:
             raise ValueError(
                 f"train_size={size} makes {n_members} members of {n_rows} rows; there "
