@@ -12,10 +12,8 @@ from ._base import ExtractionAttack
 from ._boundaries import bisect, solve_boundaries
 from ._copies import linear_copy, network_copy
 from ._probes import Probes
+from ._saturation import unsaturate
 from ._softmax_fit import fit_network, fit_softmax, refine_softmax
-
-# Beyond this log-odds, 1 - p has lost so many digits that a probe is worth little.
-_SATURATED = 16.0
 
 _MOST_BISECTIONS = 52
 _FEWEST_BISECTIONS = 8
@@ -201,7 +199,7 @@ class EquationSolving(ExtractionAttack):
         self.decimals_ = decimals_of(scores) if self.decimals == "auto" else self.decimals
         if kind == "probability" and self.decimals_ is not None:
             return self._solve_rounded(oracle, probes, rows, scores)
-        scores, rows = self._unsaturate(oracle, probes, rows, scores, kind)
+        scores, rows = unsaturate(oracle, probes, rows, scores, kind)
         logits = centered_logits(scores, kind)
         design = probes.design(rows)
         finite = np.isfinite(logits).all(axis=1)
@@ -214,52 +212,6 @@ class EquationSolving(ExtractionAttack):
         weights = np.linalg.lstsq(design, logits, rcond=None)[0].T
         self.residual_ = _error(design @ weights.T, scores, kind)
         return weights
-
-    def _unsaturate(self, oracle, probes, rows, scores, kind):
-        """Move probes whose answers have lost their digits; needs some budget left."""
-        for _ in range(60):
-            bad = _lost_digits(scores, kind)
-            n_more = int(bad.sum())
-            if not n_more or n_more > oracle.remaining:
-                break
-            if bad[0]:  # the base itself: look for a less certain row, then start over
-                base = self._less_certain(oracle, probes, kind)
-                if base is None:
-                    break
-                probes.center = base
-                if oracle.remaining < probes.n_features + 1:
-                    break
-                rows = probes.cross()
-            else:
-                rows = rows.copy()
-                rows[bad] = oracle.as_sent(
-                    probes.center + (rows - probes.center)[bad] / 4
-                )
-                if (rows[bad] == oracle.as_sent(probes.center)).all(axis=1).any():
-                    break
-            scores = oracle.ask(rows)
-        return scores, rows
-
-    def _less_certain(self, oracle, probes, kind):
-        """Find a point where no class is nearly excluded, between rows of the pool."""
-        n = int(min(20, len(probes.pool), oracle.remaining))
-        rows = probes.pool[probes.rng.permutation(len(probes.pool))[:n]]
-        if not n:
-            return None
-        best, scores = rows, oracle.ask(rows)
-        winner = scores.argmax(axis=1)
-        others = np.flatnonzero(winner != winner[0])
-        if len(others):  # bisect between two rows of different classes
-            near, far = rows[0], rows[others[0]]
-            for _ in range(int(min(40, oracle.remaining))):
-                middle = oracle.as_sent((near + far) / 2)
-                answer = oracle.ask(middle[None])
-                if not _lost_digits(answer, kind)[0]:
-                    return middle
-                same = answer.argmax() == winner[0]
-                near, far = (middle, far) if same else (near, middle)
-        good = np.flatnonzero(~_lost_digits(scores, kind))
-        return best[good[0]] if len(good) else None
 
     def _solve_rounded(self, oracle, probes, rows, scores):
         """Fit many rounded answers, each batch of them where the last fit is unsure."""
@@ -362,15 +314,6 @@ class EquationSolving(ExtractionAttack):
                 f"max_queries={self.max_queries} is not enough: {needed} unknowns per "
                 f"class need at least {needed} queries. None were sent."
             )
-
-
-def _lost_digits(scores, kind):
-    """Whether an answer is so near to 0 or 1 that its log-ratios are poor."""
-    if kind == "logit":
-        return np.zeros(len(scores), dtype=bool)
-    if scores.shape[1] == 2:  # one is computed as 1 less the other
-        return scores.min(axis=1) < np.exp(-_SATURATED)
-    return scores.min(axis=1) < np.finfo(scores.dtype).tiny
 
 
 def _error(logits, scores, kind):

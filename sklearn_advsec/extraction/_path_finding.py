@@ -1,13 +1,12 @@
 """Decision trees, leaf by leaf."""
 
 import warnings
+from functools import partial
 from numbers import Integral
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
-from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +16,7 @@ from ..exceptions import QueryBudgetExceeded
 from ._base import ExtractionAttack
 from ._box_search import BoxSearch, likely_spacing
 from ._tree_copy import leaves_of, merge_same, share_of, tree_copy
+from ._victims import leaf_ids_of, outputs_of, regresses
 
 # Answers that differ by less are the same answer.
 _DECIMALS = 12
@@ -218,7 +218,7 @@ class PathFinding(ExtractionAttack):
             root = merge_same(root)
             leaves = leaves_of(root)
         values = np.array(self._values)[:, 1 if named else 0 :]
-        if self._regresses():
+        if regresses(self.estimator_):
             classes = None
         else:
             classes = self.classes_ = self._victim_classes(np.arange(values.shape[1]))
@@ -301,7 +301,7 @@ class PathFinding(ExtractionAttack):
         return low, high
 
     def _answer_kind(self):
-        ids = _leaf_ids(self.estimator_)
+        ids = leaf_ids_of(self.estimator_)
         if self.identity == "leaf" and ids is None:
             raise TypeError(
                 f"identity='leaf' needs a victim with apply(X) and one leaf per row; "
@@ -310,33 +310,10 @@ class PathFinding(ExtractionAttack):
         return "output" if ids is None or self.identity == "output" else "leaf"
 
     def _responder(self, kind):
-        victim, ids = self.estimator_, _leaf_ids(self.estimator_)
-
-        def outputs(rows):
-            if hasattr(victim, "predict_proba"):
-                return np.asarray(victim.predict_proba(rows), dtype=np.float64)
-            answer = np.asarray(victim.predict(rows))
-            if not self._regresses():
-                return (answer[:, None] == np.asarray(victim.classes_)).astype(np.float64)
-            if answer.dtype.kind not in "buif":
-                raise ValueError(
-                    f"estimator answers {answer.ravel()[0]!r} and says nowhere which "
-                    "other labels there are: give it classes_ or predict_proba."
-                )
-            if answer.size != len(answer):
-                raise ValueError(
-                    "estimator must have one output; it predicted an array of shape "
-                    f"{answer.shape} for {len(answer)} rows."
-                )
-            return answer.reshape(-1, 1).astype(np.float64)
-
+        victim, ids = self.estimator_, leaf_ids_of(self.estimator_)
         if kind == "output":
-            return outputs
-        return lambda rows: np.column_stack([ids(rows), outputs(rows)])
-
-    def _regresses(self):
-        victim = self.estimator_
-        return not (hasattr(victim, "predict_proba") or hasattr(victim, "classes_"))
+            return partial(outputs_of, victim)
+        return lambda rows: np.column_stack([ids(rows), outputs_of(victim, rows)])
 
     def _check_fitted_victim(self, victim):
         if is_classifier(victim):
@@ -349,19 +326,3 @@ class PathFinding(ExtractionAttack):
             tags.estimator_type = "regressor"
             tags.classifier_tags, tags.regressor_tags = None, victim.regressor_tags
         return tags
-
-
-def _leaf_ids(victim):
-    """Return the function that names a leaf for each row, or None."""
-    if isinstance(victim, FrozenEstimator):
-        return _leaf_ids(victim.estimator)
-    if isinstance(victim, Pipeline):
-        last = _leaf_ids(victim[-1])
-        if last is None:
-            return None
-        return lambda rows: last(victim[:-1].transform(rows))
-    if not hasattr(victim, "apply") or len(getattr(victim, "estimators_", "1")) > 1:
-        return None
-    return lambda rows: np.asarray(victim.apply(rows), dtype=np.float64).reshape(
-        len(rows)
-    )

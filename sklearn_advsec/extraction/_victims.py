@@ -1,6 +1,8 @@
 """Ask a victim: a fitted classifier, or anything remote that gives labels or scores."""
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 
 from ._answers import score_kind
 
@@ -52,3 +54,44 @@ def classes_of(victim, seen):
     """Give the victim's classes, or what can be told of them from its answers."""
     classes = getattr(victim, "classes_", None)
     return np.asarray(seen if classes is None else classes)
+
+
+def regresses(victim):
+    """Whether a victim answers with numbers: it has no classes."""
+    return not (hasattr(victim, "predict_proba") or hasattr(victim, "classes_"))
+
+
+def outputs_of(victim, rows):
+    """Ask for numbers: probabilities, labels one-hot, or what a regressor predicts."""
+    if hasattr(victim, "predict_proba"):
+        return np.asarray(victim.predict_proba(rows), dtype=np.float64)
+    answer = np.asarray(victim.predict(rows))
+    if not regresses(victim):
+        return (answer[:, None] == np.asarray(victim.classes_)).astype(np.float64)
+    if answer.dtype.kind not in "buif":
+        raise ValueError(
+            f"estimator answers {answer.ravel()[0]!r} and says nowhere which other "
+            "labels there are: give it classes_ or predict_proba."
+        )
+    if answer.size != len(answer):
+        raise ValueError(
+            "estimator must have one output; it predicted an array of shape "
+            f"{answer.shape} for {len(answer)} rows."
+        )
+    return answer.reshape(-1, 1).astype(np.float64)
+
+
+def leaf_ids_of(victim):
+    """Return the function that names a leaf for each row, or None."""
+    if isinstance(victim, FrozenEstimator):
+        return leaf_ids_of(victim.estimator)
+    if isinstance(victim, Pipeline):
+        last = leaf_ids_of(victim[-1])
+        if last is None:
+            return None
+        return lambda rows: last(victim[:-1].transform(rows))
+    if not hasattr(victim, "apply") or len(getattr(victim, "estimators_", "1")) > 1:
+        return None
+    return lambda rows: np.asarray(victim.apply(rows), dtype=np.float64).reshape(
+        len(rows)
+    )
