@@ -36,8 +36,8 @@ class Layers:
 class Solver:
     """The solver of a recipe, with its state; `gradients` are written by the caller.
 
-    torch's functional solvers, on two tensors: with its `Optimizer`, which collects
-    parameters anew at every step, one-twentieth of the training would be overhead.
+    These are torch's functional solvers, on two tensors: its `Optimizer` would collect
+    the parameters anew at every step, and small batches are mostly overhead.
 
     Parameters
     ----------
