@@ -33,10 +33,7 @@ from sklearn_advsec.defense import (
     RandomizedSmoothingClassifier,
     certify,
 )
-from sklearn_advsec.evasion import (
-    AutoProjectedGradientDescent,
-    ProjectedGradientDescent,
-)
+from sklearn_advsec.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent
 from sklearn_advsec.inspection import RobustnessCurveDisplay
 
 torch.set_num_threads(1)

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from ._features import NAMED
 from ._rows import RowCodec, is_dataframe
+from .threat._features import NAMED
 
 
 class Codes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._features import Feature
+from .threat._features import Feature
 
 
 def write(path, features, relations, limits, frame):

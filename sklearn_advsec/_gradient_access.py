@@ -3,8 +3,8 @@
 import torch
 
 from . import differentiable
-from ._access import ScoreAccess
 from ._hardware import auto_batch_size, bfloat16_is_fast
+from .victim._access import ScoreAccess
 
 # What an infinite slope, as that of a square root at 0, counts as: enough to leave the
 # point, and a number that can be divided by.

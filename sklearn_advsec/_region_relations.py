@@ -5,7 +5,7 @@ import math
 import torch
 
 from ._region_rules import Rules
-from ._relations import slope
+from .threat._relations import slope
 
 # Of repairs that take turns (several relations, curved ones) as many as this.
 _ROUNDS = 100

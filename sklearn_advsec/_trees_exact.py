@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from ._trees_milp import Program
+from .trees._exact import Program
 
 # The solver's tolerance, relative to the optimum.
 TOLERANCE = 1e-6

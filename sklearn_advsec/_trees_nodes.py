@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._trees_form import TreeEnsemble
+from .trees._ensemble import TreeEnsemble
 
 
 class NodeList:

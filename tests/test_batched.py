@@ -17,8 +17,8 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import _hardware
-from sklearn_advsec._batched_linear import train_logistic
 from sklearn_advsec.batched import batchable, fit_many
+from sklearn_advsec.batched._linear import train_logistic
 from sklearn_advsec.differentiable import view
 
 DIGITS = load_digits(return_X_y=True)

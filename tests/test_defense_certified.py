@@ -31,7 +31,7 @@ from sklearn_advsec.defense import (
     RandomizedSmoothingClassifier,
     certify,
 )
-from sklearn_advsec.defense._exact import neighbour_distance
+from sklearn_advsec.defense._certified._exact_distances import neighbour_distance
 from sklearn_advsec.evasion import (
     CarliniWagner,
     DeepFool,
@@ -156,7 +156,7 @@ def test_one_neighbour_against_a_general_solver(monkeypatch):
         step = rng.randn(500, 2)
         step *= 0.999 * radius / np.linalg.norm(step, axis=1, keepdims=True)
         assert (model.predict(x + step) == label).all()
-    monkeypatch.setattr("sklearn_advsec.defense._exact._NEAREST", 1)
+    monkeypatch.setattr("sklearn_advsec.defense._certified._exact_distances._NEAREST", 1)
     again = certify(model, points, norm=2).radius  # constraints enter one by one
     np.testing.assert_allclose(again, certificate.radius, rtol=1e-6)
 
@@ -174,8 +174,8 @@ def test_one_neighbour_on_digits_is_not_beaten(images):
 
 @pytest.mark.parametrize("module", [Residual, Chain])
 def test_intervals_contain_what_random_points_give(module, images):
-    from sklearn_advsec.defense._intervals import IntervalInterpreter, trace
-    from sklearn_advsec.defense._linear_bounds import Ball
+    from sklearn_advsec.defense._certified._intervals import IntervalInterpreter, trace
+    from sklearn_advsec.defense._certified._linear_bounds import Ball
 
     torch.manual_seed(0)
     network = module().train()

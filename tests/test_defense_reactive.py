@@ -18,7 +18,6 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.svm import LinearSVC
 
 from sklearn_advsec import differentiable
-from sklearn_advsec._masking import _warn
 from sklearn_advsec.defense import (
     AdversarialDetector,
     FeatureNoise,
@@ -37,6 +36,7 @@ from sklearn_advsec.evasion import (
 )
 from sklearn_advsec.exceptions import GradientMaskingWarning
 from sklearn_advsec.metrics import gradient_masking_report, robust_accuracy_scorer
+from sklearn_advsec.metrics._masking import _warn
 
 PGD = ProjectedGradientDescent(eps=0.15, max_iter=20, bounds=(0, 1))
 

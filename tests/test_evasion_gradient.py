@@ -13,8 +13,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
+from sklearn_advsec.evasion._minimum_norm._base._base import give_back
+from sklearn_advsec.evasion._minimum_norm._base._jsma import best_pairs
 
-from sklearn_advsec._projection import nearest_on_hyperplane, project
 from sklearn_advsec.evasion import (
     AutoAttack,
     AutoProjectedGradientDescent,
@@ -27,11 +28,10 @@ from sklearn_advsec.evasion import (
     SquareAttack,
     UniversalPerturbation,
 )
-from sklearn_advsec.evasion._aim import LOSSES, Aim, dlr, targeted_dlr
-from sklearn_advsec.evasion._jsma import best_pairs
-from sklearn_advsec.evasion._minimum_norm import give_back
+from sklearn_advsec.evasion._goal import LOSSES, Aim, dlr, targeted_dlr
 from sklearn_advsec.evasion._state import AttackState
 from sklearn_advsec.pretrained import PretrainedModule
+from sklearn_advsec.threat._projection import nearest_on_hyperplane, project
 from sklearn_advsec.victim import GradientAccess
 
 DUAL = {np.inf: 1, 2: 2, 1: np.inf}

@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
+from sklearn_advsec.evasion._composed._expectation._transformations import Draws
 
 from sklearn_advsec.evasion import (
     AdversarialPatch,
@@ -32,7 +33,6 @@ from sklearn_advsec.evasion import (
     SquareAttack,
     destruction_rate,
 )
-from sklearn_advsec.evasion._transformations import Draws
 from sklearn_advsec.exceptions import NoGradientError
 
 ALL = [

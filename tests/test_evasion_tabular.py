@@ -28,7 +28,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_advsec import differentiable, evasion
 from sklearn_advsec.evasion import _genetics
-from sklearn_advsec.evasion._greedy import tree_thresholds
+from sklearn_advsec.evasion._tables._greedy import tree_thresholds
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.victim import RegressionVictim
 

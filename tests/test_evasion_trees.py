@@ -23,12 +23,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec._trees_certify import Question
-from sklearn_advsec._trees_grid import TreeGrid
-from sklearn_advsec._trees_row import RowProblem, Surroundings
 from sklearn_advsec.evasion import HopSkipJump, TreeCoordinateAttack, TreeExactAttack
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
+from sklearn_advsec.trees._certify import Question
+from sklearn_advsec.trees._grid import TreeGrid
+from sklearn_advsec.trees._row import RowProblem, Surroundings
 
 SMALL = {
     "tree": DecisionTreeClassifier(max_depth=4, random_state=0),

@@ -42,7 +42,7 @@ from sklearn_advsec.extraction import (
     TopKProbabilities,
 )
 from sklearn_advsec.extraction._answers import decimals_of, score_kind, soft_targets
-from sklearn_advsec.extraction._training import train
+from sklearn_advsec.extraction._surrogates import train
 from sklearn_advsec.metrics import fidelity_scorer
 
 

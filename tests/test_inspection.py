@@ -9,10 +9,7 @@ from sklearn.svm import LinearSVC
 
 from sklearn_advsec.defense import certify
 from sklearn_advsec.evasion import FastGradientMethod, ProjectedGradientDescent
-from sklearn_advsec.inspection import (
-    AdversarialExamplesDisplay,
-    RobustnessCurveDisplay,
-)
+from sklearn_advsec.inspection import AdversarialExamplesDisplay, RobustnessCurveDisplay
 from sklearn_advsec.pretrained import PretrainedModule
 
 X, y = load_iris(return_X_y=True)

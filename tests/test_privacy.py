@@ -36,7 +36,7 @@ from sklearn_advsec.privacy import (
     rmia_scores,
 )
 from sklearn_advsec.privacy._base import best_threshold
-from sklearn_advsec.privacy._shadows import draw_subsets
+from sklearn_advsec.privacy._shadow_base import draw_subsets
 from sklearn_advsec.privacy._signals import logit_confidence, modified_entropy
 from sklearn_advsec.victim import RegressionVictim
 

@@ -28,7 +28,7 @@ from sklearn_advsec.privacy import (
     ShadowModels,
     epsilon_lower_bound,
 )
-from sklearn_advsec.privacy._shadows import draw_subsets
+from sklearn_advsec.privacy._shadow_base import draw_subsets
 
 TARGET, AUDITED, MEMBER, OWN = overfitted_target()
 RECIPE = DecisionTreeClassifier(max_depth=6)

@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec._forest_answers import quick_answers
 from sklearn_advsec.exceptions import NoGradientError, QueryBudgetExceeded
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.victim import GradientAccess, LabelAccess, ScoreAccess
+from sklearn_advsec.victim._forests import quick_answers
 
 X, y = load_iris(return_X_y=True)
 

@@ -4,23 +4,26 @@ Some train in a way of their own, some stand around a classifier that is trained
 and some come with a certificate. Each says which adaptive attack it was measured with.
 """
 
-from ._adversarial_training import AdversarialTrainingClassifier
-from ._certificate import Certificate
-from ._certify import certify
-from ._detector import AdversarialDetector
-from ._interval_bound import IntervalBoundClassifier
+from ._certified._certificate import Certificate
+from ._certified._certify import certify
+from ._certified._robust_trees import (
+    RobustDecisionTreeClassifier,
+    RobustRandomForestClassifier,
+)
+from ._certified._smoothing import RandomizedSmoothingClassifier
 from ._jpeg import JPEGCompression
-from ._label_smoothing import LabelSmoothingClassifier
-from ._logit_pairing import LogitPairingClassifier
-from ._magnet import MagNet
-from ._mart import MARTClassifier
-from ._mixup import MixupClassifier
 from ._noise import FeatureNoise
-from ._random_signed import RandomDepthwiseSignedClassifier
-from ._robust_trees import RobustDecisionTreeClassifier, RobustRandomForestClassifier
-from ._smoothing import RandomizedSmoothingClassifier
+from ._reactive._detector import AdversarialDetector
+from ._reactive._magnet import MagNet
+from ._reactive._random_signed import RandomDepthwiseSignedClassifier
 from ._squeezing import FeatureSqueezing
-from ._trades import TRADESClassifier
+from ._training._adversarial_training import AdversarialTrainingClassifier
+from ._training._interval_bound import IntervalBoundClassifier
+from ._training._label_smoothing import LabelSmoothingClassifier
+from ._training._logit_pairing import LogitPairingClassifier
+from ._training._mart import MARTClassifier
+from ._training._mixup import MixupClassifier
+from ._training._trades import TRADESClassifier
 
 __all__ = [
     "AdversarialDetector",

@@ -24,7 +24,7 @@ from .. import differentiable
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from .._seeding import seeded_torch
-from ..evasion._aim import class_positions
+from ..evasion._goal import class_positions
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (

@@ -8,7 +8,7 @@ import torch
 from skorch.callbacks import Callback
 
 from ..differentiable._skorch import outputs_to_logits
-from ..evasion._aim import LOSSES, Aim
+from ..evasion._goal import LOSSES, Aim
 from ..evasion._state import AttackState
 from ..threat import LpBall
 

@@ -6,9 +6,9 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from .. import differentiable
+from .._images import pixel_grid
 from ..evasion import JPEGCompression as JPEGTransformation
-from ..evasion._pixels import pixel_grid
-from ._row_transforms import RowTransformer
+from ._reactive._preprocessing import RowTransformer
 
 
 class JPEGCompression(RowTransformer):

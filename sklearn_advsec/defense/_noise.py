@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
-from ._row_transforms import RowTransformer
+from ._reactive._preprocessing import RowTransformer
 
 
 class FeatureNoise(RowTransformer):

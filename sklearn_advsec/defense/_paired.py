@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from ._attacked import AttackedTraining
+from ._training._attacked import AttackedTraining
 
 # How far from the row an ascent starts whose loss is smallest at the row itself.
 _NUDGE = 1e-3
@@ -17,7 +17,7 @@ class PairedTraining(AttackedTraining):
 
     def _fit_net(self, net, X, y, seed):
         from ..differentiable._skorch import outputs_to_logits
-        from ._training import BesideBatches, extra_mixins, own_loss, train
+        from ._net_training import BesideBatches, extra_mixins, own_loss, train
 
         batch_attack = self._batch_attack(self._prototype(), X, seed)
         beside = BesideBatches(lambda net, x, y: self._make(batch_attack, net, x, y))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from .. import differentiable
-from ..evasion._pixels import image_shape_of
+from .._images import image_shape_of
 from ._squeezing import FeatureSqueezing
 
 

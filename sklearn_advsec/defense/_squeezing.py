@@ -7,7 +7,7 @@ from scipy.ndimage import median_filter
 from sklearn.utils._param_validation import Interval
 
 from .. import differentiable
-from ._row_transforms import RowTransformer
+from ._reactive._preprocessing import RowTransformer
 
 
 class FeatureSqueezing(RowTransformer):

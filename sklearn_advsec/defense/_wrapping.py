@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from .._progress import ReportsProgress
-from .._validation import check_victim
+from ..victim._validation import check_victim
 from ._base import TrainingDefense, is_net
 
 
@@ -50,7 +50,7 @@ class AugmentedClassifier(TrainingDefense):
         self.random_state = random_state
 
     def _fit_net(self, net, X, y, seed):
-        from ._training import NoisyBatches, train
+        from ._net_training import NoisyBatches, train
 
         noise = NoisyBatches(self.sigma, torch.Generator().manual_seed(seed))
         callbacks = [("noisy_batches", noise)] if self.sigma else []

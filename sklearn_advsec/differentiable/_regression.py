@@ -15,7 +15,7 @@ from sklearn.linear_model._coordinate_descent import LinearModelCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import LinearSVR
 
-from .._regression import RegressionVictim
+from ..victim._regression import RegressionVictim
 from ._linear import affine
 from ._neural import multilayer_outputs
 from ._registry import register, subview

@@ -4,34 +4,23 @@ All are transformers: ``transform(X)`` gives the adversarial rows, ``run(X, y)``
 was reached, ``score(X, y)`` is the robust accuracy.
 """
 
-from ._auto_attack import AutoAttack
-from ._auto_pgd import AutoProjectedGradientDescent
-from ._carlini_wagner import CarliniWagner
-from ._constrained_adaptive import ConstrainedAdaptiveAttack
-from ._constrained_apgd import ConstrainedAPGD
-from ._deepfool import DeepFool
-from ._destruction import destruction_rate
-from ._fab import FastAdaptiveBoundary
-from ._fast_gradient import FastGradientMethod
-from ._fast_minimum_norm import FastMinimumNorm
-from ._greedy import GreedyFeatureAttack
-from ._hop_skip_jump import HopSkipJump
-from ._jsma import JacobianSaliencyMap
-from ._kurakin import BasicIterativeMethod, IterativeLeastLikely
+from ._composed._auto_attack import AutoAttack
+from ._composed._expectation import ExpectationOverTransformation
+from ._composed._transfer import TransferAttack
+from ._gradient._auto_pgd import AutoProjectedGradientDescent
+from ._gradient._fast_gradient import FastGradientMethod
+from ._gradient._kurakin import BasicIterativeMethod, IterativeLeastLikely
+from ._gradient._projected_gradient import ProjectedGradientDescent
+from ._gradient._universal import UniversalPerturbation
 from ._label_only_nes import LabelOnlyNES
-from ._moeva import MultiObjectiveEvolution
-from ._nes import NaturalEvolutionStrategy
-from ._one_pixel import OnePixel
-from ._patch import AdversarialPatch
-from ._physical import ExpectationOverTransformation
-from ._pointwise import PointwiseAttack
-from ._projected_gradient import ProjectedGradientDescent
-from ._rays import RayS
-from ._simba import SimBA
-from ._square import SquareAttack
-from ._state import EvasionResult
-from ._transfer import TransferAttack
-from ._transformations import (
+from ._minimum_norm._carlini_wagner import CarliniWagner
+from ._minimum_norm._deepfool import DeepFool
+from ._minimum_norm._fab import FastAdaptiveBoundary
+from ._minimum_norm._fast_minimum_norm import FastMinimumNorm
+from ._minimum_norm._jsma import JacobianSaliencyMap
+from ._physical._destruction import destruction_rate
+from ._physical._patch import AdversarialPatch
+from ._physical._transformations import (
     Blur,
     Brightness,
     Contrast,
@@ -43,10 +32,21 @@ from ._transformations import (
     Scaling,
     Shift,
 )
-from ._tree_coordinate import TreeCoordinateAttack
-from ._tree_exact import TreeExactAttack, TreeExactResult
-from ._universal import UniversalPerturbation
-from ._zoo import ZerothOrderOptimization
+from ._queries._hop_skip_jump import HopSkipJump
+from ._queries._natural_evolution import NaturalEvolutionStrategy
+from ._queries._one_pixel import OnePixel
+from ._queries._pointwise import PointwiseAttack
+from ._queries._rays import RayS
+from ._queries._simba import SimBA
+from ._queries._square import SquareAttack
+from ._queries._zoo import ZerothOrderOptimization
+from ._state import EvasionResult
+from ._tables._constrained_adaptive import ConstrainedAdaptiveAttack
+from ._tables._constrained_apgd import ConstrainedAPGD
+from ._tables._greedy import GreedyFeatureAttack
+from ._tables._moeva import MultiObjectiveEvolution
+from ._trees._coordinate import TreeCoordinateAttack
+from ._trees._exact import TreeExactAttack, TreeExactResult
 
 __all__ = [
     "AdversarialPatch",

@@ -22,18 +22,18 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
-from .._regression import is_regression
 from .._rows import is_dataframe
-from .._validation import check_victim, name_of
 from ..exceptions import QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
-from ._aim import GOALS, Aim, class_positions
+from ..victim._regression import is_regression
+from ..victim._validation import check_victim, name_of
+from ._active_rows import ActiveRows
 from ._chunks import run_chunks
 from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
 from ._descent import settle
+from ._goal import GOALS, Aim, class_positions
 from ._inputs import InputChecks
-from ._query_loop import ActiveRows
 from ._state import AttackState
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}

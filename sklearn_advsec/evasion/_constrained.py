@@ -5,9 +5,9 @@ import copy
 import torch
 
 from .._constraints_codes import missing_as_nan, nan_as_code
-from .._features import NAMED
 from .._rows import is_dataframe
 from ..threat import LpBall
+from ..threat._features import NAMED
 
 # As many numbers are projected at a time.
 _ELEMENTS = 2**17

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..threat import LpBall
-from ._query_loop import Answer, column
+from ._active_rows import Answer, column
 from ._starts import StartingAttack
 
 # How often a step is halved before the ball is left larger instead.

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ._query_loop import Answer
+from ._active_rows import Answer
 
 # A change that is needed is halved this often, in search of a smaller one.
 _HALVINGS = 5

@@ -6,8 +6,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import validate_data
 
 from .._rows import check_rows, is_dataframe
-from .._validation import allows_nan
-from ._aim import class_positions
+from ..victim._validation import allows_nan
+from ._goal import class_positions
 
 
 class InputChecks:

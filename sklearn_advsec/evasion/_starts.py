@@ -9,8 +9,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
 from .._rows import RowCodec, is_dataframe
-from ._query_attack import BoxAttack
-from ._query_loop import Answer
+from ._active_rows import Answer
+from ._queries._base import BoxAttack
 
 # The attacker keeps this many rows of the data seen in fit, and tries this many points.
 _KEPT, _TRIES = 200, 100

@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 import torch
 
-from ._pixels import image_shape_of
+from .._images import image_shape_of
 
 # So many random numbers are drawn at a time: each call of the generator has its price.
 _BLOCK = 1024

@@ -1,8 +1,7 @@
 """Attacks that copy a model by asking it, and what a victim can do about it."""
 
-from . import _views  # noqa: F401 (registers how gradient attacks see a copy)
+from ..inspection._extraction_curve import ExtractionCurveDisplay
 from ._active import ActiveExtraction
-from ._display import ExtractionCurveDisplay
 from ._equation_solving import EquationSolving
 from ._jacobian_substitute import JacobianSubstitute
 from ._knockoff import CopycatCNN, KnockoffNets

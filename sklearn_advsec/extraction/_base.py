@@ -17,10 +17,10 @@ from sklearn.utils.validation import (
 
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
-from .._validation import allows_nan, check_victim
+from ..victim._validation import allows_nan, check_victim
 from ._oracle import Oracle, QueryLog
 from ._stolen import StolenModel
-from ._victims import (
+from ._victim import (
     classes_of,
     gives_scores,
     is_estimator,

@@ -11,7 +11,7 @@ from ._answers import centered_logits, decimals_of, soft_targets
 from ._base import ExtractionAttack
 from ._boundaries import bisect, solve_boundaries
 from ._copies import linear_copy, network_copy
-from ._probes import Probes
+from ._parameters import Probes
 from ._saturation import unsaturate
 from ._softmax_fit import fit_network, fit_softmax, refine_softmax
 

@@ -11,7 +11,7 @@ from .. import differentiable
 from ._active import _distinct
 from ._pool import PoolExtraction
 from ._stolen import in_columns
-from ._training import train
+from ._surrogates import train
 
 
 class JacobianSubstitute(PoolExtraction):

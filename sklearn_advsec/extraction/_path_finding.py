@@ -11,12 +11,12 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._validation import check_victim
 from ..exceptions import QueryBudgetExceeded
+from ..victim._validation import check_victim
 from ._base import ExtractionAttack
 from ._box_search import BoxSearch, likely_spacing
 from ._tree_copy import leaves_of, merge_same, share_of, tree_copy
-from ._victims import leaf_ids_of, outputs_of, regresses
+from ._victim import leaf_ids_of, outputs_of, regresses
 
 # Answers that differ by less are the same answer.
 _DECIMALS = 12

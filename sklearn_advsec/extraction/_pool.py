@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ._answers import soft_targets
 from ._base import ExtractionAttack
-from ._training import ConstantCopy, train
+from ._surrogates import ConstantCopy, train
 
 
 class PoolExtraction(ExtractionAttack):

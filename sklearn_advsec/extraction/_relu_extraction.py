@@ -12,7 +12,7 @@ from ..exceptions import QueryBudgetExceeded
 from ._base import ExtractionAttack
 from ._copies import network_copy
 from ._kinks import find_kinks
-from ._probes import Probes
+from ._parameters import Probes
 from ._relu_fit import Logits, NetworkFit, lies_on
 
 # A copy whose logits are off by no more than this (relative) is taken for exact.

@@ -8,7 +8,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._rows import is_dataframe
-from ._victims import labels_of
+from ._victim import labels_of
 
 
 def _copy_has(method):

@@ -6,7 +6,7 @@ from ..differentiable import ClassifierView, register
 from ..differentiable._registry import subview
 from ._base import ExtractionAttack
 from ._jacobian_substitute import AveragedSurrogates
-from ._training import NetSurrogate
+from ._surrogates import NetSurrogate
 
 
 @register(ExtractionAttack, takes_codes=True)

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
-from .._validation import allows_nan, check_victim
+from ..victim._validation import allows_nan, check_victim
 from ._records import Records
 from ._signals import as_target_takes_them, predicted_codes
 

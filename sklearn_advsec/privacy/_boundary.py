@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from .._rows import is_dataframe
 from ..threat import FeatureConstraints
 from ._base import best_threshold
-from ._shadows import ShadowAttack
+from ._shadow_base import ShadowAttack
 from ._signals import as_nets_take_them, unwrap
 
 # The distance of records for which no other label was found: farther than all others.

@@ -170,7 +170,7 @@ class DPSGDClassifier(TrainingDefense):
 
     def _epochs(self, net, n_steps):
         """Yield the steps of each epoch."""
-        from ..defense._training import snapshot
+        from ..defense._net_training import snapshot
 
         return self._tasks(
             np.array_split(np.arange(n_steps), self._n_tasks()),

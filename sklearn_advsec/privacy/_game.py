@@ -10,8 +10,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._rows import check_rows, is_dataframe
-from .._validation import allows_nan
 from ..batched import fit_many
+from ..victim._validation import allows_nan
 from ._signals import as_nets_take_them, check_trainable, told_classes
 
 

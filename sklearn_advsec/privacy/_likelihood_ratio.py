@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.utils._param_validation import StrOptions
 
-from ._shadows import ShadowAttack
+from ._shadow_base import ShadowAttack
 from ._signals import as_target_takes_them, logit_confidence, probabilities
 
 # Standard deviations of few values are worse than one for all records.

@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._shadows import ShadowAttack
+from ._shadow_base import ShadowAttack
 from ._signals import probabilities, true_probability
 
 _TINY = 1e-30

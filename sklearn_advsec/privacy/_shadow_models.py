@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ..batched import seeded
-from ._shadows import ShadowAttack
+from ._shadow_base import ShadowAttack
 
 
 class ShadowModels(ShadowAttack):

@@ -1,0 +1,1 @@
+"""Certificates, and the defenses that come with one."""

@@ -1,0 +1,330 @@
+"""Decision trees and forests that are trained against moved rows."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..._progress import ReportsProgress
+from ...trees import certify as certify_trees
+from ...trees import register
+from ._robust_growth import grow, grow_sample, join
+
+_MAX_SEED = 2**31 - 1
+
+
+class _RobustTrees(ClassifierMixin, BaseEstimator):
+    """What a robust tree and a forest of them share."""
+
+    _parameter_constraints = {
+        "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "max_depth": [Interval(Integral, 1, None, closed="left"), None],
+        "min_samples_split": [Interval(Integral, 2, None, closed="left")],
+        "min_samples_leaf": [Interval(Integral, 1, None, closed="left")],
+        "max_features": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"sqrt"}),
+            None,
+        ],
+        "random_state": ["random_state"],
+    }
+
+    def _check(self, X, y):
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        eps = np.asarray(self.eps, dtype=np.float64)
+        if eps.shape not in ((), (X.shape[1],)) or not (eps >= 0).all():
+            raise ValueError(
+                f"eps must be one number or one for each of {X.shape[1]} features, and "
+                f"not negative; got {self.eps!r}."
+            )
+        return X, codes, np.broadcast_to(eps, X.shape[1])
+
+    def predict_proba(self, X):
+        """Predict probabilities: the share of each class in the leaves.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return self.ensemble_.scores(X)
+
+    def predict(self, X):
+        """Predict classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def certify(self, X, y=None):
+        """Radii of the norm inf within which predictions are proved not to change.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,), default=None
+            True labels; rows that are wrong have radius 0.
+
+        Returns
+        -------
+        radii : ndarray of shape (n_samples,)
+            See :func:`~sklearn_advsec.trees.certify`.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        return certify_trees(self, X, y=y)
+
+
+class RobustDecisionTreeClassifier(_RobustTrees):
+    r"""Decision tree whose splits are chosen for rows that an attacker moves.
+
+    Each split minimises the Gini impurity that is left once every row within `eps` of the
+    threshold has been sent to the side where it does most harm; the children are grown
+    from the rows as they were sent. With ``eps=0`` it is the usual tree.
+
+    Robustness here is for perturbations of the norm inf, of at most `eps` per feature,
+    and is measured exactly: by :class:`~sklearn_advsec.evasion.TreeExactAttack`, which
+    knows the tree. See :class:`RobustRandomForestClassifier` for the figures.
+
+    Parameters
+    ----------
+    eps : float or array-like of shape (n_features,), default=0.1
+        How far the attacker moves each feature, in its units.
+    max_depth : int, default=None
+        Largest depth.
+    min_samples_split : int, default=2
+        Nodes of fewer rows are leaves.
+    min_samples_leaf : int, default=1
+        The fewest rows of a leaf, after the attacker's moves.
+    max_features : int, "sqrt" or None, default=None
+        How many features each split looks at; None is all.
+    random_state : int, RandomState instance or None, default=None
+        Draws the features, and the rows that are moved where only some are.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    ensemble_ : TreeEnsemble
+        The tree.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] D. Vos, S. Verwer, "Efficient training of robust decision trees against
+       adversarial examples", arXiv:2012.10438 (GROOT; Theorem 1, Algorithm 1).
+    .. [2] H. Chen, H. Zhang, D. Boning, C.-J. Hsieh, "Robust decision trees against
+       adversarial examples", arXiv:1902.10660 (the problem).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.preprocessing import minmax_scale
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.defense import RobustDecisionTreeClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = minmax_scale(X)
+    >>> robust = RobustDecisionTreeClassifier(eps=0.1, max_depth=4, random_state=0)
+    >>> radii = robust.fit(X[::2], y[::2]).certify(X[1::2], y[1::2])
+    >>> bool((radii > 0.1).mean() > 0.5)
+    True
+    """
+
+    def __init__(
+        self,
+        eps=0.1,
+        *,
+        max_depth=None,
+        min_samples_split=2,
+        min_samples_leaf=1,
+        max_features=None,
+        random_state=None,
+    ):
+        self.eps = eps
+        self.max_depth = max_depth
+        self.min_samples_split = min_samples_split
+        self.min_samples_leaf = min_samples_leaf
+        self.max_features = max_features
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Grow the tree.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Labels.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        X, codes, eps = self._check(X, y)
+        random_state = check_random_state(self.random_state)
+        self.ensemble_ = join(
+            [grow(self, X, codes, eps, len(self.classes_), random_state)], self.classes_
+        )
+        return self
+
+
+class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
+    """Random forest of :class:`RobustDecisionTreeClassifier`.
+
+    On 100 test rows of breast_cancer scaled to [0, 1], it keeps an accuracy of .71 under
+    :class:`~sklearn_advsec.evasion.TreeExactAttack` at the `eps` of training, .1, where a
+    usual forest keeps .30, and boosting under :class:`AdversarialTrainingClassifier` .40;
+    at .05 it is .83 against .75 and .78. Clean, it has .93 and .96 against .95
+    (``benchmarks/bench_trees.py``).
+
+    Parameters
+    ----------
+    eps : float or array-like of shape (n_features,), default=0.1
+        How far the attacker moves each feature, in its units.
+    n_estimators : int, default=100
+        Number of trees.
+    max_depth : int, default=None
+        Largest depth.
+    min_samples_split : int, default=2
+        Nodes of fewer rows are leaves.
+    min_samples_leaf : int, default=5
+        The fewest rows of a leaf, after the attacker's moves. Trees that follow single
+        moved rows down to pure leaves are less robust.
+    max_features : int, "sqrt" or None, default="sqrt"
+        How many features each split looks at; None is all.
+    bootstrap : bool, default=True
+        Whether each tree sees a bootstrap of the rows.
+    n_jobs : int, default=None
+        Number of joblib jobs over trees. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Draws the bootstraps, the features, and the rows that are moved.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    ensemble_ : TreeEnsemble
+        The trees.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] D. Vos, S. Verwer, "Efficient training of robust decision trees against
+       adversarial examples", arXiv:2012.10438 (Section 4.4: forests).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.preprocessing import minmax_scale
+    >>> from sklearn_advsec.defense import RobustRandomForestClassifier
+    >>> from sklearn_advsec.evasion import TreeExactAttack
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = minmax_scale(X)
+    >>> robust = RobustRandomForestClassifier(0.05, n_estimators=10, random_state=0)
+    >>> attack = TreeExactAttack(robust, eps=0.05).fit(X[::2], y[::2])
+    >>> attack.score(X[1::10], y[1::10]) > 0.6
+    True
+    """
+
+    _parameter_constraints = {
+        **_RobustTrees._parameter_constraints,
+        "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "bootstrap": ["boolean"],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        eps=0.1,
+        *,
+        n_estimators=100,
+        max_depth=None,
+        min_samples_split=2,
+        min_samples_leaf=5,
+        max_features="sqrt",
+        bootstrap=True,
+        n_jobs=None,
+        random_state=None,
+    ):
+        self.eps = eps
+        self.n_estimators = n_estimators
+        self.max_depth = max_depth
+        self.min_samples_split = min_samples_split
+        self.min_samples_leaf = min_samples_leaf
+        self.max_features = max_features
+        self.bootstrap = bootstrap
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Grow the trees.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Labels.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        X, codes, eps = self._check(X, y)
+        seeds = check_random_state(self.random_state).randint(
+            _MAX_SEED, size=self.n_estimators
+        )
+        n_classes = len(self.classes_)
+        # Callbacks stay here: workers need the parameters only.
+        recipe = clone(self).set_callbacks()
+        with self._reported(X, y):
+            grown = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+                delayed(grow_sample)(recipe, X, codes, eps, n_classes, seed)
+                for seed in seeds
+            )
+            tasks = self._tasks(range(self.n_estimators), "tree", stops=False)
+            trees = [tree for _, tree in zip(tasks, grown, strict=True)]
+            self.ensemble_ = join(trees, self.classes_)
+        return self
+
+    def _n_tasks(self):
+        return self.n_estimators
+
+
+@register(_RobustTrees)
+def _read_robust_trees(estimator):
+    return estimator.ensemble_

@@ -1,0 +1,1 @@
+"""Defenses around a trained classifier: detectors, MagNet, preprocessing of rows."""

@@ -1,0 +1,1 @@
+"""Defenses that change how the classifier is trained."""

@@ -1,0 +1,326 @@
+"""The loop of the attacks that only ask: open rows, their answers, their budgets."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..differentiable._views import log_probability
+from ._goal import margin
+
+# How many numbers the candidates of one question to the victim may hold: on a processor,
+# arrays that fit into its cache, and that the allocator keeps, are filled much faster.
+_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
+
+
+@dataclass
+class Answer:
+    """What the victim said of some candidates.
+
+    Attributes
+    ----------
+    predicted : tensor of int64, shape (n,)
+        Its label; of scores, the class of the largest.
+    reached : tensor of bool, shape (n,)
+        Whether the goal is reached.
+    visible : tensor of bool, shape (n,) or None
+        Whether the score of the aim's label was shown at all; see `TopKAccess`.
+    objective : tensor of shape (n,) or None
+        How close the goal is (larger is better), for an attacker who sees scores: the
+        largest other log-probability less the present one. It still tells probabilities
+        of 1 - 1e-10 and 1 apart, where differences of probabilities are lost in float32.
+    """
+
+    predicted: torch.Tensor
+    reached: torch.Tensor
+    visible: torch.Tensor | None = None
+    objective: torch.Tensor | None = None
+
+
+class ActiveRows:
+    """The rows that an attack still works on, and what it knows of each.
+
+    Every tensor among the attributes has one entry per active row, also those that an
+    attack sets itself: when rows leave, all shrink together.
+
+    Parameters
+    ----------
+    state : AttackState
+        The attack.
+    rows : tensor of int64, optional
+        Positions of the rows; those that are open by default.
+
+    Attributes
+    ----------
+    rows : tensor of int64, shape (n_active,)
+        Positions in `state`.
+    x, lower, upper : tensor of shape (n_active, ...)
+        The rows, and the box for their perturbations.
+    labels : tensor of int64, shape (n_active,)
+        The aim's labels.
+    delta, predicted, objective : tensor of shape (n_active, ...) and (n_active,)
+        The present perturbation, and what the victim said of it; `objective` is None
+        while it was not asked for scores.
+    """
+
+    def __init__(self, state, rows=None):
+        self._state = state
+        self._access = state.access
+        self.rows = rows = state.open_rows() if rows is None else rows
+        self.x = state.access.x[rows]
+        self.lower, self.upper = state.lower[rows], state.upper[rows]
+        self.labels = state.aim.labels[rows]
+        self.delta = torch.zeros_like(self.x)
+        self.predicted = self.labels
+        self.objective = None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def keep(self, mask):
+        """Go on with some rows only."""
+        if not mask.all():
+            for name, value in vars(self).items():
+                if isinstance(value, torch.Tensor):
+                    setattr(self, name, value[mask])
+
+    @property
+    def confirms(self):
+        """Whether scores do not tell the label, so that it costs a query of its own."""
+        return self._access.knowledge != "label" and not self._access.decisive
+
+    def left(self):
+        """How many more queries each row may cost, as a tensor of int64.
+
+        Where labels cost some, two are set aside: for a success, which the victim may
+        deny, and for what the row is in the end.
+        """
+        return self.unspent() - 2 * self.confirms
+
+    def unspent(self):
+        """How many queries of its budget each row has left, as a tensor of int64."""
+        if self._access.max_queries is None:
+            return torch.full_like(self.rows, torch.iinfo(torch.int64).max)
+        spent = torch.as_tensor(self._access.n_queries, device=self.rows.device)
+        return self._access.max_queries - spent[self.rows]
+
+    def ask(self, x_adv, at=None):
+        """Ask about candidates, one for each active row or for those `at` names."""
+        rows, labels = self.rows, self.labels
+        if at is not None:
+            rows, labels = rows[at], labels[at]
+        aim = self._state.aim.take(rows)
+        if self._access.knowledge == "label":
+            predicted = self._access.predict(x_adv, rows)
+            return Answer(predicted, aim.reached_by_labels(predicted))
+        scores = self._access.scores(x_adv, rows)
+        logits = log_probability(scores) if self._access.probability else scores
+        objective = margin(logits, labels)
+        if aim.goal == "targeted":
+            objective = -objective
+        predicted = scores.argmax(1)
+        if aim.confidence is None:
+            reached = aim.reached_by_labels(predicted)
+        else:
+            reached = aim.reached_by_probability(scores)
+        visible = scores.gather(1, labels[:, None])[:, 0] != 0
+        return Answer(predicted, reached, visible, objective)
+
+    def ask_many(self, candidates, n_candidates, wanted=None):
+        """Ask about several candidates per row, as many as each row can pay.
+
+        Parameters
+        ----------
+        candidates : callable
+            ``candidates(at)`` makes the candidates of the active rows in the slice `at`:
+            a tensor of shape (n, n_candidates, ...).
+        n_candidates : int
+            How many there are for each row.
+        wanted : tensor of int64, shape (n_active,), optional
+            How many of them to send at most, where that differs by row.
+
+        Yields
+        ------
+        at : slice
+            Some of the active rows; those of which none can pay are left out.
+        x_adv : tensor of shape (n, n_candidates, ...)
+            Their candidates.
+        asked : tensor of bool, shape (n, n_candidates)
+            Which of them were sent: the first ones of each row.
+        answer : Answer
+            Of tensors of shape (n, n_candidates); 0 and -infinity where not asked.
+        """
+        left = self.left() if wanted is None else torch.minimum(self.left(), wanted)
+        elements = _ELEMENTS.get(self.x.device.type, 2**23)
+        step = max(1, elements // (n_candidates * self.x[0].numel()))
+        order = torch.arange(n_candidates, device=left.device)
+        for start in range(0, len(self), step):
+            at = slice(start, start + step)
+            x_adv = candidates(at)
+            asked = order < left[at, None]
+            if not asked.any():
+                continue
+            sent = torch.nonzero(asked)
+            reply = self.ask(x_adv[asked], sent[:, 0] + start)
+            answer = Answer(
+                _spread(reply.predicted, asked, 0),
+                _spread(reply.reached, asked, False),
+                _spread(reply.visible, asked, False),
+                _spread(reply.objective, asked, -torch.inf),
+            )
+            yield at, x_adv, asked, answer
+
+    def confirm(self, x_adv, at, predicted):
+        """Say of candidates, one of each of the rows `at`, what the victim itself says.
+
+        They seem to have reached the goal. Returns labels, and whether it is so.
+        """
+        return self._judge(x_adv, at, predicted, torch.ones_like(predicted).bool())
+
+    def _judge(self, x_adv, at, predicted, reached):
+        """Correct, by the victim's labels, what its scores said of the rows `at`.
+
+        Of a `confidence` to be reached, scores do tell; and where the budget is spent
+        there is nothing better.
+        """
+        if not self.confirms:
+            return predicted, reached
+        paid = torch.nonzero(self.unspent()[at] > 0).flatten()
+        rows = self.rows[at]
+        if len(paid):
+            predicted[paid] = self._access.predict(x_adv[paid], rows[paid])
+        aim = self._state.aim.take(rows)
+        if aim.confidence is None:
+            reached = aim.reached_by_labels(predicted)
+        return predicted, reached
+
+    def settle(self, x_adv, answer):
+        """Record candidates, one per row, that reached the goal; their rows leave."""
+        at = torch.nonzero(answer.reached).flatten()
+        if len(at):
+            predicted, sure = self.confirm(x_adv[at], at, answer.predicted[at])
+            at = at[sure]
+            self._state.record(self.rows[at], x_adv[at], predicted[sure], True)
+            self.keep(torch.ones_like(answer.reached).index_fill(0, at, False))
+
+    def give_up(self, mask):
+        """Let rows leave; those that end without a success show where they are now."""
+        if not mask.any():
+            return
+        state = self._state
+        # What ended before, in another search, has shown its attempt already.
+        at = torch.nonzero(mask & ~(state.success | state.finished)[self.rows]).flatten()
+        x_adv, predicted = (self.x + self.delta)[at], self.predicted[at]
+        predicted, reached = self._judge(
+            x_adv, at, predicted, torch.zeros_like(at).bool()
+        )
+        state.record(self.rows[at], x_adv, predicted, reached)
+        state.finished[self.rows[mask]] = True
+        self.keep(~mask)
+
+    def improve(self, x_adv, answer, at=None):
+        """Record candidates that are adversarial and nearer than what the row has.
+
+        Their rows stay active: this is how attacks that look for a small perturbation
+        keep everything that the victim ever confirmed.
+        """
+        rows = self.rows if at is None else self.rows[at]
+        nearer = self.distance(x_adv, at) < self._recorded_distance(rows)
+        better = torch.nonzero(answer.reached & nearer).flatten()
+        if len(better):
+            at, x_adv = better if at is None else at[better], x_adv[better]
+            predicted, sure = self.confirm(x_adv, at, answer.predicted[better])
+            if self.confirms:
+                at, x_adv, predicted = at[sure], x_adv[sure], predicted[sure]
+            self._state.record(self.rows[at], x_adv, predicted, True)
+
+    def distance(self, x_adv, at=None):
+        """Distance from the row, in the attack's norm."""
+        x = self.x if at is None else self.x[at]
+        moved = (x_adv - x).nan_to_num(0.0).flatten(1)
+        return torch.linalg.vector_norm(moved, ord=self._state.norm, dim=1)
+
+    def _recorded_distance(self, rows):
+        state = self._state
+        moved = (state.x_adv[rows] - state.access.x[rows]).nan_to_num(0.0).flatten(1)
+        distance = torch.linalg.vector_norm(moved, ord=state.norm, dim=1)
+        return torch.where(state.success[rows], distance, torch.inf)
+
+
+def climb(active, propose, start=None, n_proposals=1):
+    """Random search: ask about a change, keep it where it helps, until a row is through.
+
+    Rows leave as soon as they reach the goal, and when their budget is spent.
+
+    Parameters
+    ----------
+    active : ActiveRows
+        The rows. ``active.gained`` says for which of them the last proposal was kept.
+    propose : callable
+        ``propose(step)`` gives a new perturbation for each active row.
+    start : tensor of the shape of ``active.x``, optional
+        The first perturbations, which are kept in any case; none by default. `propose`
+        is called for the steps after it, which count from 1.
+    n_proposals : int, default=1
+        How many proposals are asked about at once; the best one counts.
+    """
+    candidates = [torch.zeros_like(active.x) if start is None else start]
+    step = payable = 0
+    cost = n_proposals + active.confirms
+    if start is None and active.objective is not None:  # asked already
+        step, active.gained = 1, torch.zeros_like(active.labels, dtype=torch.bool)
+    else:
+        active.objective = torch.full_like(active.x.flatten(1)[:, 0], -torch.inf)
+    while True:
+        if payable < cost:  # what the budgets allow is looked up when it may be up
+            active.give_up(active.left() < 1)
+            if not len(active):
+                return
+            payable = int(active.left().min())
+        if step:
+            candidates = [propose(step + k) for k in range(n_proposals)]
+        candidate, x_adv, answer = _ask_best(active, candidates)
+        active.gained = answer.objective > active.objective
+        if not step:
+            active.gained[:] = True
+        at = torch.nonzero(active.gained).flatten()
+        active.delta[at] = candidate[at]
+        active.objective = torch.maximum(answer.objective, active.objective)
+        active.predicted = torch.where(active.gained, answer.predicted, active.predicted)
+        active.settle(x_adv, answer)
+        if not len(active):
+            return
+        step += len(candidates)
+        payable -= cost
+
+
+def _ask_best(active, candidates):
+    """Ask about perturbations; return the best one of each row, and the answer to it."""
+    if len(candidates) == 1:
+        x_adv = active.x + candidates[0]
+        return candidates[0], x_adv, active.ask(x_adv)
+    deltas = torch.stack(candidates, dim=1)
+    x_adv, parts = active.x[:, None] + deltas, []
+    for _, _, asked, answer in active.ask_many(x_adv.__getitem__, len(candidates)):
+        value = torch.where(answer.reached, torch.inf, answer.objective)
+        best = torch.where(asked, value, -torch.inf).argmax(1, keepdim=True)
+        answers = (answer.predicted, answer.reached, answer.objective)
+        parts.append([best, *(part.gather(1, best) for part in answers)])
+    best, predicted, reached, objective = (
+        torch.cat(part)[:, 0] for part in zip(*parts, strict=True)
+    )
+    each = torch.arange(len(best), device=best.device)
+    answer = Answer(predicted, reached, objective=objective)
+    return deltas[each, best], x_adv[each, best], answer
+
+
+def column(values, like):
+    """Give one value per row the axes of `like`."""
+    return values.reshape(len(values), *[1] * (like.ndim - 1))
+
+
+def _spread(values, asked, fill):
+    if values is None:
+        return None
+    spread = torch.full(asked.shape, fill, dtype=values.dtype, device=values.device)
+    spread[asked] = values
+    return spread

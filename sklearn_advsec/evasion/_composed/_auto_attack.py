@@ -1,0 +1,294 @@
+"""AutoAttack (Croce and Hein 2020): an ensemble, each on what the one before left."""
+
+import copy
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ...exceptions import QueryBudgetExceeded
+from ...threat import LpBall
+from .._base import EvasionAttack
+from .._gradient._auto_pgd import AutoProjectedGradientDescent
+from .._minimum_norm._fab import FastAdaptiveBoundary
+from .._queries._square import SquareAttack
+
+
+class AutoAttack(EvasionAttack):
+    r"""AutoAttack: four attacks of different kinds, each on the rows left by the others.
+
+    The standard version runs Auto-PGD on the cross-entropy, Auto-PGD on the targeted
+    difference of logits ratio and the targeted fast adaptive boundary attack, for up to
+    nine classes each, and the square attack, which sees scores only and so is not misled
+    by masked gradients. The version for random victims runs Auto-PGD on both losses, with
+    every gradient drawn 20 times.
+
+    For ``norm=1`` there is no square attack, and with ``goal="targeted"`` the targeted
+    versions make for the one class that is wanted. With an array `eps`, which has no
+    single radius, the boundary attack is left out.
+
+    Its robust accuracy is an upper bound, like any attack's; a tight one for most
+    networks. An adaptive attack on the very defense may still find more.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    norm : {np.inf, 2, 1}, default=np.inf
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features.
+    version : {"standard", "random"}, default="standard"
+        For victims whose answers are fixed, or random.
+    max_iter : int, default=100
+        Number of steps of the gradient attacks (for each class tried).
+    n_targets : int, default=9
+        How many classes the targeted attacks try.
+    square_queries : int, default=5000
+        Queries per row of the square attack.
+    n_draws : int, default=20
+        How often a gradient is drawn, for ``version="random"``.
+    image_shape : tuple of int, default=None
+        What a flat row is, for the square attack: (height, width) or (channels, height,
+        width).
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        Any other class, or the class `target`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_queries : int, default=None
+        How often the victim may be asked about each row, by all attacks together.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the square attack.
+    verbose : int, default=0
+        Whether to print what each attack leaves.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    attacks_ : list of tuple (str, evasion attack)
+        The attacks, fitted, in their order.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    References
+    ----------
+    .. [1] F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an
+       ensemble of diverse parameter-free attacks", arXiv:2003.01690 (Section 6).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.neural_network import MLPClassifier
+    >>> from sklearn_advsec.evasion import AutoAttack
+    >>> X, y = load_digits(return_X_y=True)
+    >>> victim = MLPClassifier(early_stopping=True, random_state=0)
+    >>> attack = AutoAttack(victim, eps=0.2, max_iter=10, square_queries=100)
+    >>> attack = attack.fit(X[:1000] / 16, y[:1000])
+    >>> attack.estimator_.score(X[1000:1050] / 16, y[1000:1050]) > 0.9
+    True
+    >>> attack.score(X[1000:1050] / 16, y[1000:1050]) < 0.5
+    True
+    """
+
+    knowledge = "gradient"
+
+    _parameter_constraints = {
+        **EvasionAttack._parameter_constraints,
+        "goal": [StrOptions({"misclassification", "targeted"})],
+        "norm": [Real],
+        "eps": [Real, "array-like"],
+        "version": [StrOptions({"standard", "random"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_targets": [Interval(Integral, 1, None, closed="left")],
+        "square_queries": [Interval(Integral, 2, None, closed="left")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+        "image_shape": [tuple, list, None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=0.1,
+        version="standard",
+        max_iter=100,
+        n_targets=9,
+        square_queries=5000,
+        n_draws=20,
+        image_shape=None,
+        goal="misclassification",
+        target=None,
+        bounds="data",
+        constraints=None,
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.version = version
+        self.max_iter = max_iter
+        self.n_targets = n_targets
+        self.square_queries = square_queries
+        self.n_draws = n_draws
+        self.image_shape = image_shape
+        self.goal = goal
+        self.target = target
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self, row_shape):
+        for _, attack in self._make_attacks(None):
+            attack._check_parameters(row_shape)
+
+    def fit(self, X, y=None):
+        """Fit the victim (a frozen one is kept) and learn the range of the data.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Data on which the victim is fitted and from which `bounds` are learned.
+        y : array-like of shape (n_samples,), default=None
+            Its labels. Not needed for a victim that is fitted already.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        super().fit(X, y)
+        victim = FrozenEstimator(self.estimator_)
+        self.attacks_ = [
+            (name, attack.fit(X)) for name, attack in self._make_attacks(victim)
+        ]
+        return self
+
+    def _make_attacks(self, victim):
+        ball = dict(norm=self.norm, eps=self.eps)
+        rest = dict(goal=self.goal, bounds=self.bounds, batch_size=self.batch_size)
+        descent = ball | rest | dict(max_iter=self.max_iter)
+        targeted = self.goal == "targeted"
+        auto_pgd = AutoProjectedGradientDescent
+        if self.version == "random":
+            descent["n_draws"] = self.n_draws
+            return [
+                ("APGD-CE", auto_pgd(victim, **descent)),
+                ("APGD-DLR", auto_pgd(victim, loss="dlr", **descent)),
+            ]
+        one_by_one = dict(loss="targeted_dlr", n_targets=self.n_targets)
+        dlr = dict(loss="dlr") if targeted else one_by_one
+        attacks = [
+            ("APGD-CE", auto_pgd(victim, **descent)),
+            ("APGD-T", auto_pgd(victim, **dlr, **descent)),
+        ]
+        if np.ndim(self.eps) == 0 and self.eps > 0:
+            n_targets = None if targeted else self.n_targets
+            once = dict(n_targets=n_targets, n_restarts=1)
+            attacks.append(("FAB-T", FastAdaptiveBoundary(victim, **once, **descent)))
+        if LpBall(self.norm, self.eps).norm != 1:
+            square = SquareAttack(
+                victim,
+                max_queries=self.square_queries,
+                image_shape=self.image_shape,
+                **ball,
+                **rest,
+            )
+            attacks.append(("Square", square))
+        return attacks
+
+    def _attack(self, state):
+        access, aim = state.access, state.aim
+        seed = int(torch.randint(2**31 - 1, (), generator=state.generator))
+        for name, fitted in self.attacks_:
+            rows = state.open_rows()
+            if not len(rows):
+                break
+            budget = self._budget(access, rows, fitted)
+            if budget is None:
+                break
+            attack = copy.copy(fitted).set_params(random_state=seed, **budget)
+            labels = access.classes[aim.labels[rows].cpu().numpy()]
+            wanted = dict(target=labels) if self.goal == "targeted" else dict(y=labels)
+            try:
+                result = attack.run(self._rows(access, rows), **wanted)
+            except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+                if stop.result is not None:
+                    self._take(state, rows, stop.result)
+                raise
+            self._take(state, rows, result)
+            if self.verbose:
+                print(f"[AutoAttack] {name}: {len(state.open_rows())} rows left")
+        state.finished[:] = True
+
+    def _rows(self, access, rows):
+        """Return rows as they were given: plain ones get no names of columns."""
+        if access.codec.columns is None:
+            return access.x[rows].cpu().numpy()
+        return access.decode(access.x[rows], rows)
+
+    def _budget(self, access, rows, attack):
+        """What one attack may ask, or None where nothing is left."""
+        budget = {"max_queries": attack.max_queries}
+        if access.max_queries is not None:
+            left = int(access.remaining(rows))
+            if left < 2:
+                return None
+            budget["max_queries"] = min(left, attack.max_queries or left)
+        total = access.max_total_queries
+        if total is not None:
+            budget["max_total_queries"] = total - access.n_total_queries
+        return budget
+
+    def _take(self, state, rows, result):
+        """Record what one attack found; rows without success keep the first attempt."""
+        access = state.access
+        at = torch.as_tensor(result.rows, device=rows.device)
+        rows = rows[at]
+        access.n_queries[rows.cpu().numpy()] += result.n_queries
+        success = torch.as_tensor(result.success, device=rows.device)
+        show = success | (state.predicted[rows] < 0)
+        x_adv = torch.as_tensor(access.codec.encode(result.X_adv)).to(access.x)
+        predicted = np.searchsorted(access.classes, result.y_pred, sorter=access._order)
+        predicted = torch.as_tensor(access._order[predicted], device=rows.device)
+        state.record(rows[show], x_adv[show], predicted[show], success[show])

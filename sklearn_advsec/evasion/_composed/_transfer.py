@@ -1,0 +1,186 @@
+"""Transfer attacks: craft on a model of one's own, measure on the victim."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils._param_validation import HasMethods
+
+from ...victim._validation import check_victim, name_of
+from .._base import EvasionAttack
+from .._gradient._projected_gradient import ProjectedGradientDescent
+from ._base import MeanClassifier, aimed_at, craft
+
+
+class TransferAttack(EvasionAttack):
+    """Transfer attack: the victim is not asked while the rows are crafted.
+
+    An attack of any kind runs on one or several surrogates, and what it makes is shown
+    to the victim once. Several surrogates are attacked together, through the mean of
+    their log-probabilities. Without `y`, what is attacked are the surrogates' own
+    predictions; one query then finds out what the victim said of the unchanged row.
+
+    Attacks that stop at the surrogate's boundary transfer badly: `early_stopping` of
+    `attack` is set to False here. Minimum-norm attacks are no good
+    prototypes for the same reason.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; only its `predict` is used. It is cloned and fitted in `fit`; wrap one
+        that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+    surrogate : classifier or list of classifier, default=None
+        The attacker's own model or models, with the victim's classes. Each is cloned and
+        fitted in `fit`; wrap those that are fitted already, such as an extracted copy of
+        the victim, as ``FrozenEstimator(surrogate)``. None is a clone of the victim: the
+        attacker knows the learning algorithm.
+    attack : evasion attack, default=None
+        A prototype, whose goal, norm and bounds hold. Gradient attacks need surrogates
+        with a view in :mod:`sklearn_advsec.differentiable`. None is
+        :class:`ProjectedGradientDescent`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, and lengths are in units of each feature's `scale`. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    surrogates_ : list of classifier
+        The fitted surrogates.
+    attack_ : evasion attack
+        The attack on them, fitted.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    ValueError
+        If a surrogate knows other classes than the victim.
+    NoGradientError
+        If `attack` needs gradients and a surrogate has none.
+
+    References
+    ----------
+    .. [1] N. Papernot, P. McDaniel, I. Goodfellow, "Transferability in machine learning:
+       from phenomena to black-box attacks using adversarial samples", arXiv:1605.07277.
+    .. [2] Y. Liu, X. Chen, C. Liu, D. Song, "Delving into transferable adversarial
+       examples and black-box attacks", arXiv:1611.02770 (Section 4: ensembles).
+    .. [3] Y. Dong et al., "Boosting adversarial attacks with momentum",
+       arXiv:1710.06081 (Section 3.3: why to fuse logits rather than probabilities).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.svm import SVC
+    >>> from sklearn_advsec.evasion import ProjectedGradientDescent, TransferAttack
+    >>> X, y = load_digits(return_X_y=True)
+    >>> forest = RandomForestClassifier(n_estimators=20, random_state=0)
+    >>> attack = TransferAttack(
+    ...     forest, surrogate=[LogisticRegression(max_iter=2000), SVC()],
+    ...     attack=ProjectedGradientDescent(eps=4, max_iter=10))
+    >>> result = attack.fit(X[:1000], y[:1000]).run(X[1000:1100], y[1000:1100])
+    >>> bool(result.success.mean() > 0.5), int(result.n_queries.max())
+    (True, 1)
+    """
+
+    knowledge = "label"
+
+    _parameter_constraints = {
+        **EvasionAttack._parameter_constraints,
+        "surrogate": [HasMethods(["fit"]), list, tuple, None],
+        "attack": [HasMethods(["fit", "run"]), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        surrogate=None,
+        attack=None,
+        constraints=None,
+        batch_size="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.surrogate = surrogate
+        self.attack = attack
+        self.constraints = constraints
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @property
+    def _prototype(self):
+        return ProjectedGradientDescent() if self.attack is None else self.attack
+
+    # What the attack in use says, holds for the whole.
+    norm = property(lambda self: self._prototype.norm)
+    goal = property(lambda self: self._prototype.goal)
+    target = property(lambda self: self._prototype.target)
+    bounds = property(lambda self: self._prototype.bounds)
+
+    def _check_parameters(self, row_shape):
+        if isinstance(self.surrogate, (list, tuple)) and not self.surrogate:
+            raise ValueError("surrogate=[] holds no classifier to craft on.")
+        if self.goal == "confidence_reduction" or self._prototype.confidence is not None:
+            raise ValueError(
+                "attack has a confidence to reach, which a TransferAttack cannot see: "
+                "use goal='misclassification' or 'targeted', and confidence=None."
+            )
+        self._prototype._check_parameters(row_shape)
+
+    def fit(self, X, y=None):
+        """Fit victim and surrogates (frozen ones are kept) and learn the range.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Data on which victim and surrogates are fitted.
+        y : array-like of shape (n_samples,), default=None
+            Its labels. Not needed where all are fitted already.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        super().fit(X, y)
+        given = self.estimator if self.surrogate is None else self.surrogate
+        given = given if isinstance(given, (list, tuple)) else [given]
+        self.surrogates_ = [clone(surrogate).fit(X, y) for surrogate in given]
+        for surrogate in self.surrogates_:
+            check_victim(surrogate)
+            if not np.array_equal(surrogate.classes_, self.estimator_.classes_):
+                raise ValueError(
+                    f"surrogate {name_of(surrogate)} knows the classes "
+                    f"{np.asarray(surrogate.classes_).tolist()}, the victim "
+                    f"{np.asarray(self.estimator_.classes_).tolist()}."
+                )
+        model = self.surrogates_[0]
+        if len(self.surrogates_) > 1:
+            model = MeanClassifier(self.surrogates_)
+        attack = aimed_at(model, self._prototype)
+        self.attack_ = attack.fit(X, y)
+        return self
+
+    def _attack(self, state):
+        # What the victim was asked for where there are no labels stays unused.
+        craft(self.attack_, state, labelled=state.access.n_total_queries == 0)

@@ -1,0 +1,268 @@
+"""Auto-PGD (Croce and Hein 2020), and its form for the L1 norm (2021)."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ...threat import LpBall
+from .._adaptive_steps import _HalvingSteps, _SparseSteps
+from .._descent import descend, settle
+from .._goal import LOSSES, margin, targeted_dlr
+from .._minimum_norm._base import rank_others
+from ._base import GradientAttack
+
+# For L1: radii, in units of eps, and the shares of the steps spent in them.
+_RADII = ((3, 0.3), (2, 0.3), (1, 0.4))
+
+
+class AutoProjectedGradientDescent(GradientAttack):
+    r"""Auto-PGD: projected gradient descent that chooses its steps by itself.
+
+    It begins with steps of :math:`2 \epsilon`, with momentum. At checkpoints, which come
+    closer and closer, each row is looked at: where the objective rose in less than the
+    share `rho` of the steps, or where its maximum stands still, the step is halved and
+    the row goes back to the best point it has seen.
+
+    For ``norm=1`` a step changes a part of the features only, by their signs: as many as
+    the best perturbation has changed, over 1.5. It begins in a ball of three times the
+    radius, goes on in one of twice and ends in the ball itself, with 30, 30 and 40 % of
+    the steps. All projections are exact, onto ball and box together. In the larger balls
+    the margin stands in for "dlr", its ratio to other differences.
+
+    Rows leave when they reach the goal. What it finds is an upper bound of the robust
+    accuracy; :class:`AutoAttack` puts attacks of other kinds beside it.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    norm : {np.inf, 2, 1}, default=np.inf
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features; an array gives each feature its own (see
+        :class:`~sklearn_advsec.threat.LpBall`).
+    max_iter : int, default=100
+        Number of steps.
+    rho : float, default=0.75
+        The share of steps on which the objective has to rise.
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        What is wanted; see :class:`FastGradientMethod`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach (that the present one has to
+        fall to, for "confidence_reduction") before a row is done.
+    loss : {"cross_entropy", "dlr", "targeted_dlr", "margin"}, default="cross_entropy"
+        What is ascended. "dlr" is the difference of logits ratio, whose gradients do not
+        vanish when logits are large. "targeted_dlr" leaves the present class on the way
+        to one other class after another, the likeliest first; it is for
+        ``goal="misclassification"``.
+    n_targets : int, default=9
+        How many classes "targeted_dlr" tries (at most, one less than there are).
+    n_restarts : int, default=1
+        How often to start (for each class tried). Rows that reached the goal do not start
+        again.
+    random_start : bool, default=True
+        Whether the first start is a random point of the ball too, as in the paper; the
+        others are. Gradients may be masked at the row itself, and less so around it.
+    n_draws : int, default=1
+        How often each gradient is asked for. For victims whose answers are random, take
+        20 or so: gradients and logits are averaged, and a row is done when the mean of
+        its logits is.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    precision : {"full", "mixed"}, default="full"
+        See :class:`ProjectedGradientDescent`.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the random starts.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+    ValueError
+        If `loss` does not go with `goal`.
+
+    References
+    ----------
+    .. [1] F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an
+       ensemble of diverse parameter-free attacks", arXiv:2003.01690 (Algorithm 1;
+       equations 6 and 7 for the losses).
+    .. [2] F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on
+       image classifiers", arXiv:2103.01208 (Section 3, for ``norm=1``).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.neural_network import MLPClassifier
+    >>> from sklearn_advsec.evasion import AutoProjectedGradientDescent
+    >>> X, y = load_digits(return_X_y=True)
+    >>> victim = MLPClassifier(early_stopping=True, random_state=0)
+    >>> attack = AutoProjectedGradientDescent(victim, norm=1, eps=3.0, bounds=(0, 1))
+    >>> attack = attack.fit(X[:1000] / 16, y[:1000])
+    >>> result = attack.run(X[1000:1100] / 16, y[1000:1100])
+    >>> bool(result.success.mean() > 0.8 and result.distance.max() < 3.0001)
+    True
+    """
+
+    _parameter_constraints = {
+        **GradientAttack._parameter_constraints,
+        "loss": [StrOptions({*LOSSES, "targeted_dlr"})],
+        "rho": [Interval(Real, 0, 1, closed="both")],
+        "n_targets": [Interval(Integral, 1, None, closed="left")],
+        "n_draws": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=0.1,
+        max_iter=100,
+        rho=0.75,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        loss="cross_entropy",
+        n_targets=9,
+        n_restarts=1,
+        random_start=True,
+        n_draws=1,
+        bounds="data",
+        constraints=None,
+        precision="full",
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.max_iter = max_iter
+        self.rho = rho
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.loss = loss
+        self.n_targets = n_targets
+        self.n_restarts = n_restarts
+        self.random_start = random_start
+        self.n_draws = n_draws
+        self.bounds = bounds
+        self.constraints = constraints
+        self.precision = precision
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self, row_shape):
+        super()._check_parameters(row_shape)
+        if self.loss == "targeted_dlr" and self.goal != "misclassification":
+            raise ValueError(
+                "loss='targeted_dlr' tries the other classes one after another, for "
+                f"goal='misclassification'; for goal={self.goal!r} use loss='dlr'."
+            )
+
+    def _loss(self):
+        return targeted_dlr if self.loss == "targeted_dlr" else super()._loss()
+
+    def _restarts(self, state):
+        if self.norm == 1 and not self.random_start:
+            # The larger balls come first, and a row that is wrong already stays.
+            rows = state.open_rows()
+            self._settle(state, rows, state.access.x[rows])
+        if self.loss != "targeted_dlr":
+            return super()._restarts(state)
+        for toward in likeliest_others(state, self.n_targets):
+            state.aim.toward = toward
+            super()._restarts(state)
+
+    def _settle(self, state, rows, x_adv):
+        settle(state, rows, x_adv, self.n_draws)
+
+    def _steps(self, state, start, early_stopping):
+        """Go from `start` on the open rows; return those left and where they ended."""
+        radii = _RADII if self.norm == 1 and self.max_iter >= 10 else ((1, 1.0),)
+        done = 0
+        for radius, share in radii:
+            ball = LpBall(self.norm, radius * np.asarray(self.eps))
+            last = radius == 1
+            n_steps = self.max_iter - done if last else round(share * self.max_iter)
+            # What is reached in a larger ball does not count.
+            stop = early_stopping and last
+            if self.norm == 1:
+                rule = _SparseSteps(ball, n_steps, end_at_best=not stop)
+            else:
+                rule = _HalvingSteps(ball, n_steps, self.rho, end_at_best=not stop)
+            # Where most rows are wrong already, only the numerator of the ratio says how.
+            wide = not last and self.loss == "dlr"
+            state.aim.loss = margin if wide else self._loss()
+            if start is not None:
+                start = ball.project(start, state.lower, state.upper)
+            rows, x_adv = descend(
+                state,
+                rule,
+                start=start,
+                max_iter=n_steps,
+                early_stopping=stop,
+                n_draws=self.n_draws,
+            )
+            done += n_steps
+            if not last:
+                start = torch.zeros_like(state.x_adv)
+                start[rows] = (x_adv - state.access.x[rows]).nan_to_num(0.0)
+        return rows, x_adv
+
+
+def likeliest_others(state, n_targets):
+    """Ask for logits; yield, one after another, the classes nearest to each row's own."""
+    access, aim = state.access, state.aim
+    rows = state.open_rows()
+    if not len(rows) or access.remaining(rows) < 1:
+        return
+    logits = access.logits(access.x[rows], rows)
+    order = rank_others(logits, aim.labels[rows])
+    for k in range(min(n_targets, order.shape[1])):
+        toward = torch.zeros_like(aim.labels)
+        toward[rows] = order[:, k]
+        yield toward

@@ -1,0 +1,259 @@
+"""The iterative attacks of Kurakin et al. 2016."""
+
+from ._base import GradientAttack
+
+
+class BasicIterativeMethod(GradientAttack):
+    r"""Basic iterative method: the fast gradient sign method in small steps.
+
+    .. math:: x^{t+1} = \mathrm{Clip}_{x, \epsilon}
+        \left(x^t + \alpha \, \mathrm{sign}(\nabla_x J(x^t, y))\right)
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound on each feature, in its units.
+    step_size : float, default=None
+        Length of a step, in the norm. None is ``1.25 * eps / max_iter``.
+    max_iter : int, default=10
+        Number of steps.
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        What is wanted; see :class:`FastGradientMethod`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach (that the present one has to
+        fall to, for "confidence_reduction") before a row is done.
+    early_stopping : bool, default=True
+        Whether a row is done as soon as it reaches the goal: it is then left with the
+        smallest perturbation on the way, and costs nothing more. If not, all steps are
+        taken, as in the paper.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    precision : {"full", "mixed"}, default="full"
+        With "mixed", gradients of networks are computed with channels last, and in
+        bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
+        victim's own precision.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    See Also
+    --------
+    ProjectedGradientDescent : The same for other norms, with restarts.
+
+    References
+    ----------
+    .. [1] A. Kurakin, I. Goodfellow, S. Bengio, "Adversarial examples in the physical
+       world", arXiv:1607.02533 (Section 2.2; the number of steps there is about 1.25
+       times eps over the step).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.svm import SVC
+    >>> from sklearn_advsec.evasion import BasicIterativeMethod
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = BasicIterativeMethod(SVC(), eps=0.5).fit(X, y)
+    >>> attack.estimator_.score(X, y) > 0.9 > 0.8 > attack.score(X, y)
+    True
+    """
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        eps=0.1,
+        step_size=None,
+        max_iter=10,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        early_stopping=True,
+        bounds="data",
+        constraints=None,
+        precision="full",
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.eps = eps
+        self.step_size = step_size
+        self.max_iter = max_iter
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.early_stopping = early_stopping
+        self.bounds = bounds
+        self.constraints = constraints
+        self.precision = precision
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _step_size(self, ball):
+        return self.step_size or 1.25 * ball.radius / self.max_iter
+
+
+class IterativeLeastLikely(GradientAttack):
+    r"""Iterative least-likely class method: turn a row into what it looks least like.
+
+    .. math:: x^{t+1} = \mathrm{Clip}_{x, \epsilon}
+        \left(x^t - \alpha \, \mathrm{sign}(\nabla_x J(x^t, y_{LL}))\right), \quad
+        y_{LL} = \arg\min_y p(y | x)
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound on each feature, in its units.
+    step_size : float, default=None
+        Length of a step, in the norm. None is ``1.25 * eps / max_iter``.
+    max_iter : int, default=10
+        Number of steps.
+    confidence : float, default=None
+        The probability that the wanted class has to reach (that the present one has to
+        fall to, for "confidence_reduction") before a row is done.
+    early_stopping : bool, default=True
+        Whether a row is done as soon as it reaches the goal: it is then left with the
+        smallest perturbation on the way, and costs nothing more. If not, all steps are
+        taken, as in the paper.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    precision : {"full", "mixed"}, default="full"
+        With "mixed", gradients of networks are computed with channels last, and in
+        bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
+        victim's own precision.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    References
+    ----------
+    .. [1] A. Kurakin, I. Goodfellow, S. Bengio, "Adversarial examples in the physical
+       world", arXiv:1607.02533 (Section 2.3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import IterativeLeastLikely
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = IterativeLeastLikely(LogisticRegression(max_iter=1000), eps=3.0)
+    >>> result = attack.fit(X, y).run(X[:1])
+    >>> bool(result.success[0]), int(result.y_pred[0])
+    (True, 2)
+    """
+
+    goal = "targeted"
+    target = "least_likely"
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        eps=0.1,
+        step_size=None,
+        max_iter=10,
+        confidence=None,
+        early_stopping=True,
+        bounds="data",
+        constraints=None,
+        precision="full",
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.eps = eps
+        self.step_size = step_size
+        self.max_iter = max_iter
+        self.confidence = confidence
+        self.early_stopping = early_stopping
+        self.bounds = bounds
+        self.constraints = constraints
+        self.precision = precision
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _step_size(self, ball):
+        return self.step_size or 1.25 * ball.radius / self.max_iter

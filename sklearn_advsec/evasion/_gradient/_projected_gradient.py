@@ -1,0 +1,165 @@
+"""Projected gradient descent (Madry et al. 2017)."""
+
+import numpy as np
+
+from ._base import GradientAttack
+
+
+class ProjectedGradientDescent(GradientAttack):
+    r"""Projected gradient descent: the strongest first-order attack of a fixed budget.
+
+    .. math:: \delta^{t+1} = \Pi_{B \cap \mathrm{box}}
+        \left(\delta^t + \alpha \, s(\nabla_x J(x + \delta^t, y))\right)
+
+    with the exact projection onto the intersection of ball and box, and the steepest
+    direction :math:`s` of the norm: the sign for inf, the normalised gradient for 2, the
+    twentieth of the features with the largest gradient for 1. Rows leave the batch when
+    they reach the goal.
+
+    A small robust accuracy under this attack is a fact; a large one is only a bound, and
+    a loose one for defenses that hide their gradients.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    norm : {np.inf, 2, 1}, default=np.inf
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features; an array gives each feature its own (see
+        :class:`~sklearn_advsec.threat.LpBall`).
+    step_size : float, default=None
+        Length of a step, in the norm. None is ``2.5 * eps / max_iter``.
+    max_iter : int, default=40
+        Number of steps.
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        What is wanted; see :class:`FastGradientMethod`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach (that the present one has to
+        fall to, for "confidence_reduction") before a row is done.
+    loss : {"cross_entropy", "margin", "dlr"}, default="cross_entropy"
+        What is ascended: the cross-entropy, the difference between the largest other
+        logit and the present one, or that difference over the one of the first and the
+        third logit.
+    n_restarts : int, default=1
+        How often to start. Rows that reached the goal do not start again.
+    random_start : bool, default=False
+        Whether the first start is a random point of the ball too; the others are.
+    early_stopping : bool, default=True
+        Whether a row is done as soon as it reaches the goal: it is then left with the
+        smallest perturbation on the way, and costs nothing more. If not, all steps are
+        taken, as in the paper.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    precision : {"full", "mixed"}, default="full"
+        With "mixed", gradients of networks are computed with channels last, and in
+        bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
+        victim's own precision.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the random starts.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    References
+    ----------
+    .. [1] A. Madry et al., "Towards deep learning models resistant to adversarial
+       attacks", arXiv:1706.06083 (Section 2.1).
+    .. [2] F. Croce and M. Hein, "Mind the box: l1-APGD for sparse adversarial attacks on
+       image classifiers", arXiv:2103.01208 (Sections 3.1 and 3.2, for ``norm=1``).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.neural_network import MLPClassifier
+    >>> from sklearn_advsec.evasion import ProjectedGradientDescent
+    >>> X, y = load_digits(return_X_y=True)
+    >>> victim = MLPClassifier(early_stopping=True, random_state=0)
+    >>> attack = ProjectedGradientDescent(victim, eps=0.2, bounds=(0, 1))
+    >>> attack = attack.fit(X[:1000] / 16, y[:1000])
+    >>> result = attack.run(X[1000:1100] / 16, y[1000:1100])
+    >>> bool(result.success.mean() > 0.9)
+    True
+    """
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=0.1,
+        step_size=None,
+        max_iter=40,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        loss="cross_entropy",
+        n_restarts=1,
+        random_start=False,
+        early_stopping=True,
+        bounds="data",
+        constraints=None,
+        precision="full",
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.step_size = step_size
+        self.max_iter = max_iter
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.loss = loss
+        self.n_restarts = n_restarts
+        self.random_start = random_start
+        self.early_stopping = early_stopping
+        self.bounds = bounds
+        self.constraints = constraints
+        self.precision = precision
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose

@@ -1,0 +1,246 @@
+"""Universal perturbation, by projected gradient steps on batches."""
+
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.callback import with_callbacks
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ..._progress import ReportsProgress
+from ...threat import LpBall
+from ...victim import GradientAccess
+from .._descent import settle
+from ._base import GradientAttack
+
+# Rows in one step of the training.
+_STEP_ROWS = 50
+
+
+class UniversalPerturbation(ReportsProgress, GradientAttack):
+    r"""Universal perturbation: one perturbation that most rows are fooled by.
+
+    It is learned in `fit`; `transform` adds it to any row, and asks for no gradient. The
+    mean, over the training rows, of the victim's loss, cut off at `max_loss` so that no
+    row dominates, is ascended by steps along its steepest direction in the norm, on
+    batches of rows drawn at random, with projection onto the ball:
+
+    .. math:: \max_{\|v\|_p \le \epsilon} \frac1n \sum_i
+        \min(J(\mathrm{clip}(x_i + v), y_i), \beta).
+
+    The step falls linearly to 0. The labels :math:`y_i` are the victim's own predictions.
+    On rows that `fit` has not seen the fooling rate is a little lower than
+    `fooling_rate_`.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    norm : {np.inf, 2, 1}, default=np.inf
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features.
+    step_size : float, default=None
+        Length of the first step, in the norm; None is ``eps / 4``.
+    max_iter : int, default=20
+        How many times the training rows are gone through.
+    max_loss : float, default=9.0
+        Where the loss of a row is cut off, in nats.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        Any other class, or the class `target`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_queries : int, default=None
+        How often the victim may be asked about each row in `run`, which asks once (twice
+        without `y`, and for "least_likely" targets). `fit` is not limited.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once; a training step takes 50 of them.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows in `run`.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the batches.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    perturbation_ : ndarray of the shape of a row
+        What is added to each row.
+    fooling_rate_ : float
+        Share of the training rows whose prediction it changes (or, with a target, turns
+        into it).
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    References
+    ----------
+    .. [1] S. Moosavi-Dezfooli, A. Fawzi, O. Fawzi, P. Frossard, "Universal adversarial
+       perturbations", arXiv:1610.08401 (the problem, equation 1).
+    .. [2] A. Shafahi, M. Najibi, Z. Xu, J. Dickerson, L. Davis, T. Goldstein, "Universal
+       adversarial training", arXiv:1811.11304 (Algorithm 1 and the clipped loss of
+       equation 3).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import UniversalPerturbation
+    >>> X, y = load_digits(return_X_y=True)
+    >>> attack = UniversalPerturbation(LogisticRegression(max_iter=500), eps=0.3)
+    >>> attack = attack.fit(X[:1000] / 16, y[:1000])
+    >>> attack.perturbation_.shape
+    (64,)
+    >>> attack.score(X[1000:] / 16, y[1000:]) < 0.5
+    True
+    """
+
+    _parameter_constraints = {
+        **GradientAttack._parameter_constraints,
+        "goal": [StrOptions({"misclassification", "targeted"})],
+        "max_loss": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=0.1,
+        step_size=None,
+        max_iter=20,
+        max_loss=9.0,
+        goal="misclassification",
+        target=None,
+        bounds="data",
+        constraints=None,
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.step_size = step_size
+        self.max_iter = max_iter
+        self.max_loss = max_loss
+        self.goal = goal
+        self.target = target
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Fit the victim (a frozen one is kept), and learn the perturbation.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Rows that the perturbation is to fool the victim on.
+        y : array-like of shape (n_samples,), default=None
+            Their labels, for the victim's fit only.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        super().fit(X, y)
+        X = self._check_X(X, reset=False)
+        target = None
+        if self.goal == "targeted":
+            target = self._check_target(self.target, len(X))
+        access = GradientAccess(self.estimator_, X, batch_size=self.batch_size_)
+        access, lower, upper = self._constrain(access, X)
+        aim = self._make_aim(access, None, target)
+        with self._reported(X, y):
+            v = self._learn(access, aim, lower, upper)
+            everything = torch.arange(len(access.x), device=v.device)
+            x_adv = access.x + v.clamp(lower, upper)
+            _, fooled = aim.ask(access, x_adv, everything)
+            self.perturbation_ = v.cpu().numpy()
+            self.fooling_rate_ = float(fooled.double().mean())
+        return self
+
+    def _n_tasks(self):
+        return self.max_iter
+
+    def _learn(self, access, aim, lower, upper):
+        """Ascend the mean loss of batches, from 0."""
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        generator = torch.Generator().manual_seed(seed)
+        ball = LpBall(self.norm, self.eps)
+        v = torch.zeros_like(access.x[:1])
+        free = torch.full_like(v, torch.inf)
+        batches = -(-len(access.x) // _STEP_ROWS)
+        step_size = self.step_size or ball.radius / 4
+        n_steps = self.max_iter * batches
+        passes = self._tasks(
+            range(self.max_iter),
+            "pass",
+            attributes=lambda: {"perturbation_": v[0].cpu().numpy()},
+        )
+        for i in passes:
+            order = torch.randperm(len(access.x), generator=generator)
+            parts = order.to(v.device).split(_STEP_ROWS)
+            for step, rows in enumerate(parts, start=i * batches):
+                delta = v.clamp(lower[rows], upper[rows])
+                part = aim.take(rows)
+                _, gradient = access.gradient(
+                    access.x[rows] + delta,
+                    rows,
+                    lambda logits, at, part=part: part.objective(logits, at).clamp_max(
+                        self.max_loss
+                    ),
+                )
+                # What the box cuts off does not follow v.
+                moves = (delta == v) & (lower[rows] < upper[rows])
+                mean = torch.where(moves, gradient, 0).mean(0, keepdim=True)
+                ascent = ball.ascent(mean, v, -free, free)
+                v = ball.project(v + step_size * (1 - step / n_steps) * ascent)
+        return v[0]
+
+    def _attack(self, state):
+        access = state.access
+        # Labels that the victim has just given need no asking whether it is so.
+        if self.goal == "targeted" or not access.n_total_queries:
+            settle(state, state.open_rows(), access.x)
+        rows = state.open_rows()
+        v = torch.as_tensor(self.perturbation_).to(access.x)
+        delta = v.clamp(state.lower[rows], state.upper[rows])
+        settle(state, rows, access.x[rows] + delta)
+        state.finished[:] = True

@@ -1,0 +1,258 @@
+"""What the minimum-norm attacks share: the rows still searched, and the best of each."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from .._active_rows import ActiveRows, column
+from .._base import EvasionAttack
+from .._descent import _LOOK_EVERY
+from .._goal import margin
+
+# Which norm of the gradient says how far a boundary is, for each norm of the row. Of the
+# features, the one that moves the margin most counts where they are only counted.
+DUAL = {np.inf: 1, 2: 2, 1: np.inf, 0: np.inf}
+
+
+class MinimumNormAttack(EvasionAttack):
+    """Base of the attacks that look for the smallest perturbation.
+
+    A subclass lists the norms of its paper in `_norms` and writes `_search`, which works
+    on a :class:`Search`. What the victim confirmed is recorded as it is found.
+    """
+
+    knowledge = "gradient"
+    _norms = (2, np.inf)
+
+    _parameter_constraints = {
+        **EvasionAttack._parameter_constraints,
+        "goal": [StrOptions({"misclassification", "targeted"})],
+        "norm": [Real],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def _check_parameters(self, row_shape):
+        if self.norm not in self._norms:
+            raise ValueError(
+                f"norm must be one of {list(self._norms)} for {type(self).__name__}; got "
+                f"{self.norm!r}."
+            )
+
+    def _attack(self, state):
+        self._search(state)
+        state.finished[:] = True
+
+    def _search(self, state):
+        raise NotImplementedError
+
+
+class Search(ActiveRows):
+    """The rows of a minimum-norm attack, and the smallest adversarial one of each.
+
+    Every question goes through it, so nothing adversarial that was ever seen is lost. A
+    row counts as adversarial when its logits say so by more than their rounding, so that
+    it is for any batch that it is sent in; a victim that is no network confirms it by
+    its own prediction. Rows without a success hold the last point within the limit.
+
+    Parameters
+    ----------
+    state : AttackState
+        The attack.
+    least_margin : float, default=0
+        By how much the logit of the winner has to be ahead.
+    limit : float, default=inf
+        Larger perturbations do not count.
+    rows : tensor of int64, optional
+        Positions of the rows; those that are open by default.
+
+    Attributes
+    ----------
+    best : tensor of shape (n_active,)
+        Smallest norm so far, infinity where there is none.
+    delta, logits, hit : tensor of shape (n_active, ...)
+        The point last asked about, the answer, and whether it is adversarial.
+    rounding : tensor of shape (n_active,)
+        By how much logits may be wrong.
+    gradient, gradients : tensor of shape (n_active, ...) and (n_active, n_outputs, ...)
+        What else was asked for there.
+    value : tensor of shape (n_active,)
+        Of the nearest boundary: by how much the point is beyond it.
+    """
+
+    def __init__(self, state, least_margin=0.0, limit=np.inf, rows=None):
+        super().__init__(state, rows)
+        self._least_margin = least_margin
+        self._limit = limit
+        self._look_every = _LOOK_EVERY.get(state.access.device.type, 8)
+        self._n_asked = 0
+        self.best = torch.full_like(self.labels, torch.inf, dtype=self.x.dtype)
+        self.scale = torch.ones_like(self.best)
+        found = state.success[self.rows]
+        moved = (state.x_adv[self.rows] - self.x).nan_to_num(0.0)
+        self.best[found] = self.norm(moved)[found]
+
+    def can_ask(self, n_queries=1):
+        """Whether rows are left, and their budgets allow so many more questions."""
+        # An answer for the confirmation, and one for where a row without success ended.
+        reserve = 0 if self._access.exact else 2
+        return len(self) > 0 and self._access.remaining(self.rows) >= n_queries + reserve
+
+    def look(self, delta):
+        """Ask for the logits at `delta`."""
+        self._note(delta, self._access.logits(self.x + delta, self.rows))
+
+    def ask_gradient(self, delta, loss=None):
+        """Ask for logits and the gradient of a loss; the aim's margin by default."""
+        logits, self.gradient = self._access.gradient(
+            self.x + delta, self.rows, loss or self.margin
+        )
+        self._note(delta, logits)
+
+    def ask_jacobian(self, delta, outputs):
+        """Ask for logits and the gradients of several functions of them."""
+        logits, self.gradients = self._access.jacobian(self.x + delta, self.rows, outputs)
+        self._note(delta, logits)
+
+    def ask_nearest(self, delta, n_others=None):
+        """Take the victim to be linear at `delta`, and keep its nearest boundary.
+
+        It is where ``value + <gradient, step>`` is 0; of all classes, or of the
+        `n_others` whose logits were the largest when this was asked first.
+        """
+        if self._state.aim.goal == "targeted" or len(self._access.classes) == 2:
+            self.ask_gradient(delta)
+            self.value = self.margin(self.logits)
+            return
+
+        def differences(logits, at):
+            labels = self.labels[at]
+            others = self.others[at] if hasattr(self, "others") else None
+            if others is None:
+                others = rank_others(logits, labels)[:, :n_others]
+            return logits.gather(1, others) - logits.gather(1, labels[:, None])
+
+        self.ask_jacobian(delta, differences)
+        values = differences(self.logits, slice(None))
+        if n_others is not None and not hasattr(self, "others"):
+            self.others = rank_others(self.logits, self.labels)[:, :n_others]
+        slopes = self.norm(self.gradients.flatten(0, 1), DUAL[self._state.norm])
+        slopes = slopes.reshape(values.shape)
+        away = values.abs() / slopes.clamp_min(torch.finfo(slopes.dtype).tiny)
+        nearest = away.argmin(1)
+        each = torch.arange(len(nearest), device=nearest.device)
+        self.value, self.gradient = values[each, nearest], self.gradients[each, nearest]
+
+    def margin(self, logits, at=slice(None)):
+        """By how much the goal is reached: positive on the other side of the boundary."""
+        value = margin(logits, self.labels[at])
+        return -value if self._state.aim.goal == "targeted" else value
+
+    def norm(self, delta, p=None):
+        """Norm of each perturbation, in the attack's norm by default."""
+        p, flat = self._state.norm if p is None else p, delta.flatten(1)
+        if p == np.inf:  # several times faster than vector_norm
+            return torch.maximum(flat.amax(1), -flat.amin(1))
+        return torch.linalg.vector_norm(flat, ord=p, dim=1)
+
+    def drop(self, done):
+        """Let rows leave; on a GPU only now and then, as it has to be waited for."""
+        if self._n_asked % self._look_every == 0:
+            self.keep(~done)
+
+    def _note(self, delta, logits):
+        state, rows = self._state, self.rows
+        self._n_asked += 1
+        self.delta, self.logits = delta, logits
+        size = self.norm(delta)
+        # What the order of sums, in another batch, may change: it goes with the size of
+        # the summands, which logits near a boundary do not show any more.
+        self.scale = torch.maximum(self.scale, logits.abs().amax(1))
+        self.rounding = 64 * torch.finfo(logits.dtype).eps * self.scale
+        margin = self.margin(logits)
+        self.hit = margin > self.rounding.clamp_min(self._least_margin)
+        better = self.hit & (size < self.best) & (size <= self._limit)
+        x_adv, predicted = self.x + delta, logits.argmax(1)
+        if not self._access.exact:
+            at = torch.nonzero(better).flatten()
+            if len(at):
+                aim = state.aim.take(rows[at])
+                predicted[at], sure = aim.ask(self._access, x_adv[at], rows[at])
+                better[at] &= sure
+                self.hit[at] &= sure
+        self.best = torch.where(better, size, self.best)
+        # A row without a success shows nothing that another batch may turn into one.
+        clear = (size <= self._limit) & (margin.abs() > self.rounding)
+        shown = better | (~state.success[rows] & clear)
+        state.x_adv[rows] = torch.where(column(shown, x_adv), x_adv, state.x_adv[rows])
+        if self._access.exact:
+            predicted = torch.where(shown, predicted, state.predicted[rows])
+            state.predicted[rows] = predicted
+        else:
+            state.predicted[rows] = torch.where(better, predicted, state.predicted[rows])
+        state.success[rows] |= better
+        state.finished[rows] |= better
+
+
+def shorten(state, n_steps, least_margin=0.0):
+    """Shorten the perturbations of rows with a success, along the way to the row.
+
+    The boundary is bracketed; after a look at the present end, each bisection is followed
+    by two linear interpolations of the margin, which end a little on the far side of the
+    root.
+    """
+    search = Search(state, least_margin, rows=torch.nonzero(state.success).flatten())
+    search.far = (state.x_adv[search.rows] - search.x).nan_to_num(0.0)
+    search.keep(search.best > 0)
+    search.low, search.high = torch.zeros_like(search.best), torch.ones_like(search.best)
+    search.under = search.over = torch.full_like(search.best, torch.nan)
+    point = search.high
+    for step in range(n_steps):
+        if not search.can_ask():
+            break
+        search.look(column(point, search.far) * search.far)
+        value = search.margin(search.logits) - search.rounding.clamp_min(least_margin)
+        search.high = torch.where(search.hit, point, search.high)
+        search.over = torch.where(search.hit, value, search.over)
+        search.low = torch.where(search.hit, search.low, point)
+        search.under = torch.where(search.hit, search.under, value)
+        point = (search.low + search.high) / 2
+        if step % 3:
+            share = search.under / (search.under - search.over)
+            root = search.low + share * (search.high - search.low)
+            root = root + 0.05 * (search.high - root)
+            point = torch.where(root.isfinite(), root, point)
+
+
+def give_back(state, n_rounds, n_steps):
+    """Give changed features back, of rows with a success, as far as they keep it.
+
+    In each round the margin's gradient ranks the features by what they contribute, and a
+    bisection finds how many of the first are enough.
+    """
+    for _ in range(n_rounds):
+        search = Search(state, rows=torch.nonzero(state.success).flatten())
+        search.keep(search.best > 1)
+        if not search.can_ask(2):
+            return
+        search.far = (state.x_adv[search.rows] - search.x).nan_to_num(0.0)
+        search.ask_gradient(search.far)
+        gain = (search.far * search.gradient).flatten(1)
+        gain = gain.masked_fill(search.far.flatten(1) == 0, -torch.inf)
+        rank = gain.argsort(dim=1, descending=True).argsort(dim=1)
+        search.rank = rank.reshape(search.far.shape)
+        search.low, search.high = torch.zeros_like(search.best), search.best
+        for _ in range(n_steps):
+            if not search.can_ask():
+                return
+            n_kept = ((search.low + search.high) / 2).floor()
+            search.look(search.far * (search.rank < column(n_kept, search.far)))
+            search.high = torch.where(search.hit, n_kept, search.high)
+            search.low = torch.where(search.hit, search.low, n_kept)
+
+
+def rank_others(logits, labels):
+    """Classes other than the label, the one of the largest logit first."""
+    others = logits.detach().scatter(1, labels[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, :-1]

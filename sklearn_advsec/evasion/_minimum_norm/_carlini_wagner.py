@@ -1,0 +1,344 @@
+"""The attacks of Carlini and Wagner (2016)."""
+
+from numbers import Integral, Real
+
+import torch
+from sklearn.utils._param_validation import Interval
+
+from ...threat._projection import nearest_on_hyperplane
+from .._active_rows import column
+from ._base import MinimumNormAttack, Search, shorten
+
+# Pixels at the edge of the box start this far inside, as a share of its half width:
+# on the edge itself the change of variables has no slope.
+_INSIDE = 1e-4
+# How much slower each search is, once a row has had its first success.
+_SLOWER = 0.7
+# For Linf: how the bound on the perturbation falls, and how much the weight may grow.
+_DECREASE = 0.9
+_LARGEST = 1e5
+# How many points are asked about at the end to shorten the perturbation.
+_N_LOOKS = 6
+
+
+class CarliniWagner(MinimumNormAttack):
+    r"""Carlini and Wagner's attack: the smallest perturbation as an optimisation problem.
+
+    For ``norm=2`` it minimises, by Adam,
+
+    .. math:: \|\delta\|_2^2 + c \, \max(\kappa - m(x + \delta), 0),
+
+    where :math:`m` is the margin: the logit of the wanted class (for misclassification,
+    the best other one) less the largest of the rest. The box is kept by a change of
+    variables, :math:`x + \delta` being a tanh of what is optimised, and the weight
+    :math:`c` is found by a binary search, row by row, whose rounds each go on from where
+    the one before ended, with smaller steps once there was a success. At the end the
+    perturbation is shortened along its direction.
+
+    For ``norm=inf`` it minimises
+    :math:`c \, \max(\kappa - m, 0) + \sum_i \max(|\delta_i| - \tau, 0)`. Whenever a
+    row reaches its goal within :math:`\tau`, the bound falls to nine tenths of the
+    largest change; when a run of steps does not, it goes half of the way back, and
+    :math:`c` is ten times larger, and the steps half as large, in the next one.
+
+    Unlike in the paper, it begins at the nearest boundary of the victim linearised at the
+    row, one step of :class:`DeepFool`: on a linear victim that is the solution, and with
+    masked gradients it is a better place than the row itself.
+
+    It is slow, and thorough.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    norm : {2, np.inf}, default=2
+        The norm in which the perturbation is to be small.
+    max_iter : int, default=200
+        Largest number of Adam's steps in each search. The paper takes 10,000.
+    n_searches : int, default=9
+        Number of weights that are tried for each row. For ``norm=inf`` it bounds the
+        steps in all: ``n_searches * max_iter``.
+    initial_c : float, default=None
+        The first weight of the margin. None takes it from the victim linearised at the
+        row: for ``norm=2`` twice what a linear victim needs, for ``norm=inf`` what makes
+        the pull of the margin a fiftieth of that of the norm. The paper's is 0.001.
+    learning_rate : float, default=0.1
+        Adam's, in units of the argument of the tanh; for features without finite bounds,
+        in their own units.
+    kappa : float, default=0.0
+        The margin, in logits, that is asked for (the paper's confidence).
+    abort_early : bool, default=True
+        Whether a row ends a search when its objective has not fallen by 0.01 % during a
+        tenth of it.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        Any other class, or the class `target`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, distances are in units of each feature's `scale`, and `bounds` of "data"
+        give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    References
+    ----------
+    .. [1] N. Carlini and D. Wagner, "Towards evaluating the robustness of neural
+       networks", arXiv:1608.04644 (Sections V-VI: the L2 attack with objective f6, and
+       the Linf attack).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import CarliniWagner
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = CarliniWagner(LogisticRegression(max_iter=1000), max_iter=50).fit(X, y)
+    >>> result = attack.run(X[::10], y[::10])
+    >>> bool(result.success.all()), float(np.median(result.distance).round(1))
+    (True, 1.0)
+    """
+
+    _parameter_constraints = {
+        **MinimumNormAttack._parameter_constraints,
+        "n_searches": [Interval(Integral, 1, None, closed="left")],
+        "initial_c": [Interval(Real, 0, None, closed="neither"), None],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "kappa": [Interval(Real, 0, None, closed="left")],
+        "abort_early": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=2,
+        max_iter=200,
+        n_searches=9,
+        initial_c=None,
+        learning_rate=0.1,
+        kappa=0.0,
+        abort_early=True,
+        goal="misclassification",
+        target=None,
+        bounds="data",
+        constraints=None,
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.max_iter = max_iter
+        self.n_searches = n_searches
+        self.initial_c = initial_c
+        self.learning_rate = learning_rate
+        self.kappa = kappa
+        self.abort_early = abort_early
+        self.goal = goal
+        self.target = target
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _search(self, state):
+        search = Search(state, self.kappa)
+        if not search.can_ask():
+            return
+        search.ask_nearest(torch.zeros_like(search.x))
+        search.keep(search.best > 0)
+        everything = torch.arange(len(state.x_adv), device=state.x_adv.device)
+        everything = Search(state, self.kappa, rows=everything)
+        everything.point = torch.zeros_like(everything.x)
+        everything.c = torch.ones_like(everything.best)
+        point, c = self._begin(search)
+        everything.point[search.rows], everything.c[search.rows] = point, c
+        # The tanh comes near to this point only: of a wide feature, not near enough.
+        if search.can_ask():
+            search.look(point)
+        if self.norm == 2:
+            self._search_weights(state, search.rows, everything)
+        else:
+            self._lower_the_bound(state, search.rows, everything)
+        shorten(state, _N_LOOKS, self.kappa)
+
+    def _begin(self, search):
+        """The nearest linearised boundary, and twice the c at which it would be found."""
+        weight = search.gradient.flatten(1)
+        beyond = 2 * search.rounding + self.kappa - search.value
+        lower, upper = search.lower.flatten(1), search.upper.flatten(1)
+        point = nearest_on_hyperplane(weight, beyond, self.norm, lower, upper)
+        if self.initial_c is not None:
+            c = torch.full_like(beyond, self.initial_c)
+        elif self.norm == 2:
+            c = 4 * beyond / weight.square().sum(1).clamp_min(1e-12)
+        else:
+            c = 0.02 / weight.abs().mean(1).clamp_min(1e-12)
+        return point.reshape(search.x.shape), c
+
+    def _search_weights(self, state, rows, everything):
+        """Binary search over c; each round goes on from where the one before ended."""
+        start = _BoxVariables(everything, self.learning_rate)
+        c = everything.c
+        low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
+        rate = torch.ones_like(c)
+        for _ in range(self.n_searches):
+            reached = torch.zeros_like(state.success)
+            search = Search(state, self.kappa, rows=rows)
+            variables = start.take(search)
+            search.c, search.rate = c[rows], rate[rows]
+            search.before = torch.full_like(search.best, torch.inf)
+            for step in range(self.max_iter):
+                if not search.can_ask():
+                    break
+                search.ask_gradient(variables.delta())
+                reached[search.rows] |= search.hit
+                if self.abort_early and (step + 1) % max(1, self.max_iter // 10) == 0:
+                    hinge = (self.kappa - search.margin(search.logits)).clamp_min(0)
+                    value = search.norm(search.delta).square() + search.c * hinge
+                    stands = value > 0.9999 * search.before
+                    search.before = value
+                    start.put(search)
+                    search.drop(stands)
+                variables.descend(2 * search.delta - self._push(search), search.rate)
+            start.put(search)
+            high = torch.where(reached, torch.minimum(c, high), high)
+            low = torch.where(reached, low, torch.maximum(c, low))
+            c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
+            rate = torch.where(high.isfinite(), _SLOWER * rate, rate)
+
+    def _lower_the_bound(self, state, rows, everything):
+        """Lower tau with each success; raise c where a run of steps brings none."""
+        search = Search(state, self.kappa, rows=rows)
+        variables = _BoxVariables(everything, self.learning_rate).take(search)
+        search.c = everything.c[rows]
+        search.c_end = _LARGEST * search.c
+        search.tau = torch.full_like(search.best, torch.inf)
+        search.n_steps = torch.zeros_like(search.best)
+        search.rate = torch.ones_like(search.best)
+        for _ in range(self.n_searches * self.max_iter):
+            if not search.can_ask():
+                break
+            search.ask_gradient(variables.delta())
+            size = search.norm(search.delta)
+            within = search.hit & (size <= search.tau)
+            search.tau = torch.where(within, _DECREASE * size, search.tau)
+            search.n_steps += 1
+            over = ~within & (search.n_steps >= self.max_iter)
+            search.c = torch.where(over, 10 * search.c, search.c)
+            back = torch.where(search.best.isfinite(), search.best, search.tau)
+            search.tau = torch.where(over, (search.tau + back) / 2, search.tau)
+            search.rate = torch.where(over, search.rate / 2, search.rate)
+            search.n_steps.masked_fill_(within | over, 0)
+            variables.restart(within | over)
+            search.drop(search.c > search.c_end)
+            outside = search.delta.abs() > column(search.tau, search.x)
+            pull = search.delta.sign() * outside
+            variables.descend(pull - self._push(search), search.rate)
+
+    def _push(self, search):
+        """Gradient of c * margin, where the margin is not large enough yet."""
+        wanted = search.margin(search.logits) <= self.kappa
+        return column(search.c * wanted, search.x) * search.gradient
+
+
+class _BoxVariables:
+    """What Adam works on: w, of which the perturbation is a tanh that fills the box.
+
+    Its tensors are the search's, so that they shrink with it.
+    """
+
+    _moving = ("w", "first", "second", "age")
+
+    def __init__(self, search, learning_rate):
+        self.search = search
+        self.learning_rate = learning_rate
+        lower, upper = search.lower, search.upper
+        search.boxed = lower.isfinite() & upper.isfinite()
+        search.half = torch.where(search.boxed, (upper - lower) / 2, 1)
+        search.middle = torch.where(search.boxed, (upper + lower) / 2, 0)
+        share = search.point - search.middle
+        share = share / search.half.clamp_min(torch.finfo(lower.dtype).tiny)
+        inside = torch.atanh(share.clamp(_INSIDE - 1, 1 - _INSIDE))
+        search.w = torch.where(search.boxed, inside, search.point)
+        search.first = torch.zeros_like(search.w)
+        search.second = torch.zeros_like(search.w)
+        search.age = torch.zeros_like(search.best)
+
+    def take(self, search):
+        """Go on with another search, on some of the rows."""
+        other = object.__new__(_BoxVariables)
+        other.search, other.learning_rate = search, self.learning_rate
+        for name in ("boxed", "half", "middle", *self._moving):
+            setattr(search, name, getattr(self.search, name)[search.rows])
+        return other
+
+    def put(self, search):
+        """Keep where another search has come to."""
+        for name in self._moving:
+            getattr(self.search, name)[search.rows] = getattr(search, name)
+
+    def delta(self):
+        """The perturbations."""
+        search = self.search
+        search.curve = torch.where(search.boxed, torch.tanh(search.w), search.w)
+        delta = search.middle + search.half * search.curve
+        return delta.clamp(search.lower, search.upper)
+
+    def descend(self, gradient, rate):
+        """Take one of Adam's steps, given the gradient with respect to delta."""
+        search = self.search
+        slope = torch.where(search.boxed, 1 - search.curve.square(), 1)
+        gradient = gradient * search.half * slope
+        search.age = search.age + 1
+        search.first = 0.9 * search.first + 0.1 * gradient
+        search.second = 0.999 * search.second + 0.001 * gradient.square()
+        age = column(search.age, gradient)
+        size = (search.second / (1 - 0.999**age)).sqrt() + 1e-8
+        step = self.learning_rate * search.first / (1 - 0.9**age) / size
+        search.w = search.w - step * column(rate, step)
+
+    def restart(self, rows):
+        """Forget the past steps of some rows."""
+        search = self.search
+        search.age = search.age.masked_fill(rows, 0)
+        keep = column(~rows, search.w)
+        search.first, search.second = search.first * keep, search.second * keep

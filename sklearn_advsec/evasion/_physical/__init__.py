@@ -1,0 +1,1 @@
+"""Attacks that survive the way from the world to the model."""

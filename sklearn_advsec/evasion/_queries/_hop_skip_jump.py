@@ -1,0 +1,299 @@
+"""HopSkipJump (Chen, Jordan and Wainwright 2019)."""
+
+from itertools import count
+from math import ceil, log2, sqrt
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from .._active_rows import column
+from .._starts import StartingAttack
+
+# How many queries are kept for the search of a step.
+_STEPS = 5
+
+
+class HopSkipJump(StartingAttack):
+    r"""HopSkipJump: walk along the decision boundary by labels alone.
+
+    From a point with the wanted label it searches the boundary by bisection towards the
+    row, estimates the boundary's normal there from the labels of :math:`B_t` random
+    neighbours,
+
+    .. math:: v_t = \frac{1}{B_t - 1} \sum_b (\phi_b - \bar\phi) \, u_b, \quad
+        \phi_b = \pm 1, \quad B_t = B_0 \sqrt{t},
+
+    steps along it by :math:`\xi_t = \|x_t - x\| / \sqrt t`, halved until the label is the
+    wanted one, and comes back to the boundary. Neighbours are cut off at the box before
+    the estimate, and every row is estimated by itself. The nearest point that the victim
+    ever confirmed is returned.
+
+    For inf only the signs of the estimate count, and noise decides many of them. The
+    boundary turns little between two steps, so that the estimates before still say
+    something: they are added, with a weight that falls by `momentum` at each step. That
+    is no part of the paper.
+
+    It minimises the distance and has no `eps`; a robust accuracy at some radius follows
+    from `distance`. It needs some hundred queries per row to be of use.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; only its `predict` is used. It is cloned and fitted in `fit`; wrap one
+        that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+    norm : {2, np.inf}, default=2
+        The norm that is minimised.
+    max_queries : int, default=1000
+        How often the victim may be asked about each row.
+    n_evaluations : int, default=30
+        Number of neighbours of the first estimate, :math:`B_0`. The paper has 100; with
+        budgets of one or two thousand queries, a third of that gets nearer.
+    gamma : float, default=1.0
+        Factor of the precision of the bisection, ``gamma / d ** 1.5`` for ``norm=2`` and
+        ``gamma / d ** 2`` for inf, where `d` is the number of features.
+    momentum : float, default=None
+        Weight of the estimates before; 0 is the paper's algorithm. None is 0.5 for inf,
+        and 0 for ``norm=2``, where it helps on some victims and harms on others.
+    start : {"noise", "data"}, default="noise"
+        The first point: uniform noise in the box, as in the paper, or a near row of
+        the data seen in `fit` that has the wanted label. The one follows where the other
+        fails.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        Any other class, or the class `target`.
+    target : class label or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    bounds : "data" or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, distances are in units of each feature's `scale`, and `bounds` of "data"
+        give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the neighbours and of the first points.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    starts_ : ndarray of shape (n_starts, ...)
+        Up to 200 rows of the data seen in `fit`, as numbers.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    ValueError
+        If `bounds` is None: the first point, and the cut-off, need a range.
+
+    References
+    ----------
+    .. [1] J. Chen, M. I. Jordan, M. J. Wainwright, "HopSkipJumpAttack: a query-efficient
+       decision-based attack", arXiv:1904.02144 (Algorithms 1 and 2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.preprocessing import MinMaxScaler
+    >>> from sklearn_advsec.evasion import HopSkipJump
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = MinMaxScaler().fit_transform(X)
+    >>> victim = RandomForestClassifier(n_estimators=10, random_state=0)
+    >>> attack = HopSkipJump(victim, max_queries=500, start="data").fit(X, y)
+    >>> result = attack.run(X[:20])
+    >>> bool(result.success.all()), bool(np.median(result.distance) < 0.5)
+    (True, True)
+    """
+
+    knowledge = "label"
+
+    _parameter_constraints = {
+        **StartingAttack._parameter_constraints,
+        "norm": [Options(Real, {2, np.inf})],
+        "goal": [StrOptions({"misclassification", "targeted"})],
+        "n_evaluations": [Interval(Integral, 2, None, closed="left")],
+        "gamma": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=2,
+        max_queries=1000,
+        n_evaluations=30,
+        gamma=1.0,
+        momentum=None,
+        start="noise",
+        goal="misclassification",
+        target=None,
+        bounds="data",
+        constraints=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.max_queries = max_queries
+        self.n_evaluations = n_evaluations
+        self.gamma = gamma
+        self.momentum = momentum
+        self.start = start
+        self.goal = goal
+        self.target = target
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _search(self, active, state):
+        self._begin(active, state)
+        d = int(np.prod(self.row_shape_))
+        power = 1.5 if self.norm == 2 else 2
+        precision = self.gamma / d**power
+        # Of a neighbour, in units of the distance (Section 3.3 of the paper).
+        radius = precision * d ** (power - 1)
+        n_halvings = ceil(log2(1 / min(precision, 1e-3)))
+        to_boundary(active, self.norm, n_halvings)
+        active.normals = torch.zeros_like(active.x)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 0.5 if self.norm == np.inf else 0.0
+        for step in count(1):
+            active.give_up(active.left() < 1)
+            if not active:
+                return
+            distance = active.distance(active.x + active.delta)
+            if step == 1:  # far from the boundary's curvature: a tenth of the range
+                size = 0.1 * (active.upper - active.lower).flatten(1).amax(1)
+            else:
+                size = radius * distance
+            n = int(self.n_evaluations * sqrt(step))
+            # The last estimate leaves enough for its step and the way to the boundary.
+            paid = (active.left() - n_halvings - _STEPS).clamp(1, n)
+            normal = estimate_normal(active, state, self.norm, size, n, paid)
+            # By its noise, an estimate counts as the root of the number of its queries.
+            normal = normal * column(paid.sqrt(), normal)
+            active.normals = momentum * active.normals + normal
+            _step(active, _unit(active.normals, self.norm), distance / sqrt(step))
+            to_boundary(active, self.norm, n_halvings)
+
+
+def to_boundary(active, norm, n_halvings):
+    """Bisect between each row and its present point; end on the wanted side."""
+    present = active.delta.clone()
+    active.origin = present
+    active.low = torch.zeros_like(active.labels, dtype=present.dtype)
+    active.high = torch.ones_like(active.low)
+    for _ in range(n_halvings):
+        active.give_up(active.left() < 1)
+        if not active:
+            return
+        middle = (active.low + active.high) / 2
+        delta = _between(active.origin, middle, norm)
+        x_adv = active.x + delta
+        answer = active.ask(x_adv)
+        active.improve(x_adv, answer)
+        active.low = torch.where(answer.reached, active.low, middle)
+        active.high = torch.where(answer.reached, middle, active.high)
+        active.delta = torch.where(column(answer.reached, delta), delta, active.delta)
+
+
+def _between(delta, share, norm):
+    """Go a share of the way: on the line, or, for inf, by cutting off what is larger."""
+    if norm == 2:
+        return column(share, delta) * delta
+    largest = delta.flatten(1).abs().amax(1)
+    cut = column(share * largest, delta)
+    return torch.clamp(delta, -cut, cut)
+
+
+def estimate_normal(active, state, norm, size, n_samples, wanted=None):
+    """Estimate the direction in which the wanted label lies, of Euclidean length 1.
+
+    It takes `n_samples` queries, or as many as `wanted` says for each row.
+    """
+    noise = _directions(active.x, state.generator, norm, n_samples)
+    normal = torch.zeros_like(active.x)
+
+    def candidates(at):
+        x = active.x[at, None]
+        delta = active.delta[at, None] + column(size[at], active.x[at])[:, None] * noise
+        return x + torch.clamp(delta, active.lower[at, None], active.upper[at, None])
+
+    for at, x_adv, asked, answer in active.ask_many(candidates, n_samples, wanted):
+        vote = torch.where(answer.reached, 1, -1).to(x_adv) * asked
+        n = asked.sum(1, keepdim=True)
+        mean = vote.sum(1, keepdim=True) / n
+        # Where all agree there is nothing to compare: follow, or flee, their mean.
+        weight = torch.where(mean.abs() < 1, (vote - mean) * asked, vote)
+        moved = x_adv - (active.x[at] + active.delta[at])[:, None]
+        moved = moved.nan_to_num(0.0).flatten(2)
+        normal[at] = (weight[:, None] @ moved).reshape(normal[at].shape)
+    return _unit(normal)
+
+
+def _unit(direction, norm=2):
+    """The step of length 1, in the norm, that goes furthest in a direction."""
+    if norm == np.inf:
+        return direction.sign()
+    length = torch.linalg.vector_norm(direction.flatten(1), dim=1)
+    return direction / column(
+        length.clamp_min(torch.finfo(direction.dtype).tiny), direction
+    )
+
+
+def _directions(x, generator, norm, n):
+    if norm == np.inf:
+        noise = 2 * torch.rand((n, *x.shape[1:]), generator=generator, dtype=x.dtype) - 1
+    else:
+        noise = torch.randn((n, *x.shape[1:]), generator=generator, dtype=x.dtype)
+    length = torch.linalg.vector_norm(noise.flatten(1), dim=1)
+    return (noise / column(length, noise)).to(x.device)
+
+
+def _step(active, normal, size):
+    """Go along the normal, half as far each time, until the label is the wanted one."""
+    active.normal, active.size = normal, size
+    active.waits = torch.ones_like(active.labels, dtype=torch.bool)
+    for _ in range(30):  # 2 ** -30 of a step is none
+        active.give_up(active.waits & (active.left() < 1))
+        at = torch.nonzero(active.waits).flatten()
+        if not len(at):
+            return
+        delta = active.delta[at] + column(active.size[at], normal) * active.normal[at]
+        delta = torch.clamp(delta, active.lower[at], active.upper[at])
+        x_adv = active.x[at] + delta
+        answer = active.ask(x_adv, at)
+        active.improve(x_adv, answer, at)
+        hit = at[answer.reached]
+        active.delta[hit] = delta[answer.reached]
+        active.waits[hit] = False
+        active.size = active.size / 2

@@ -1,0 +1,161 @@
+"""RayS (Chen and Gu 2020)."""
+
+import numpy as np
+import torch
+
+from .._active_rows import column
+from ._base import BoxAttack
+
+_PRECISION = 1e-3
+
+
+class RayS(BoxAttack):
+    r"""RayS: the nearest corner direction of the cube, by labels alone.
+
+    It looks for the signs :math:`d \in \{-1, 1\}^n` along which the decision boundary
+    is nearest. The whole row, then its halves, quarters and so on are flipped, one block
+    after another. A flip is tried at the radius that is to be beaten: one query, and
+    only if it keeps the wanted label there a bisection for the new radius. It draws no
+    random numbers, estimates no gradient and needs no first point.
+
+    It minimises the :math:`L_\infty` distance and has no `eps`; a robust accuracy at
+    some radius follows from `distance`. Moves are cut off at the box.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; only its `predict` is used. It is cloned and fitted in `fit`; wrap one
+        that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+    max_queries : int, default=1000
+        How often the victim may be asked about each row.
+    bounds : "data" or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, distances are in units of each feature's `scale`, and `bounds` of "data"
+        give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    ValueError
+        If `bounds` is None: the first radius needs a range.
+
+    References
+    ----------
+    .. [1] J. Chen, Q. Gu, "RayS: a ray searching method for hard-label adversarial
+       attack", arXiv:2006.12792 (Algorithms 2 and 3; a flip has to beat the radius by a
+       thousandth of the range).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import HistGradientBoostingClassifier
+    >>> from sklearn.preprocessing import MinMaxScaler
+    >>> from sklearn_advsec.evasion import RayS
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = MinMaxScaler().fit_transform(X)
+    >>> attack = RayS(HistGradientBoostingClassifier(max_iter=20), max_queries=300)
+    >>> result = attack.fit(X, y).run(X[:20])
+    >>> bool(result.success.all()), bool(np.median(result.distance) < 0.2)
+    (True, True)
+    """
+
+    knowledge = "label"
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        max_queries=1000,
+        bounds="data",
+        constraints=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.max_queries = max_queries
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _search(self, active, state):
+        n = int(np.prod(self.row_shape_))
+        place = torch.arange(n, device=active.x.device)
+        room = torch.maximum(active.upper, -active.lower).flatten(1).amax(1)
+        active.slack = _PRECISION * room
+        active.signs = torch.ones_like(active.x)
+        active.radius = room + active.slack  # to be beaten
+        active.low, active.high = torch.zeros_like(room), room
+        active.bisects = torch.zeros_like(active.labels, dtype=torch.bool)
+        active.level = torch.full_like(active.labels, -1)  # -1: nothing is flipped yet
+        active.block = torch.zeros_like(active.labels)
+        while True:
+            active.give_up(active.left() < 1)
+            if not len(active):
+                return
+            # Block number b of 2 ** level holds the places from b n / 2 ** level on.
+            parts = (2 ** active.level.clamp_min(0))[:, None]
+            inside = place * parts // n == active.block[:, None]
+            inside = (inside & (active.level >= 0)[:, None]).reshape(active.x.shape)
+            signs = torch.where(inside, -active.signs, active.signs)
+            middle = (active.low + active.high) / 2
+            size = torch.where(active.bisects, middle, active.radius - active.slack)
+            delta = column(size, signs) * signs
+            delta = torch.clamp(delta, active.lower, active.upper)
+            x_adv = active.x + delta
+            answer = active.ask(x_adv)
+            active.improve(x_adv, answer)
+            self._advance(active, signs, size, answer.reached, n)
+
+    def _advance(self, active, signs, size, reached, n):
+        """Narrow the bisection, begin one, or go on to the next block."""
+        begins = ~active.bisects & reached
+        active.high = torch.where(reached, size, active.high)
+        active.low = torch.where(active.bisects & ~reached, size, active.low)
+        active.low = torch.where(begins, 0, active.low)
+        over = active.bisects & (active.high - active.low <= active.slack)
+        active.radius = torch.where(over, active.high, active.radius)
+        active.signs = torch.where(column(over, signs), signs, active.signs)
+        fails = ~active.bisects & ~reached
+        active.bisects = (active.bisects & ~over) | begins
+        moves = over | fails
+        active.block = active.block + (moves & (active.level >= 0))
+        # The next level, and after single features the first one again.
+        full = moves & (
+            (active.level < 0) | (active.block >= 2 ** active.level.clamp_min(0))
+        )
+        last = (2 ** active.level.clamp_min(0)) >= n
+        active.level = torch.where(
+            full, torch.where(last, 0, active.level + 1), active.level
+        )
+        active.block = torch.where(full, 0, active.block)

@@ -1,0 +1,265 @@
+"""Square attack (Andriushchenko et al. 2019)."""
+
+from bisect import bisect_left
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+
+from ..._images import image_shape_of
+from ...threat import LpBall
+from ...threat._projection import fill_l2
+from .._active_rows import climb
+from .._windows import Windows
+from ._base import QueryAttack
+
+# The window shrinks to a half at these shares of the budget, as its authors have it.
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+class SquareAttack(QueryAttack):
+    r"""Square attack: random search over squares of the image, by scores.
+
+    For ``norm=np.inf`` every feature stands at the edge of its range,
+    :math:`x_i \pm \epsilon`, cut off by the box. It starts with vertical stripes; each
+    step sets one square, at a random place, to one random sign per channel, and keeps
+    the change if the victim's margin falls. For ``norm=2`` each step moves the mass of
+    one square into another, as a bump of two halves of opposite sign, and stretches the
+    whole back to length :math:`\epsilon` inside the box. The share of the image that a
+    square covers falls from `p_init` as the budget is spent.
+
+    Rows that are no images have no neighbourhoods: there a "square" is a random set of
+    features of the same size, each of which takes a sign of its own.
+
+    What it finds depends on the budget: a robust accuracy under a few hundred queries is
+    a loose bound. On victims whose scores are constant over large regions, such as small
+    trees, it is a blind search.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; it needs `predict_proba` or `decision_function`. Where the class of
+        the largest score may not be its label, as of an `SVC` of several classes, what
+        `predict` says of a success costs a query more. It is cloned and fitted in `fit`;
+        wrap one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
+        prototype.
+    norm : {np.inf, 2}, default=np.inf
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features; an array gives each feature its own.
+    max_queries : int, default=1000
+        How often the victim may be asked about each row. It sets the schedule of the
+        window too.
+    p_init : float, default=0.8
+        Share of the image that the first square covers.
+    n_proposals : int, default=1
+        How many squares are asked about at once for each row; the best of them counts.
+        More than the paper's one take more queries, and much less time where a call of
+        the victim costs the same whatever the number of rows, as with forests.
+    image_shape : tuple of int, default=None
+        What a flat row is: (height, width) or (channels, height, width).
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        Any other class; the class `target`; or a lower confidence in the present class.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach (that the present one has to
+        fall to, for "confidence_reduction").
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the squares.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    ValueError
+        If `norm` or `image_shape` does not fit.
+
+    References
+    ----------
+    .. [1] M. Andriushchenko, F. Croce, N. Flammarion, M. Hein, "Square attack: a
+       query-efficient black-box adversarial attack via random search", arXiv:1912.00049
+       (Algorithms 1, 2 and 3; the schedule is that of its authors' program).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_advsec.evasion import SquareAttack
+    >>> X, y = load_digits(return_X_y=True)
+    >>> victim = RandomForestClassifier(n_estimators=20, random_state=0)
+    >>> attack = SquareAttack(victim, eps=4, max_queries=100, image_shape=(8, 8))
+    >>> result = attack.fit(X[:1000], y[:1000]).run(X[1000:1050], y[1000:1050])
+    >>> bool(result.success.mean() > 0.9), int(result.n_queries.max()) <= 100
+    (True, True)
+    """
+
+    knowledge = "score"
+
+    _parameter_constraints = {
+        **QueryAttack._parameter_constraints,
+        "eps": [Real, "array-like"],
+        "norm": [Real],
+        "p_init": [Interval(Real, 0, 1, closed="right")],
+        "n_proposals": [Interval(Integral, 1, None, closed="left")],
+        "image_shape": [tuple, list, None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=0.1,
+        max_queries=1000,
+        p_init=0.8,
+        n_proposals=1,
+        image_shape=None,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        bounds="data",
+        constraints=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.max_queries = max_queries
+        self.p_init = p_init
+        self.n_proposals = n_proposals
+        self.image_shape = image_shape
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self, row_shape):
+        ball = LpBall(self.norm, self.eps)
+        if ball.norm not in (np.inf, 2):
+            raise ValueError(
+                f"norm must be np.inf or 2 for SquareAttack; got {ball.norm}."
+            )
+        ball.scale(torch.zeros((1, *row_shape)))  # raises where eps does not fit
+        image_shape_of(row_shape, self.image_shape)
+
+    def _search(self, active, state):
+        windows = Windows(self.row_shape_, self.image_shape, state.generator)
+        search = _linf if self.norm == np.inf else _l2
+        propose, start = search(active, LpBall(self.norm, self.eps), windows, self._share)
+        climb(active, propose, start, self.n_proposals)
+
+    def _share(self, step):
+        """Share of the image that the square of this step covers."""
+        return self.p_init / 2 ** bisect_left(_HALVINGS, step / self.max_queries)
+
+
+def _linf(active, ball, windows, share):
+    """Algorithm 2: one sign per channel for all pixels of a square.
+
+    Returns how to propose a change, and the first perturbations.
+    """
+    eps = ball.scale(active.x)
+    active.high = torch.minimum(active.upper, eps).reshape(windows.shape)
+    active.low = torch.maximum(active.lower, -eps).reshape(windows.shape)
+
+    def propose(step):
+        at = windows.draw(share(step))
+        up = windows.coins(at)
+        new = active.delta.reshape(windows.shape).clone()
+        high, low, present = active.high[at], active.low[at], new[at]
+        square = torch.where(up, high, low)
+        # Where that changes nothing, the query would be wasted: take the other signs.
+        same = (present == square).flatten(1).all(1)[:, None, None, None]
+        new[at] = torch.where(up ^ same, high, low)
+        return new.reshape(active.x.shape)
+
+    stripes = torch.where(windows.stripes(), active.high, active.low)
+    return propose, stripes.reshape(active.x.shape)
+
+
+def _l2(active, ball, windows, share):
+    """Algorithm 3: the mass of one square goes into another, the whole is refilled.
+
+    Where features have an `eps` of their own, it works in units of it, in which the ball
+    is round.
+    """
+    eps = ball.scale(active.x)
+    unit, radius = 1.0, eps
+    active.room_down, active.room_up = active.lower.flatten(1), active.upper.flatten(1)
+    if eps.ndim:
+        unit, radius = torch.where(eps > 0, eps, 1), eps.new_ones(())
+        for name in ("room_down", "room_up"):
+            room = torch.where(
+                eps > 0, getattr(active, name).reshape(active.x.shape) / unit, 0
+            )
+            setattr(active, name, room.flatten(1))
+
+    def inside(image):
+        """Stretch to the length of the radius, as far as the box allows."""
+        flat = fill_l2(image.flatten(1), radius, active.room_down, active.room_up)
+        delta = flat.reshape(active.x.shape)
+        return torch.clamp(delta * unit, active.lower, active.upper)
+
+    def propose(step):
+        image = (active.delta / unit).reshape(windows.shape)
+        to, origin = windows.draw_pair(share(step))
+        flat = image.flatten(1)
+        unused = radius**2 - torch.linalg.vecdot(flat, flat)
+        bump = windows.bump(to).to(image) + _normed(image[to])
+        mass = 0
+        for at in (to, origin):  # what both cover is counted, and cleared, once
+            mass = mass + image[at].square().sum((2, 3), keepdim=True)
+            image[at] = 0
+        unused = unused.clamp_min(0)[:, None, None, None] / image.shape[1]
+        image[to] = _normed(bump) * (mass + unused).sqrt()
+        return inside(image)
+
+    bumps = windows.bumps().to(active.x)
+    return propose, inside(bumps.expand(len(active), -1, -1, -1))
+
+
+def _normed(window):
+    """Scale each channel of each window to length 1."""
+    length = torch.linalg.vector_norm(window, dim=(2, 3), keepdim=True)
+    return window / length.clamp_min(torch.finfo(window.dtype).tiny)

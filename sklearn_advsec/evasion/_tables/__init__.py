@@ -1,0 +1,1 @@
+"""Attacks on tables with feature constraints."""

@@ -1,0 +1,239 @@
+"""Constrained adaptive projected gradient descent (Simonetto et al. 2024)."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+
+from ...threat import LpBall
+from ...victim import GradientAccess
+from .._descent import descend
+from .._gradient._auto_pgd import _HalvingSteps
+from .._gradient._base import GradientAttack
+from ._base import TabularAttack
+
+
+class ConstrainedAPGD(TabularAttack, GradientAttack):
+    r"""CAPGD: adaptive projected gradient descent on rows that stay valid.
+
+    .. math:: \max_\delta \; J(x + \delta, y) - \lambda \sum_i g_i(x + \delta)
+
+    with the distances :math:`g_i` to the relations, momentum and the halving steps of
+    :class:`AutoProjectedGradientDescent`. After each step the row is repaired: linear
+    relations by projection, dependent columns by computing them anew. The victim is only
+    ever asked about rows that fulfil all constraints. There are two starts, the row
+    itself and a random one.
+
+    Columns of categories have no gradient and stay as they are, unless they come one-hot
+    encoded; :class:`ConstrainedAdaptiveAttack` changes them too.
+
+    Parameters
+    ----------
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`FastGradientMethod`.
+    norm : {np.inf, 2, 1}, default=2
+        The norm that bounds the perturbation.
+    eps : float or array-like of shape (n_features,), default=0.5
+        The bound, in units of each feature's scale.
+    max_iter : int, default=10
+        Number of steps of each start.
+    rho : float, default=0.75
+        Share of the steps that have to improve the loss for the step size to stay.
+    penalty : float, default=1.0
+        The weight :math:`\lambda`.
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        What is wanted; see :class:`FastGradientMethod`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach.
+    loss : {"cross_entropy", "margin", "dlr"}, default="cross_entropy"
+        What is ascended.
+    n_restarts : int, default=2
+        Number of starts. Rows that reached the goal do not start again.
+    bounds : "data", None or tuple (lower, upper), default=None
+        A narrower range than that of the constraints.
+    constraints : FeatureConstraints, default=None
+        What rows have to keep; see :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        None learns kinds, bounds and steps in `fit`.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the random starts.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    constraints_ : FeatureConstraints
+        The constraints in use.
+    values_ : ndarray of shape (n_features, 32)
+        Quantiles of the data; of categories, their codes.
+    box_ : Box
+        The range from `bounds`.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    NoGradientError
+        If the victim has no differentiable view.
+
+    References
+    ----------
+    .. [1] T. Simonetto et al., "Constrained adaptive attack: effective adversarial attack
+       against deep neural networks for tabular data", arXiv:2406.00775 (Section 4.1).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_advsec.evasion import ConstrainedAPGD
+    >>> from sklearn_advsec.threat import FeatureConstraints
+    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    >>> constraints = FeatureConstraints.from_frame(X)
+    >>> constraints = constraints.relate("`mean radius` <= `worst radius`")
+    >>> victim = make_pipeline(StandardScaler(), LogisticRegression())
+    >>> attack = ConstrainedAPGD(victim, constraints=constraints).fit(X, y)
+    >>> result = attack.run(X[:50], y[:50])
+    >>> constraints.violations(X[:50], result.X_adv), bool(result.success.mean() > 0.5)
+    ([], True)
+    """
+
+    _parameter_constraints = {
+        **{k: v for k, v in GradientAttack._parameter_constraints.items()
+           if k not in ("step_size", "precision", "random_start", "early_stopping")},
+        "rho": [Interval(Real, 0, 1, closed="neither")],
+        "penalty": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }  # fmt: skip
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=2,
+        eps=0.5,
+        max_iter=10,
+        rho=0.75,
+        penalty=1.0,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        loss="cross_entropy",
+        n_restarts=2,
+        bounds=None,
+        constraints=None,
+        max_queries=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.max_iter = max_iter
+        self.rho = rho
+        self.penalty = penalty
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.loss = loss
+        self.n_restarts = n_restarts
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _open_access(self, X, max_total_queries=None):
+        return GradientAccess(
+            self.estimator_,
+            X,
+            max_queries=self.max_queries,
+            max_total_queries=max_total_queries,
+            batch_size=self.batch_size_,
+            **self._access_options(),
+        )
+
+    def _attack(self, state):
+        self._restarts(state)
+        state.finished[:] = True
+
+    def _steps(self, state, start, early_stopping):
+        ball = LpBall(self.norm, np.asarray(self.eps))
+        rule = _RepairedSteps(ball, self.max_iter, self.rho, state, self.penalty)
+        if start is not None:
+            start = rule.repair(start, torch.arange(len(start), device=start.device))
+        return descend(
+            state,
+            rule,
+            start=start,
+            max_iter=self.max_iter,
+            early_stopping=early_stopping,
+        )
+
+
+class _RepairedSteps(_HalvingSteps):
+    """Halving steps with a penalty in the gradient and a repair behind each step."""
+
+    def __init__(self, ball, max_iter, rho, state, weight):
+        super().__init__(ball, max_iter, rho, end_at_best=False)
+        self.access = state.access
+        self.weight = weight
+        self.rows = state.open_rows()
+
+    def step(self, delta, logits, gradient, lower, upper, aim):
+        """Return the next perturbations."""
+        if self.access.region.relations and self.weight:
+            gradient = gradient - self.weight * self._slope(delta)
+        delta = super().step(delta, logits, gradient, lower, upper, aim)
+        return self.repair(delta, self.rows)
+
+    def _slope(self, delta):
+        """Return the gradient of the distances to the relations, in units of scale."""
+        region = self.access.region
+        with torch.enable_grad():
+            unit = (self.access.x[self.rows] + delta).cpu().double().requires_grad_()
+            point = unit.nan_to_num(0.0) * region.scale
+            excess = sum(r.excess(point, region.scale) for r in region.relations)
+            if not excess.requires_grad:  # of categories only
+                return torch.zeros_like(delta)
+            (slope,) = torch.autograd.grad(excess.sum(), unit)
+        return slope.nan_to_num(0.0).to(delta)
+
+    def repair(self, delta, rows):
+        """Return perturbations that keep the relations, whole numbers left aside."""
+        access = self.access
+        if not access.region.relations:
+            return delta
+        x, at = access.x[rows], rows.cpu()
+        point = (x + delta).cpu().double() * access.region.scale
+        mended = access.region.mend(
+            access.ref[at], point, access.free_lower[at], access.free_upper[at]
+        )
+        mended = (mended / access.region.scale).to(x)
+        return torch.where((mended == x) | mended.isnan(), 0.0, mended - x)

@@ -1,0 +1,346 @@
+"""Evolution of valid rows for two objectives (MOEVA, Simonetto et al. 2022)."""
+
+from itertools import count
+from numbers import Integral, Real
+
+import torch
+from sklearn.utils._param_validation import Interval
+
+from .._genetics import cross, polynomial, survivors
+from .._queries._base import QueryAttack
+from ._base import TabularAttack
+
+# The index of the polynomial mutation: how near the mutants stay.
+_ETA = 5.0
+# Numbers with at most so many steps are drawn anew.
+_FEW = 10
+
+
+class MultiObjectiveEvolution(TabularAttack, QueryAttack):
+    r"""MOEVA: evolve a population of valid rows, by scores alone.
+
+    For each row, individuals are bred by two-point crossover and polynomial mutation of
+    numbers, and by drawing categories anew. Each is projected onto the constraints, and
+    those live on that are nearest to the goal or nearest to the row, by non-dominated
+    sorting and crowding. All rows of a batch evolve at the same time, with the same
+    random draws.
+
+    The paper counts violations as a third objective, and selects by reference points;
+    here every individual is valid, so that two objectives, and NSGA-II, do. Libraries of
+    it evolve one population at a time, and so call a pipeline once per row and
+    generation: pymoo takes ten times as long (``benchmarks/bench_tabular.py``).
+
+    Parameters
+    ----------
+    estimator : classifier or RegressionVictim, default=None
+        The victim, on raw rows; see :class:`FastGradientMethod`.
+    norm : {np.inf, 1, 2, 0}, default=2
+        The norm of `eps` and of the second objective.
+    eps : float, default=0.5
+        The largest norm, in units of scale, where another category counts 1. None is no
+        limit but the constraints.
+    n_generations : int, default=100
+        Number of generations.
+    population : int, default=40
+        Number of individuals of each row, and of their offspring.
+    patience : int, default=25
+        A row is given up when its best score has not improved for so many generations.
+    early_stopping : bool, default=True
+        Whether a row is done with its first success. If not, it evolves to the end, and
+        the nearest success is kept.
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        What is wanted.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    confidence : float, default=None
+        The probability that the wanted class has to reach.
+    bounds : "data", None or tuple (lower, upper), default=None
+        A narrower range than that of the constraints.
+    constraints : FeatureConstraints, default=None
+        What rows have to keep; see :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        None learns kinds, bounds and steps in `fit`.
+    max_queries : int, default=10000
+        How often the victim may be asked about each row.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows evolve at once, and go through a network at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the evolution.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    constraints_ : FeatureConstraints
+        The constraints in use.
+    values_ : ndarray of shape (n_features, 32)
+        Quantiles of the data; of categories, their codes.
+    box_ : Box
+        The range from `bounds`.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] T. Simonetto et al., "A unified framework for adversarial attack and defense in
+       constrained feature space", arXiv:2112.01156 (Section 4.2, MoEvA2).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_advsec.evasion import MultiObjectiveEvolution
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> forest = RandomForestClassifier(n_estimators=20, random_state=0)
+    >>> attack = MultiObjectiveEvolution(forest, eps=1.0, n_generations=20).fit(X, y)
+    >>> bool(attack.run(X[:10], y[:10]).success.mean() > 0.5)
+    True
+    """
+
+    knowledge = "score"
+
+    _parameter_constraints = {
+        **QueryAttack._parameter_constraints,
+        "norm": [Real],
+        "eps": [Interval(Real, 0, None, closed="left"), None],
+        "n_generations": [Interval(Integral, 1, None, closed="left")],
+        "population": [Interval(Integral, 4, None, closed="left")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=2,
+        eps=0.5,
+        n_generations=100,
+        population=40,
+        patience=25,
+        early_stopping=True,
+        goal="misclassification",
+        target=None,
+        confidence=None,
+        bounds=None,
+        constraints=None,
+        max_queries=10_000,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.n_generations = n_generations
+        self.population = population
+        self.patience = patience
+        self.early_stopping = early_stopping
+        self.goal = goal
+        self.target = target
+        self.confidence = confidence
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _choose_batch_size(self, X):
+        # A chunk is eight batches, and holds a population for each of its rows.
+        return 64 if self.batch_size == "auto" else self.batch_size
+
+    def _search(self, active, state):
+        evolve(
+            active,
+            state,
+            self.n_generations,
+            self.population,
+            norm=self.norm,
+            patience=self.patience,
+            early_stopping=self.early_stopping,
+        )
+
+
+def evolve(
+    active, state, n_generations, population, *, norm, patience=25, early_stopping=True
+):
+    """Evolve populations for the active rows; successes are recorded.
+
+    Parameters
+    ----------
+    active : ActiveRows
+    state : AttackState
+    n_generations, population : int
+    norm : float
+        Of the second objective.
+    patience : int, default=25
+        Rows leave when their best score has not improved for so many generations.
+    early_stopping : bool, default=True
+        Whether rows leave at their first success.
+    """
+    breeder = _Breeder(state.access, state.generator)
+    active.genes = active.x[:, None].repeat(1, population, 1)
+    active.lower_at, active.upper_at = breeder.room(active.rows)
+    active.children = breeder.mutate(active, active.genes, rate=0.3)
+    active.children[:, 0] = active.x
+    active.children[:, 1] = state.x_adv[active.rows]  # where another attack ended
+    active.fitness = active.x.new_empty(len(active), 0, 2)
+    active.genes = active.genes[:, :0]
+    active.best = torch.full_like(active.x[:, 0], torch.inf)
+    active.goal = active.best.clone()
+    active.stale = torch.zeros_like(active.labels)
+    for generation in count():
+        active.give_up(active.left() < 1)
+        if not len(active):
+            return
+        active.children = breeder.validate(active)
+        active.scores = _ask(active, state, norm, breeder)
+        if early_stopping:
+            active.give_up(active.best.isfinite())
+            goal = active.scores[..., 0].amin(1)
+            better = goal < active.goal - 1e-4 * goal.abs().clamp_min(1e-8)
+            active.goal = torch.where(better, goal, active.goal)
+            active.stale = torch.where(better, 0, active.stale + 1)
+            active.give_up(active.stale >= patience)
+        if generation == n_generations or not len(active):
+            break
+        active.genes = torch.cat([active.genes, active.children], dim=1)
+        active.fitness = torch.cat([active.fitness, active.scores], dim=1)
+        kept = survivors(active.fitness, population)
+        active.genes = _take(active.genes, kept)
+        active.fitness = _take(active.fitness, kept)
+        _show_best(active)
+        active.children = breeder.breed(active)
+    active.give_up(torch.ones_like(active.labels, dtype=torch.bool))
+
+
+def _take(values, index):
+    return values.gather(1, index[..., None].expand(*index.shape, values.shape[2]))
+
+
+def _show_best(active):
+    """Let the present perturbation be that of the individual nearest to the goal."""
+    best = active.fitness[..., 0].argmin(1)[:, None]
+    active.delta = (_take(active.genes, best)[:, 0] - active.x).nan_to_num(0.0)
+
+
+def _ask(active, state, norm, breeder):
+    """Ask about the children; return their objectives, and record the best success."""
+    n, k = active.children.shape[:2]
+    size = breeder.size(active, active.children, norm)
+    scores = torch.full((n, k, 2), torch.inf, dtype=size.dtype, device=size.device)
+    for at, x_adv, asked, answer in active.ask_many(lambda at: active.children[at], k):
+        goal = torch.where(asked, -answer.objective, torch.inf)
+        scores[at] = torch.stack([goal, size[at]], dim=2)
+        near = torch.where(answer.reached & asked, size[at], torch.inf)
+        nearest, which = near.min(1)
+        better = torch.nonzero(nearest < active.best[at]).flatten()
+        if len(better):
+            chosen, own = which[better], at.start + better
+            found, said = x_adv[better, chosen], answer.predicted[better, chosen]
+            said, sure = active.confirm(found, own, said)
+            own = own[sure]
+            state.record(active.rows[own], found[sure], said[sure], True)
+            active.best[own] = nearest[better][sure]
+    return scores
+
+
+class _Breeder:
+    """Makes children: valid rows, from valid rows."""
+
+    def __init__(self, access, generator):
+        self.access, self.generator = access, generator
+        region, device = access.region, access.x.device
+        self.nominal = region.nominal.to(device)
+        self.mutable = region.mutable.to(device)
+        places = (region.upper - region.lower) / region.step
+        self.few = (region.lattice & (places <= _FEW)).to(device)
+        self.n_codes = (region.upper - region.lower + 1).nan_to_num(1.0, 1.0, 1.0)
+        self.n_codes = self.n_codes.to(access.x)
+        self.groups = [group.to(device) for group in region.groups]
+        self.grouped = torch.zeros_like(self.nominal)
+        for group in self.groups:
+            self.grouped[group] = True
+
+    def room(self, rows):
+        """Return the range of the genes of some rows, in units of scale."""
+        access = self.access
+        at = rows.cpu()
+        return tuple(
+            (bound[at] / access.region.scale).to(access.x)
+            for bound in (access.lower, access.upper)
+        )
+
+    def _draw(self, *shape):
+        draw = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        return draw.to(self.access.x)
+
+    def mutate(self, active, genes, rate):
+        """Change a share of the genes; draws are the same for all rows."""
+        k, d = genes.shape[1:]
+        hit = (self._draw(k, d) < rate) & self.mutable
+        # Only of the genes that change there is anything to compute.
+        who, which = torch.nonzero(hit, as_tuple=True)
+        old = genes[:, who, which]
+        low, high = active.lower_at[:, which], active.upper_at[:, which]
+        spread = (high - low).isfinite()
+        low = torch.where(spread, low, old - 1)
+        high = torch.where(spread, high, old + 1)
+        numbers = polynomial(old, low, high, _ETA, self.generator)
+        draw = self._draw(len(who))
+        # Small steps between few values would all be rounded away.
+        numbers = torch.where(self.few[which], low + draw * (high - low), numbers)
+        codes = torch.floor(draw * self.n_codes[which])
+        result = genes.clone()
+        result[:, who, which] = torch.where(self.nominal[which], codes, numbers)
+        for group in self.groups:  # all columns of a group change together
+            turn = hit[:, group].any(1, keepdim=True) & (
+                self._draw(k, 1) < len(group) * rate
+            )
+            winner = torch.floor(self._draw(k, 1) * len(group)).long()
+            one = torch.zeros(k, len(group)).to(genes).scatter(1, winner, 1.0)
+            result[..., group] = torch.where(turn, one, genes[..., group])
+        return result
+
+    def breed(self, active):
+        """Cross individuals that won against a random other, and mutate."""
+        k, d = active.genes.shape[1:]
+        draws = torch.randint(k, (2, 2, k), generator=self.generator)
+        # Survivors come best first, so the smaller position wins.
+        parents = draws.amin(1).to(active.genes.device)
+        children = cross(
+            active.genes[:, parents[0]], active.genes[:, parents[1]], self.generator
+        )
+        free = max(int(self.mutable.sum()), 1)
+        return self.mutate(active, children, rate=max(1.0 / free, 0.05))
+
+    def validate(self, active):
+        """Project all children onto the constraints."""
+        access, children = self.access, active.children
+        k, d = children.shape[1:]
+        rows = active.rows.repeat_interleave(k)
+        valid = access.valid(children.reshape(-1, d), rows) / access.region.scale
+        return valid.to(access.x).reshape(children.shape)
+
+    def size(self, active, children, norm):
+        """Norm of the moves; another category is a move of 1."""
+        move = (children - active.x[:, None]).nan_to_num(0.0)
+        move = torch.where(self.nominal & (move != 0), 1.0, move)
+        return torch.linalg.vector_norm(move, ord=norm, dim=2)

@@ -1,0 +1,1 @@
+"""Attacks on tree ensembles whose trees are known."""

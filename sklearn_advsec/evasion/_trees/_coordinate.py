@@ -1,0 +1,138 @@
+"""Coordinate search over the thresholds of a tree ensemble."""
+
+import numpy as np
+
+from ._base import TreeAttack
+
+
+class TreeCoordinateAttack(TreeAttack):
+    r"""Coordinate search over thresholds: a nearly minimal change, in milliseconds.
+
+    An ensemble of trees is constant between its thresholds, so only one point between any
+    two matters. Inside of a ball around the row, the column whose move helps most is
+    moved, one after another, until the class changes or no move helps; the gain of every
+    single move is known at once, because a leaf counts for it exactly if no other column
+    keeps the row out of the leaf's box. Several balls are tried side by side, the first
+    ones in proportion to a lower bound; at the end every single move of where the climb
+    got stuck is tried as a beginning, which finds pairs.
+
+    The result is an upper bound; :class:`TreeExactAttack` proves how far it is from the
+    optimum. Its median is the optimum itself on forests and boosters of 100 trees on
+    breast_cancer, in about 10 ms a row.
+
+    Columns that hold categories, and missing values, stay as they are. Columns of
+    integers take integers. A threshold is crossed to the next float (of the precision in
+    which the trees compare); `min_step` asks for more. LightGBM keeps zero apart from all
+    else by thresholds of 1e-35: against its models, set `min_step` to the resolution of
+    the data, or the smallest distance is one that no data show.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim: a tree ensemble that :func:`~sklearn_advsec.trees.tree_ensemble`
+        reads, alone or at the end of a Pipeline. It is cloned and fitted in `fit`; wrap
+        one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
+        prototype.
+    norm : {np.inf, 1, 2, 0}, default=np.inf
+        What is to be small: the largest change, their sum, the square root of the sum of
+        their squares, or the number of columns changed.
+    eps : float, default=None
+        The largest distance that counts as a success; None sets no limit.
+    min_step : float or array-like of shape (n_features,), default=0.0
+        How far beyond a threshold a changed value is put, in the units of the features,
+        where the next threshold is not nearer.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        Any other class, or the class `target`.
+    target : class label or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    ensemble_ : TreeEnsemble
+        Its trees.
+    grid_ : TreeGrid
+        The columns, cut at all thresholds.
+    seeds_, seed_labels_ : ndarray of shape (n_seeds, n_features) and (n_seeds,)
+        Up to 200 rows of the data seen in `fit`, where a search begins that finds
+        nothing from the row itself, and the positions of the victim's answers.
+    box_ : Box
+        The box that rows stay in.
+    batch_size_ : int
+        An eighth of the number of rows of a chunk.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Raises
+    ------
+    TypeError
+        If the victim is no tree ensemble that can be read, or stands behind a step that
+        mixes columns.
+    ValueError
+        If `min_step` has the wrong shape.
+
+    References
+    ----------
+    .. [1] C. Zhang, H. Zhang, C.-J. Hsieh, "An efficient adversarial attack for tree
+       ensembles", arXiv:2010.11598 (the problem, and moves from leaf to leaf; moves from
+       cell to cell are ours).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.preprocessing import minmax_scale
+    >>> from sklearn_advsec.evasion import TreeCoordinateAttack
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = minmax_scale(X)
+    >>> victim = RandomForestClassifier(n_estimators=20, random_state=0)
+    >>> result = TreeCoordinateAttack(victim).fit(X, y).run(X[:20])
+    >>> bool(result.success.all()), float(result.distance.mean().round(2))
+    (True, 0.1)
+    """
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        norm=np.inf,
+        eps=None,
+        min_step=0.0,
+        goal="misclassification",
+        target=None,
+        bounds="data",
+        constraints=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.norm = norm
+        self.eps = eps
+        self.min_step = min_step
+        self.goal = goal
+        self.target = target
+        self.bounds = bounds
+        self.constraints = constraints
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _search_row(self, state, row, around, confirm):
+        label = int(state.aim.labels[row])
+        best = self._coordinate_search(self._questions(around, label), label)
+        return None if best is None else best.x

@@ -1,0 +1,172 @@
+"""Signs of masked gradients: attacks that should be stronger and are not."""
+
+import warnings
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from ..exceptions import GradientMaskingWarning
+
+
+def gradient_masking_report(
+    estimator, X, y, attack, *, black_box=None, surrogate=None, random_state=0
+):
+    """Measure a classifier by attacks whose order is known, and warn where it is broken.
+
+    With gradients an attack is at least as strong as without them, and with more steps as
+    with fewer; without a bound it always wins; random noise is no attack at all. Where
+    gradients are masked (by rounding, noise, saturation, or a bumpy loss surface) it is
+    not so, and the robust accuracy under `attack` says little.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted.
+    X : {array-like, DataFrame} of shape (n_samples, ...)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Labels.
+    attack : evasion attack
+        A gradient attack with parameters `eps`, `norm`, `max_iter` and `bounds`.
+    black_box : evasion attack, default=None
+        One that sees scores or labels. None is a `SquareAttack` of 500 queries; False is
+        none.
+    surrogate : classifier, default=None
+        What `attack` is crafted on to be transferred; None leaves that out.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the noise.
+
+    Returns
+    -------
+    report : dict of str to float
+        Accuracies: "clean", "white box", "one step", "unbounded" (within four times
+        `eps`), "noise" of size `eps`, and where they are asked for "black box" and
+        "transfer".
+
+    Warns
+    -----
+    GradientMaskingWarning
+        Where an attack that should be weaker than the white-box one leaves significantly
+        less (by a sign test on the rows, at 1 %), or a larger bound does not.
+
+    References
+    ----------
+    .. [1] A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of
+       security", arXiv:1802.00420 (Section 3.1, the signs).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import ProjectedGradientDescent
+    >>> from sklearn_advsec.metrics import gradient_masking_report
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> report = gradient_masking_report(
+    ...     model, X, y, ProjectedGradientDescent(eps=0.3), black_box=False)
+    >>> bool(report["white box"] <= report["one step"] <= report["clean"])
+    True
+    """
+    from ..evasion import SquareAttack, TransferAttack
+
+    check_is_fitted(estimator)
+    victim = FrozenEstimator(estimator)
+    given = attack.get_params(deep=False)
+    missing = {"eps", "norm", "max_iter", "bounds"} - set(given)
+    if attack.knowledge != "gradient" or missing:
+        raise TypeError(
+            "attack must be a gradient attack of a fixed budget, such as "
+            f"ProjectedGradientDescent; got {attack!r}."
+        )
+    eps = np.asarray(given["eps"], dtype=float)
+    others = {
+        "one step": _with(attack, max_iter=1, step_size=float(eps.max()) or None),
+        "unbounded": _with(attack, eps=4 * eps if eps.ndim else float(4 * eps)),
+    }
+    if black_box is None:
+        shared = {name: given[name] for name in ("norm", "eps", "bounds")}
+        black_box = (
+            SquareAttack(**shared, max_queries=500) if given["norm"] != 1 else None
+        )
+    if black_box:
+        others["black box"] = clone(black_box)
+    if surrogate is not None:
+        others["transfer"] = TransferAttack(surrogate=surrogate, attack=clone(attack))
+    y = np.asarray(y)
+    right = {
+        name: _survivors(prototype.set_params(estimator=victim), X, y)
+        for name, prototype in {"white box": clone(attack), **others}.items()
+    }
+    right["clean"] = np.asarray(estimator.predict(X)) == y
+    right["noise"] = _under_noise(estimator, X, y, clone(attack), victim, random_state)
+    _warn(right)
+    order = ["clean", "noise", "one step", "white box", "black box", "transfer"]
+    return {
+        name: float(right[name].mean()) for name in [*order, "unbounded"] if name in right
+    }
+
+
+def _with(attack, **parameters):
+    known = attack.get_params(deep=False)
+    return clone(attack).set_params(
+        **{name: value for name, value in parameters.items() if name in known}
+    )
+
+
+def _survivors(attack, X, y):
+    return attack.fit(X, y).run(X, y).y_pred == y
+
+
+def _under_noise(estimator, X, y, attack, victim, random_state):
+    """Tell which rows are right after random steps to the edge of the ball and box."""
+    import torch
+
+    from ..threat import LpBall
+    from ..victim import LabelAccess
+
+    attack.set_params(estimator=victim).fit(X, y)
+    access = LabelAccess(estimator, X)
+    lower, upper = attack.box_.room(access.x, access.codec.mutable)
+    seed = np.random.RandomState(random_state).randint(2**31 - 1)
+    generator = torch.Generator().manual_seed(int(seed))
+    ball = LpBall(attack.norm, attack.eps)
+    draw = torch.randn(access.x.shape, generator=generator, dtype=torch.float64)
+    delta = ball.maximize(draw.to(access.x), lower, upper)
+    answer = access.classes[access.predict(access.x + delta).cpu().numpy()]
+    return answer == y
+
+
+def _warn(right):
+    white = right["white box"]
+    for name in ("noise", "one step", "black box", "transfer"):
+        if name in right and _significantly_below(right[name], white):
+            _say(
+                f"{name}: accuracy {right[name].mean():.3f}, below {white.mean():.3f} "
+                "under the white-box attack, which should be the strongest"
+            )
+    rest = right["unbounded"].mean()
+    if rest > 0.05 and not _significantly_below(right["unbounded"], white):
+        _say(
+            f"unbounded: accuracy {rest:.3f} within four times eps, not below "
+            f"{white.mean():.3f} within eps"
+        )
+
+
+def _significantly_below(right, other):
+    """Test the rows on which two attacks disagree: more of them lost to the first?"""
+    lost, won = int((other & ~right).sum()), int((right & ~other).sum())
+    if lost <= won:
+        return False
+    return binomtest(lost, lost + won, alternative="greater").pvalue < 0.01
+
+
+def _say(sign):
+    warnings.warn(
+        f"The gradients of this classifier seem to be masked ({sign}). Its robust "
+        "accuracy under gradient attacks says little: use an adaptive attack.",
+        GradientMaskingWarning,
+        stacklevel=4,
+    )

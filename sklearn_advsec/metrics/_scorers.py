@@ -1,0 +1,192 @@
+"""Scorers of estimators under attack, of attacks, of copies and of certificates."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.metadata_routing import MetadataRequest
+from sklearn.utils.validation import check_is_fitted
+
+
+class _Scorer:
+    """A callable scorer that takes part in metadata routing."""
+
+    def __init__(self):
+        self._sample_weight = None
+
+    def set_score_request(self, *, sample_weight=None):
+        """Say whether `sample_weight` is wanted when metadata routing is enabled.
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None, default=None
+            As in scikit-learn's metadata routing.
+
+        Returns
+        -------
+        self : object
+            The scorer.
+        """
+        self._sample_weight = sample_weight
+        return self
+
+    def get_metadata_routing(self):
+        """Return the request for `sample_weight`.
+
+        Returns
+        -------
+        request : MetadataRequest
+            The request.
+        """
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="sample_weight", alias=self._sample_weight)
+        return request
+
+    def _accept_sample_weight(self):  # asked by scoring dicts without metadata routing
+        return True
+
+
+class _RobustAccuracy(_Scorer):
+    def __init__(self, attack, check_masking=False):
+        super().__init__()
+        self.attack = attack
+        self.check_masking = check_masking
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        check_is_fitted(estimator)
+        if self.check_masking:
+            from ._masking import gradient_masking_report
+
+            gradient_masking_report(estimator, X, y, self.attack)
+        attack = clone(self.attack).set_params(estimator=FrozenEstimator(estimator))
+        return attack.fit(X, y).score(X, y, sample_weight=sample_weight)
+
+    def __repr__(self):
+        return f"robust_accuracy_scorer({self.attack!r})"
+
+
+class _Fidelity(_Scorer):
+    def __call__(self, estimator, X, y=None, sample_weight=None):
+        return estimator.fidelity(X, sample_weight=sample_weight)
+
+    def __repr__(self):
+        return "fidelity_scorer"
+
+
+class _AttackSuccess(_Scorer):
+    def __call__(self, estimator, X, y=None, sample_weight=None):
+        if not hasattr(estimator, "run"):
+            raise TypeError(
+                "attack_success_scorer scores evasion attacks; to score "
+                f"{type(estimator).__name__}, use robust_accuracy_scorer(attack)."
+            )
+        result = estimator.run(X)
+        return float(np.average(result.success, weights=sample_weight))
+
+    def __repr__(self):
+        return "attack_success_scorer"
+
+
+class _CertifiedAccuracy(_Scorer):
+    def __init__(self, eps, options):
+        super().__init__()
+        self.eps = eps
+        self.options = options
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        from ..defense import certify
+        from ..defense._certified._certify import certifies_itself
+
+        options = dict(self.options)
+        if not certifies_itself(estimator):
+            options["eps"] = self.eps
+        certificate = certify(estimator, X, **options)
+        return certificate.accuracy(y, self.eps, sample_weight)
+
+    def __repr__(self):
+        return f"certified_accuracy_scorer({self.eps!r})"
+
+
+def certified_accuracy_scorer(eps, **options):
+    """Make a scorer of the accuracy that no attack of a size can take.
+
+    Parameters
+    ----------
+    eps : float
+        The size of the perturbations.
+    **options : dict
+        Passed to :func:`~sklearn_advsec.defense.certify`, such as `norm` (np.inf by
+        default; a randomized smoothing classifier needs ``norm=2``), `method` and
+        `bounds`.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, sample_weight=None)``, larger is better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn_advsec.metrics import certified_accuracy_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> scorer = certified_accuracy_scorer(0.3, norm=2)
+    >>> score = cross_val_score(LogisticRegression(max_iter=1000), X, y, scoring=scorer)
+    >>> float(score.mean().round(1))
+    0.9
+    """
+    return _CertifiedAccuracy(eps, options)
+
+
+def robust_accuracy_scorer(attack, *, check_masking=False):
+    """Make a scorer of the accuracy that is left under an attack.
+
+    Parameters
+    ----------
+    attack : evasion attack
+        A prototype (``estimator=None``), or any attack: a clone of it is set on the
+        estimator that is scored. Give its `bounds`: with "data" the box is learned from
+        the rows that are scored.
+    check_masking : bool, default=False
+        Whether to run :func:`gradient_masking_report` too, which warns where the
+        gradients of the estimator seem to be masked. It costs a few more attacks.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, sample_weight=None)``, larger is better.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklearn_advsec.evasion import FastGradientMethod
+    >>> from sklearn_advsec.metrics import robust_accuracy_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> robust = robust_accuracy_scorer(FastGradientMethod(eps=0.5))
+    >>> scores = cross_validate(LogisticRegression(max_iter=1000), X, y,
+    ...                         scoring={"clean": "accuracy", "robust": robust})
+    >>> bool(scores["test_clean"].mean() > scores["test_robust"].mean())
+    True
+    """
+    if isinstance(attack, type) or not hasattr(attack, "run"):
+        raise TypeError(
+            "attack must be an evasion attack, such as "
+            f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
+        )
+    return _RobustAccuracy(attack, check_masking)
+
+
+attack_success_scorer = _AttackSuccess()
+"""Share of rows whose prediction an evasion attack changes: what tunes an *attack*.
+
+Unlike ``attack.score``, larger is better for the attacker. The victim's own predictions
+are attacked.
+"""
+
+fidelity_scorer = _Fidelity()
+"""Share of rows on which copy and victim agree: what tunes an *extraction* attack.
+
+Labels are not used. The victim is asked about the rows, which is not counted as queries.
+"""

@@ -1,0 +1,218 @@
+"""Radii within which an ensemble's answer is proved not to change."""
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils import gen_batches
+
+from .._rows import RowCodec, check_rows, is_dataframe
+from .._trees_exact import settle, solve
+from ._bounds import Groups, first_cost
+from ._grid import TreeGrid
+from ._reading import tree_ensemble
+from ._row import RowProblem, Surroundings
+from ._search import Search
+
+# By how much the radius that is tried grows.
+_GROWTH = (1.05, 1.1, 1.2, 1.35, 1.6, 2.0)
+
+
+class Question:
+    """What it takes, for one row, to put one class ahead of one or several others.
+
+    Parameters
+    ----------
+    around : Surroundings
+        The row in the grid.
+    target : int
+        Position of the class that is wanted.
+    rivals : list of int
+        Positions of those that it has to be ahead of.
+
+    Attributes
+    ----------
+    gains, base : ndarray of shape (n_rivals, n_leaves) and (n_rivals,)
+        How far leaves put the class ahead.
+    sure, least : ndarray of shape (n_rivals,)
+        The gains that are enough, and that are needed at the least.
+    halves : ndarray of shape (n_rivals,)
+        What whole numbers have to be above.
+    lower : float
+        A cost below which it does not succeed.
+    """
+
+    def __init__(self, around, target, rivals):
+        grid = self.grid = around.grid
+        ensemble = grid.ensemble
+        parts = [ensemble.gains(target, rival) for rival in rivals]
+        self.around = around
+        self.gains = np.stack([gain[grid.leaf_node] for gain, _ in parts])
+        self.base = np.array([base for _, base in parts])
+        needed = [ensemble.needed(target, rival) for rival in rivals]
+        self.sure, self.least = np.array(needed).T
+        self.halves = np.array([ensemble.half(target, rival) for rival in rivals])
+        self.lower = first_cost(
+            around.reach, grid.leaf_tree, self.gains, self.base, self.least
+        )
+
+    def search(self, upper):
+        """Return the search for what costs less than `upper`."""
+        return Search(self.around, self.gains, self.base, self.sure, self.lower, upper)
+
+    def holds(self, budget):
+        """Whether bounds prove that nothing succeeds within a budget; and a bound."""
+        if self.lower > budget:
+            return True, self.lower
+        problem = RowProblem(self.around, self.gains, self.base, budget)
+        bound = Groups(problem, self.least).bound()
+        return bound > budget, bound
+
+    def bound(self):
+        """Return a cost below which it does not succeed, from bounds alone."""
+        proved = self.lower
+        if not np.isfinite(proved) or proved == 0:
+            return proved
+        counts = self.around.norm == 0  # whole numbers: the next cost is one more
+        for factor in _GROWTH:
+            budget = proved if counts else self.lower * factor
+            holds, bound = self.holds(budget)
+            if not holds:
+                return max(proved, bound)
+            proved = budget + counts
+        return proved
+
+
+def certify(
+    estimator,
+    X,
+    eps=None,
+    *,
+    y=None,
+    norm=np.inf,
+    method="bounds",
+    time_limit=10.0,
+    n_jobs=None,
+):
+    """Radii within which the answers of a tree ensemble are proved not to change.
+
+    Parameters
+    ----------
+    estimator : classifier
+        A fitted tree ensemble, alone or at the end of a pipeline (see
+        :func:`tree_ensemble`).
+    X : {array-like, DataFrame} of shape (n_samples, n_features)
+        Rows. All values that are no categories may change, to any other.
+    eps : float, default=None
+        The radius in question. Without it, each row gets the largest one that is proved.
+    y : array-like of shape (n_samples,), default=None
+        True labels: rows that are wrong already have radius 0, and are not certified.
+    norm : {np.inf, 1, 2, 0}, default=np.inf
+        The norm of changes.
+    method : {"bounds", "exact"}, default="bounds"
+        By the bounds of [1]_, whose groups of trees grow as long as that is cheap, or by
+        the exact solver of :class:`~sklearn_advsec.evasion.TreeExactAttack`, which is
+        tight and slower. The latter knows no norm 2.
+    time_limit : float, default=10.0
+        Seconds per row and class for ``method="exact"``; what is proved by then counts.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows.
+
+    Returns
+    -------
+    certificate : ndarray of shape (n_samples,)
+        Radii, or with `eps` whether no change of at most `eps` changes the answer. No
+        change *smaller* than a radius does; one of just that size may.
+
+    Raises
+    ------
+    TypeError
+        If the estimator cannot be read.
+    ValueError
+        For ``method="exact"`` with norm 2.
+
+    References
+    ----------
+    .. [1] H. Chen, H. Zhang, S. Si, Y. Li, D. Boning, C.-J. Hsieh, "Robustness
+       verification of tree-based models", arXiv:1906.03849 (Section 3.2: cliques of
+       boxes; here a box carries its own distance, so that one pass serves all radii).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_advsec.trees import certify
+    >>> X, y = load_iris(return_X_y=True)
+    >>> forest = RandomForestClassifier(n_estimators=10, random_state=0).fit(X, y)
+    >>> radii = certify(forest, X[:3])
+    >>> exact = certify(forest, X[:3], method="exact")
+    >>> bool((0 < radii).all() and (radii <= exact).all())
+    True
+    >>> certify(forest, X[:3], eps=0.1)
+    array([ True,  True,  True])
+    """
+    if method not in ("bounds", "exact"):
+        raise ValueError(f"method must be 'bounds' or 'exact'; got {method!r}.")
+    if norm not in (np.inf, 1, 2, 0):
+        raise ValueError(f"norm must be one of np.inf, 1, 2 and 0; got {norm!r}.")
+    if method == "exact" and norm == 2:
+        raise ValueError("method='exact' knows the norms np.inf, 1 and 0; got norm=2.")
+    ensemble = tree_ensemble(estimator)
+    X = check_rows(X, "certify", allow_nan=True)
+    grid = TreeGrid(ensemble, X)
+    predicted = ensemble.predict(X)
+    wrong = np.zeros(len(X), bool) if y is None else predicted != np.asarray(y)
+    labels = np.searchsorted(ensemble.classes, predicted)
+    parts = Parallel(n_jobs=n_jobs)(
+        delayed(_certify_rows)(
+            grid,
+            X.iloc[chunk] if is_dataframe(X) else X[chunk],
+            labels[chunk],
+            wrong[chunk],
+            (eps, norm, method, time_limit),
+        )
+        for chunk in gen_batches(len(X), 64)
+    )
+    return np.concatenate(parts)
+
+
+def _certify_rows(grid, X, labels, wrong, settings):
+    eps, norm, method, time_limit = settings
+    codec = RowCodec(X)
+    values = codec.encode(X).astype(np.float64)
+    movable = np.ones(values.shape[1], bool) if codec.mutable is None else codec.mutable
+    budget = np.inf if eps is None else float(eps) ** 2 if norm == 2 else float(eps)
+    radii = np.zeros(len(values))
+    for i, x in enumerate(values):
+        if wrong[i]:
+            continue
+        free = movable & ~np.isnan(x)
+        row = X.iloc[i : i + 1] if is_dataframe(X) else X[i : i + 1]
+        around = Surroundings(
+            grid, x, np.where(free, -np.inf, x), np.where(free, np.inf, x), norm, row
+        )
+        others = [k for k in range(len(grid.ensemble.classes)) if k != labels[i]]
+        cost = _certify_row(around, labels[i], others, budget, method, time_limit)
+        radii[i] = around.distance(cost)
+    return radii if eps is None else (radii > eps) & ~wrong
+
+
+def _certify_row(around, label, others, budget, method, time_limit):
+    """Return a cost below which no class wins; above the budget if none does within."""
+    lowest = np.inf
+    for target in others:
+        question = Question(around, target, [label])
+        if question.lower > min(lowest, budget):
+            lowest = min(lowest, question.lower)
+        elif method == "bounds" and np.isfinite(budget):
+            holds, bound = question.holds(budget)
+            lowest = min(lowest, np.inf if holds else bound)
+        elif method == "bounds":
+            lowest = min(lowest, question.bound())
+        else:
+            upper = min(lowest, np.nextafter(budget, np.inf))
+            search = question.search(upper).run()
+            lower, _ = solve(search, question, time_limit, lambda x: False)
+            lower, proved = settle(around, lower, search.cost)
+            if not proved:
+                lower = max(lower, question.bound())
+            lowest = min(lowest, lower)
+    return lowest

@@ -1,0 +1,152 @@
+"""Which classes of tree ensembles can be read, and by which reader."""
+
+import sys
+from functools import singledispatch
+from importlib import import_module
+
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+# Readers by package: they are imported once the package itself is.
+_READERS = {
+    "sklearn": "sklearn_advsec.trees._sklearn",
+    "xgboost": "sklearn_advsec.trees._xgboost",
+    "lightgbm": "sklearn_advsec.trees._lightgbm",
+    "sklearn_advsec": "sklearn_advsec.trees._sklearn",
+}
+
+
+@singledispatch
+def _read(estimator):
+    raise TypeError(
+        f"{type(estimator).__name__} is no tree ensemble that can be read. Readable are "
+        f"{', '.join(supported())}, alone or at the end of a Pipeline; register a reader "
+        "with sklearn_advsec.trees.register, or use an attack whose knowledge is 'score' "
+        "or 'label'."
+    )
+
+
+def register(estimator_class):
+    """Register how a class of fitted tree classifiers is read.
+
+    Parameters
+    ----------
+    estimator_class : type
+        The estimator's class. Subclasses are covered too.
+
+    Returns
+    -------
+    decorator : callable
+        Decorates a function that takes the fitted estimator and returns a
+        :class:`TreeEnsemble`.
+
+    Examples
+    --------
+    >>> from sklearn.base import BaseEstimator, ClassifierMixin
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec import trees
+    >>> class Stump(ClassifierMixin, BaseEstimator):
+    ...     def fit(self, X, y):
+    ...         self.tree_ = DecisionTreeClassifier(max_depth=1).fit(X, y)
+    ...         self.classes_ = self.tree_.classes_
+    ...         return self
+    >>> @trees.register(Stump)
+    ... def read_stump(estimator):
+    ...     return trees.tree_ensemble(estimator.tree_)
+    >>> trees.tree_ensemble(Stump().fit([[0], [1]], [0, 1]))
+    TreeEnsemble(n_trees=1, n_leaves=2, n_classes=2)
+    """
+    return _read.register(estimator_class)
+
+
+def supported():
+    """Names of the classes that can be read, sorted.
+
+    Returns
+    -------
+    names : list of str
+        Class names; those of packages that are not imported are left out.
+    """
+    _import_readers(set(sys.modules))
+    return sorted(cls.__name__ for cls in _read.registry if cls is not object)
+
+
+def is_tree_ensemble(estimator):
+    """Whether an estimator, or the last step of a pipeline, is of a class that is read.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Any.
+
+    Returns
+    -------
+    readable : bool
+        Steps in front of the trees may still be of kinds that are not.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return is_tree_ensemble(estimator.estimator)
+    if isinstance(estimator, Pipeline):
+        return is_tree_ensemble(estimator.steps[-1][1])
+    _import_readers(_packages(estimator))
+    if _read.dispatch(type(estimator)) is _read.dispatch(object):
+        return False
+    inner = getattr(estimator, "estimator_", None)  # of a defense, or of an ensemble
+    return inner is None or is_tree_ensemble(inner)
+
+
+def tree_ensemble(estimator):
+    """Read a fitted tree classifier.
+
+    Parameters
+    ----------
+    estimator : classifier
+        A fitted tree or ensemble of trees, or a Pipeline (or FrozenEstimator) of one.
+
+    Returns
+    -------
+    ensemble : TreeEnsemble
+        The array form; its `predict` agrees with the estimator's.
+
+    Raises
+    ------
+    TypeError
+        If the estimator, or a part of it, is none that can be read.
+    NotFittedError
+        If it is not fitted.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_advsec.trees import tree_ensemble
+    >>> X, y = load_iris(return_X_y=True)
+    >>> forest = RandomForestClassifier(n_estimators=10, random_state=0).fit(X, y)
+    >>> ensemble = tree_ensemble(forest)
+    >>> ensemble.n_trees
+    10
+    >>> bool((ensemble.predict(X) == forest.predict(X)).all())
+    True
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return tree_ensemble(estimator.estimator)
+    if isinstance(estimator, Pipeline):
+        ensemble = tree_ensemble(estimator.steps[-1][1])
+        steps = [s for _, s in estimator.steps[:-1] if s not in (None, "passthrough")]
+        ensemble.steps = steps + ensemble.steps
+        return ensemble
+    if not hasattr(estimator, "fit"):
+        raise TypeError(f"estimator must be a fitted classifier; got {estimator!r}.")
+    _import_readers(_packages(estimator))
+    check_is_fitted(estimator)
+    return _read(estimator)
+
+
+def _packages(estimator):
+    return {cls.__module__.partition(".")[0] for cls in type(estimator).__mro__}
+
+
+def _import_readers(packages):
+    for package in packages & set(_READERS):
+        import_module(_READERS[package])

@@ -1,0 +1,294 @@
+"""Access to a victim by its answers: labels, or scores."""
+
+import numpy as np
+import torch
+
+from .. import differentiable
+from .._rows import RowCodec, check_rows
+from ..exceptions import NoGradientError, QueryBudgetExceeded
+from ._forests import quick_answers
+from ._regression import by_reference, is_regression
+from ._validation import allows_nan, check_victim, name_of, scores_decide
+
+
+class LabelAccess:
+    """Ask a fitted classifier for labels, and count every row that is sent.
+
+    Networks are asked as tensors on their own device; everything else through its own
+    methods, with the column names and dtypes that it was fitted on. The victim's mode,
+    parameters and gradients are left as they are.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The fitted victim.
+    X : {array-like, DataFrame} of shape (n_rows, ...)
+        The rows under attack. Queries refer to them by position.
+    max_queries : int, default=None
+        How often the victim may be asked about each row.
+    max_total_queries : int, default=None
+        How many rows may be sent in all.
+    batch_size : int, default=1024
+        How many rows a network gets at once.
+    categories : dict, optional
+        The values of some columns by name, whose positions are to be their codes.
+
+    Attributes
+    ----------
+    x : tensor of shape (n_rows, ...)
+        The rows as numbers, in the victim's precision and on its device.
+    classes : ndarray of shape (n_classes,)
+        The victim's classes; answers are positions in it.
+    exact : bool
+        Whether logits are computed just as the victim's own answers are.
+    n_queries : ndarray of int, shape (n_rows,)
+        Rows sent so far, for each of the rows under attack.
+
+    Raises
+    ------
+    QueryBudgetExceeded
+        By every method that asks, before the query that would go over a budget.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.victim import LabelAccess
+    >>> X, y = load_iris(return_X_y=True)
+    >>> access = LabelAccess(LogisticRegression(max_iter=1000).fit(X, y), X[:3])
+    >>> access.predict(access.x)
+    tensor([0, 0, 0])
+    >>> access.n_queries
+    array([1, 1, 1])
+    """
+
+    knowledge = "label"
+
+    def __new__(cls, estimator, *args, **kwargs):
+        """Open the access to a regressor where the victim is one."""
+        return super().__new__(by_reference(cls) if is_regression(estimator) else cls)
+
+    def __init__(
+        self,
+        estimator,
+        X,
+        *,
+        max_queries=None,
+        max_total_queries=None,
+        batch_size=1024,
+        categories=None,
+    ):
+        check_victim(estimator)
+        X = check_rows(X, name_of(estimator), allow_nan=allows_nan(estimator))
+        names = getattr(estimator, "feature_names_in_", None)
+        self.estimator = estimator
+        self._answers = quick_answers(estimator)
+        self.classes = np.asarray(estimator.classes_)
+        self.codec = RowCodec(X, names if np.ndim(X) == 2 else None, categories)
+        self.max_queries = max_queries
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self._order = np.argsort(self.classes)
+        self._view = self._network_view()
+        self._original = self.codec.encode(X)
+        self.x = torch.as_tensor(self._original).to(self.device, self.dtype)
+        self._x0 = self.x
+        self.n_queries = np.zeros(len(self._original), dtype=np.int64)
+
+    def _network_view(self):
+        """Give a view of a victim that is a network by itself; None for all others."""
+        names = ("module_", "module")  # of skorch nets, of PretrainedModule
+        modules = (getattr(self.estimator, name, None) for name in names)
+        if not any(isinstance(module, torch.nn.Module) for module in modules):
+            return None
+        try:
+            return differentiable.view(self.estimator)
+        except NoGradientError:  # a net that the registry cannot read speaks for itself
+            return None
+
+    @property
+    def exact(self):
+        """Whether logits are computed just as the victim's own answers are."""
+        return self._view is not None
+
+    @property
+    def dtype(self):
+        """Precision of the victim's tensors."""
+        return torch.float64 if self._view is None else self._view.dtype
+
+    @property
+    def device(self):
+        """Device of the victim's tensors."""
+        return torch.device("cpu") if self._view is None else self._view.device
+
+    @property
+    def n_total_queries(self):
+        """Rows sent so far, in all."""
+        return int(self.n_queries.sum())
+
+    def remaining(self, rows=None):
+        """How many more times the victim may be asked about the least covered row."""
+        allowed = np.inf
+        if self.max_queries is not None:
+            spent = self.n_queries if rows is None else self.n_queries[host(rows)]
+            allowed = self.max_queries - spent.max(initial=0)
+        return allowed
+
+    def predict(self, x, rows=None):
+        """Ask for labels.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            What to send.
+        rows : tensor of int of shape (n,), optional
+            Which rows under attack these stand for; they may repeat. By default `x` has
+            one entry for each.
+
+        Returns
+        -------
+        labels : tensor of int64, shape (n,)
+            Positions in `classes`.
+        """
+        self._spend(x, rows)
+        if self.exact:
+            with torch.no_grad():
+                return self._batched(lambda b: self._view.logits(b).argmax(1), x)
+        labels = np.asarray(self._answers.predict(self.decode(x, rows)))
+        position = np.searchsorted(self.classes, labels, sorter=self._order)
+        position = self._order[np.minimum(position, len(self.classes) - 1)]
+        if not np.array_equal(self.classes[position], labels):
+            unknown = np.setdiff1d(labels, self.classes)[:3].tolist()
+            raise ValueError(
+                f"estimator: {name_of(self.estimator)}.predict returned {unknown}, "
+                f"which its classes_ {self.classes.tolist()} do not hold."
+            )
+        return torch.as_tensor(position, device=x.device)
+
+    def decode(self, x, rows=None):
+        """Return tensors as rows in the form, the dtypes and the index of `X`.
+
+        Entries that did not change are those of `X`, to the last bit.
+        """
+        at = slice(None) if rows is None else host(rows)
+        original = self._original[at]
+        same = (x == self._x0[at]) | (x.isnan() & self._x0[at].isnan())
+        array = np.where(same.cpu().numpy(), original, x.detach().cpu().numpy())
+        return self.codec.decode(
+            array.astype(self._original.dtype, copy=False),
+            original,
+            np.arange(len(array)) if rows is None else at,
+        )
+
+    def answers(self, predicted, x, rows):
+        """Return what the victim said of some rows, in its own terms.
+
+        Parameters
+        ----------
+        predicted : tensor of int64, shape (n,)
+            Positions in `classes`.
+        x : tensor of shape (n, ...)
+            The rows that it was asked about.
+        rows : tensor of int, shape (n,)
+            Which rows under attack these stand for.
+        """
+        return self.classes[host(predicted)]
+
+    def moved(self, x, rows):
+        """Return how far each feature was moved; what is missing has not been."""
+        return (x - self._x0[rows]).nan_to_num(0.0)
+
+    def _batched(self, function, x):
+        if len(x) <= self.batch_size:
+            return function(x)
+        return torch.cat([function(part) for part in x.split(self.batch_size)])
+
+    def _spend(self, x, rows):
+        """Count the rows of one query, or refuse it."""
+        if rows is None:
+            if len(x) != len(self.n_queries):
+                raise ValueError(
+                    f"rows is needed: {len(x)} queries for {len(self.n_queries)} rows."
+                )
+            after = self.n_queries + 1
+        else:
+            count = np.bincount(host(rows), minlength=len(self.n_queries))
+            after = self.n_queries + count
+        limit = self.max_total_queries
+        if self.max_queries is not None and after.max(initial=0) > self.max_queries:
+            raise QueryBudgetExceeded(
+                f"max_queries={self.max_queries} queries per row are spent."
+            )
+        if limit is not None and after.sum() > limit:
+            raise QueryBudgetExceeded(
+                f"max_total_queries={limit}: {self.n_total_queries} rows were sent and "
+                f"{len(x)} more are needed."
+            )
+        self.n_queries = after
+
+
+class ScoreAccess(LabelAccess):
+    """Ask a fitted classifier for scores as well.
+
+    Parameters are those of :class:`LabelAccess`.
+
+    Attributes
+    ----------
+    probability : bool
+        Whether `scores` are probabilities. Otherwise they are the decision function.
+    decisive : bool
+        Whether the class of the largest score is surely the label. It need not be that of
+        an `SVC`, which lets its pairs of classes vote, or behind a threshold.
+    """
+
+    knowledge = "score"
+
+    def __init__(self, estimator, X, **budget):
+        super().__init__(estimator, X, **budget)
+        self.probability = hasattr(estimator, "predict_proba")
+        graded = self.probability or hasattr(estimator, "decision_function")
+        if not (graded or is_regression(estimator)):
+            raise TypeError(
+                f"estimator: {name_of(estimator)} has neither predict_proba nor "
+                "decision_function; use an attack whose knowledge is 'label'."
+            )
+        self.decisive = self.exact or is_regression(estimator) or scores_decide(estimator)
+
+    def scores(self, x, rows=None):
+        """Ask for one score per class: probabilities where the victim has them.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            What to send.
+        rows : tensor of int of shape (n,), optional
+            Which rows under attack these stand for.
+
+        Returns
+        -------
+        scores : tensor of shape (n, n_classes)
+            Probabilities, or the decision function (with a column of zeros in front
+            where there are two classes).
+        """
+        self._spend(x, rows)
+        name = "predict_proba" if self.probability else "decision_function"
+        if self.exact:
+            method = self._view.predict_proba if self.probability else self._view.logits
+            with torch.no_grad():
+                scores = self._batched(method, x)
+        else:
+            scores = getattr(self._answers, name)(self.decode(x, rows))
+            scores = torch.as_tensor(np.asarray(scores), dtype=x.dtype, device=x.device)
+            if not self.probability:
+                scores = differentiable.binary_logits(scores)
+        if scores.shape[1] != len(self.classes):
+            raise ValueError(
+                f"estimator: {name} of {name_of(self.estimator)} gives "
+                f"{scores.shape[1]} scores for the classes {self.classes.tolist()}: "
+                "there has to be one for each."
+            )
+        return scores
+
+
+def host(rows):
+    return rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
