@@ -227,7 +227,7 @@ def network_row(name, args):
 
 def _emulated(runner, *args, **params):
     """Use bfloat16 although it is slow here: the quality does not depend on that."""
-    asked = "sklearn_advsec._gradient_access.bfloat16_is_fast"
+    asked = "sklearn_advsec.victim._access.bfloat16_is_fast"
     with mock.patch(asked, lambda device: True):
         run = runner(*args, **params)
 

@@ -9,7 +9,7 @@ from sklearn.frozen import FrozenEstimator
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.defense import AdversarialDetector, MagNet
-from sklearn_advsec.defense._scores import jensen_shannon
+from sklearn_advsec.defense._reactive._magnet import jensen_shannon
 from sklearn_advsec.evasion import (
     AutoAttack,
     AutoProjectedGradientDescent,

@@ -3,6 +3,7 @@
 import sys
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
@@ -49,3 +50,13 @@ def seeded_torch(seed, devices=()):
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def seed_unset(estimator, seed):
+    """Set every `random_state` that is None, so that a fit depends on `seed` only."""
+    rng = np.random.RandomState(seed)
+    params = estimator.get_params(deep=True)
+    names = [k for k in sorted(params) if k.split("__")[-1] == "random_state"]
+    estimator.set_params(
+        **{name: int(rng.randint(2**31 - 1)) for name in names if params[name] is None}
+    )

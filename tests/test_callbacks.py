@@ -497,7 +497,7 @@ def test_without_callbacks_there_are_no_contexts(monkeypatch):
 @pytest.mark.parametrize("recipe", [SHADOW, MLPClassifier((4,), max_iter=2)])
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_fit_many_tells_of_each_model(recipe, n_jobs, monkeypatch):
-    monkeypatch.setattr(batched, "_CHUNK", 2)
+    monkeypatch.setattr(batched._fit_many, "_CHUNK", 2)
     told = []
     models = fit_many(
         recipe,

@@ -11,12 +11,10 @@ from ._certified._robust_trees import (
     RobustRandomForestClassifier,
 )
 from ._certified._smoothing import RandomizedSmoothingClassifier
-from ._jpeg import JPEGCompression
-from ._noise import FeatureNoise
 from ._reactive._detector import AdversarialDetector
 from ._reactive._magnet import MagNet
+from ._reactive._preprocessing import FeatureNoise, FeatureSqueezing, JPEGCompression
 from ._reactive._random_signed import RandomDepthwiseSignedClassifier
-from ._squeezing import FeatureSqueezing
 from ._training._adversarial_training import AdversarialTrainingClassifier
 from ._training._interval_bound import IntervalBoundClassifier
 from ._training._label_smoothing import LabelSmoothingClassifier

@@ -21,10 +21,11 @@ from sklearn.utils.validation import (
 )
 
 from .. import differentiable
+from .._estimators import has_one_logit, is_net
+from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from .._seeding import seeded_torch
-from ..evasion._goal import class_positions
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -44,11 +45,6 @@ _OUTPUT_NAMES = (
     "output_units",
     "n_outputs",
 )
-
-
-def is_net(estimator):
-    """Whether an estimator is a skorch net (without importing skorch)."""
-    return any(cls.__module__.startswith("skorch.") for cls in type(estimator).__mro__)
 
 
 def _estimator_has(name):
@@ -257,11 +253,6 @@ class TrainingDefense(
         if not is_net(self.estimator):
             tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
         return tags
-
-
-def has_one_logit(net):
-    """Whether a skorch net is a binary one, with a single logit and labels as floats."""
-    return any(c.__name__ == "NeuralNetBinaryClassifier" for c in type(net).__mro__)
 
 
 def set_sizes(net, X, n_classes):

@@ -17,9 +17,11 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .. import differentiable
+from .._estimators import is_net
 from .._progress import ReportsProgress
 from ..victim._validation import check_victim
-from ._base import TrainingDefense, is_net
+from ._base import TrainingDefense
 
 
 class AugmentedClassifier(TrainingDefense):
@@ -192,3 +194,19 @@ def abstain(y_pred, label, where):
             f"{label.item()!r}."
         )
     return np.where(where(), label, y_pred)
+
+
+def answers(defense, array):
+    """Return the logarithms of the inner classifier's probabilities on an array."""
+    inside, rows = defense.estimator_, defense._inside(array)
+    if hasattr(inside, "predict_proba"):
+        proba = torch.as_tensor(np.asarray(inside.predict_proba(rows), dtype=np.float64))
+        return torch.log(proba.clamp_min(1e-30))
+    if not hasattr(inside, "decision_function"):
+        raise TypeError(
+            f"estimator: {type(inside).__name__} has neither predict_proba nor "
+            "decision_function, of which detectors by its answers are made."
+        )
+    decision = np.asarray(inside.decision_function(rows), dtype=np.float64)
+    decision = differentiable.binary_logits(torch.as_tensor(decision))
+    return torch.log_softmax(decision, dim=1)

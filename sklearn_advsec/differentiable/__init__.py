@@ -4,6 +4,20 @@
 """
 
 # Each of these registers its views. Those of skorch are imported when first needed.
+from . import (  # noqa: F401
+    _bayes,
+    _compose,
+    _encoding,
+    _ensemble,
+    _features,
+    _linear,
+    _multiclass,
+    _neighbors,
+    _neural,
+    _regression,
+    _scaling,
+    _svm,
+)
 from ._bpda import bpda
 from ._registry import register, supported, view
 from ._views import ClassifierView, TransformerView, binary_logits

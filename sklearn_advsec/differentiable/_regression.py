@@ -15,10 +15,9 @@ from sklearn.linear_model._coordinate_descent import LinearModelCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import LinearSVR
 
-from ..victim._regression import RegressionVictim
 from ._linear import affine
 from ._neural import multilayer_outputs
-from ._registry import register, subview
+from ._registry import register
 from ._views import ClassifierView
 
 
@@ -47,9 +46,3 @@ def linear_regressor(estimator):
 def multilayer_regressor(estimator):
     """View MLPRegressor, whose last layer has no activation."""
     return _values(multilayer_outputs(estimator))
-
-
-@register(RegressionVictim, takes_codes=True)
-def regression_victim(estimator):
-    """View the regressor inside."""
-    return subview(estimator.estimator_)

@@ -4,6 +4,7 @@ All are transformers: ``transform(X)`` gives the adversarial rows, ``run(X, y)``
 was reached, ``score(X, y)`` is the robust accuracy.
 """
 
+from ..metrics import destruction_rate
 from ._composed._auto_attack import AutoAttack
 from ._composed._expectation import ExpectationOverTransformation
 from ._composed._transfer import TransferAttack
@@ -12,13 +13,11 @@ from ._gradient._fast_gradient import FastGradientMethod
 from ._gradient._kurakin import BasicIterativeMethod, IterativeLeastLikely
 from ._gradient._projected_gradient import ProjectedGradientDescent
 from ._gradient._universal import UniversalPerturbation
-from ._label_only_nes import LabelOnlyNES
 from ._minimum_norm._carlini_wagner import CarliniWagner
 from ._minimum_norm._deepfool import DeepFool
 from ._minimum_norm._fab import FastAdaptiveBoundary
 from ._minimum_norm._fast_minimum_norm import FastMinimumNorm
 from ._minimum_norm._jsma import JacobianSaliencyMap
-from ._physical._destruction import destruction_rate
 from ._physical._patch import AdversarialPatch
 from ._physical._transformations import (
     Blur,
@@ -33,7 +32,7 @@ from ._physical._transformations import (
     Shift,
 )
 from ._queries._hop_skip_jump import HopSkipJump
-from ._queries._natural_evolution import NaturalEvolutionStrategy
+from ._queries._natural_evolution import LabelOnlyNES, NaturalEvolutionStrategy
 from ._queries._one_pixel import OnePixel
 from ._queries._pointwise import PointwiseAttack
 from ._queries._rays import RayS

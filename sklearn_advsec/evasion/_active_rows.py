@@ -23,7 +23,7 @@ class Answer:
     reached : tensor of bool, shape (n,)
         Whether the goal is reached.
     visible : tensor of bool, shape (n,) or None
-        Whether the score of the aim's label was shown at all; see `TopKAccess`.
+        Whether the score of the goal's label was shown at all; see `TopKAccess`.
     objective : tensor of shape (n,) or None
         How close the goal is (larger is better), for an attacker who sees scores: the
         largest other log-probability less the present one. It still tells probabilities
@@ -56,7 +56,7 @@ class ActiveRows:
     x, lower, upper : tensor of shape (n_active, ...)
         The rows, and the box for their perturbations.
     labels : tensor of int64, shape (n_active,)
-        The aim's labels.
+        The goal's labels.
     delta, predicted, objective : tensor of shape (n_active, ...) and (n_active,)
         The present perturbation, and what the victim said of it; `objective` is None
         while it was not asked for scores.
@@ -68,7 +68,7 @@ class ActiveRows:
         self.rows = rows = state.open_rows() if rows is None else rows
         self.x = state.access.x[rows]
         self.lower, self.upper = state.lower[rows], state.upper[rows]
-        self.labels = state.aim.labels[rows]
+        self.labels = state.goal.labels[rows]
         self.delta = torch.zeros_like(self.x)
         self.predicted = self.labels
         self.objective = None
@@ -76,7 +76,7 @@ class ActiveRows:
     def __len__(self):
         return len(self.rows)
 
-    def keep(self, mask):
+    def select(self, mask):
         """Go on with some rows only."""
         if not mask.all():
             for name, value in vars(self).items():
@@ -88,15 +88,15 @@ class ActiveRows:
         """Whether scores do not tell the label, so that it costs a query of its own."""
         return self._access.knowledge != "label" and not self._access.decisive
 
-    def left(self):
+    def affordable(self):
         """How many more queries each row may cost, as a tensor of int64.
 
         Where labels cost some, two are set aside: for a success, which the victim may
         deny, and for what the row is in the end.
         """
-        return self.unspent() - 2 * self.confirms
+        return self.budget() - 2 * self.confirms
 
-    def unspent(self):
+    def budget(self):
         """How many queries of its budget each row has left, as a tensor of int64."""
         if self._access.max_queries is None:
             return torch.full_like(self.rows, torch.iinfo(torch.int64).max)
@@ -108,20 +108,20 @@ class ActiveRows:
         rows, labels = self.rows, self.labels
         if at is not None:
             rows, labels = rows[at], labels[at]
-        aim = self._state.aim.take(rows)
+        goal = self._state.goal.select(rows)
         if self._access.knowledge == "label":
             predicted = self._access.predict(x_adv, rows)
-            return Answer(predicted, aim.reached_by_labels(predicted))
+            return Answer(predicted, goal.reached_by_labels(predicted))
         scores = self._access.scores(x_adv, rows)
         logits = log_probability(scores) if self._access.probability else scores
         objective = margin(logits, labels)
-        if aim.goal == "targeted":
+        if goal.kind == "targeted":
             objective = -objective
         predicted = scores.argmax(1)
-        if aim.confidence is None:
-            reached = aim.reached_by_labels(predicted)
+        if goal.confidence is None:
+            reached = goal.reached_by_labels(predicted)
         else:
-            reached = aim.reached_by_probability(scores)
+            reached = goal.reached_by_probability(scores)
         visible = scores.gather(1, labels[:, None])[:, 0] != 0
         return Answer(predicted, reached, visible, objective)
 
@@ -149,7 +149,11 @@ class ActiveRows:
         answer : Answer
             Of tensors of shape (n, n_candidates); 0 and -infinity where not asked.
         """
-        left = self.left() if wanted is None else torch.minimum(self.left(), wanted)
+        left = (
+            self.affordable()
+            if wanted is None
+            else torch.minimum(self.affordable(), wanted)
+        )
         elements = _ELEMENTS.get(self.x.device.type, 2**23)
         step = max(1, elements // (n_candidates * self.x[0].numel()))
         order = torch.arange(n_candidates, device=left.device)
@@ -184,23 +188,23 @@ class ActiveRows:
         """
         if not self.confirms:
             return predicted, reached
-        paid = torch.nonzero(self.unspent()[at] > 0).flatten()
+        paid = torch.nonzero(self.budget()[at] > 0).flatten()
         rows = self.rows[at]
         if len(paid):
             predicted[paid] = self._access.predict(x_adv[paid], rows[paid])
-        aim = self._state.aim.take(rows)
-        if aim.confidence is None:
-            reached = aim.reached_by_labels(predicted)
+        goal = self._state.goal.select(rows)
+        if goal.confidence is None:
+            reached = goal.reached_by_labels(predicted)
         return predicted, reached
 
-    def settle(self, x_adv, answer):
+    def record_successes(self, x_adv, answer):
         """Record candidates, one per row, that reached the goal; their rows leave."""
         at = torch.nonzero(answer.reached).flatten()
         if len(at):
             predicted, sure = self.confirm(x_adv[at], at, answer.predicted[at])
             at = at[sure]
             self._state.record(self.rows[at], x_adv[at], predicted[sure], True)
-            self.keep(torch.ones_like(answer.reached).index_fill(0, at, False))
+            self.select(torch.ones_like(answer.reached).index_fill(0, at, False))
 
     def give_up(self, mask):
         """Let rows leave; those that end without a success show where they are now."""
@@ -215,7 +219,7 @@ class ActiveRows:
         )
         state.record(self.rows[at], x_adv, predicted, reached)
         state.finished[self.rows[mask]] = True
-        self.keep(~mask)
+        self.select(~mask)
 
     def improve(self, x_adv, answer, at=None):
         """Record candidates that are adversarial and nearer than what the row has.
@@ -244,73 +248,6 @@ class ActiveRows:
         moved = (state.x_adv[rows] - state.access.x[rows]).nan_to_num(0.0).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=state.norm, dim=1)
         return torch.where(state.success[rows], distance, torch.inf)
-
-
-def climb(active, propose, start=None, n_proposals=1):
-    """Random search: ask about a change, keep it where it helps, until a row is through.
-
-    Rows leave as soon as they reach the goal, and when their budget is spent.
-
-    Parameters
-    ----------
-    active : ActiveRows
-        The rows. ``active.gained`` says for which of them the last proposal was kept.
-    propose : callable
-        ``propose(step)`` gives a new perturbation for each active row.
-    start : tensor of the shape of ``active.x``, optional
-        The first perturbations, which are kept in any case; none by default. `propose`
-        is called for the steps after it, which count from 1.
-    n_proposals : int, default=1
-        How many proposals are asked about at once; the best one counts.
-    """
-    candidates = [torch.zeros_like(active.x) if start is None else start]
-    step = payable = 0
-    cost = n_proposals + active.confirms
-    if start is None and active.objective is not None:  # asked already
-        step, active.gained = 1, torch.zeros_like(active.labels, dtype=torch.bool)
-    else:
-        active.objective = torch.full_like(active.x.flatten(1)[:, 0], -torch.inf)
-    while True:
-        if payable < cost:  # what the budgets allow is looked up when it may be up
-            active.give_up(active.left() < 1)
-            if not len(active):
-                return
-            payable = int(active.left().min())
-        if step:
-            candidates = [propose(step + k) for k in range(n_proposals)]
-        candidate, x_adv, answer = _ask_best(active, candidates)
-        active.gained = answer.objective > active.objective
-        if not step:
-            active.gained[:] = True
-        at = torch.nonzero(active.gained).flatten()
-        active.delta[at] = candidate[at]
-        active.objective = torch.maximum(answer.objective, active.objective)
-        active.predicted = torch.where(active.gained, answer.predicted, active.predicted)
-        active.settle(x_adv, answer)
-        if not len(active):
-            return
-        step += len(candidates)
-        payable -= cost
-
-
-def _ask_best(active, candidates):
-    """Ask about perturbations; return the best one of each row, and the answer to it."""
-    if len(candidates) == 1:
-        x_adv = active.x + candidates[0]
-        return candidates[0], x_adv, active.ask(x_adv)
-    deltas = torch.stack(candidates, dim=1)
-    x_adv, parts = active.x[:, None] + deltas, []
-    for _, _, asked, answer in active.ask_many(x_adv.__getitem__, len(candidates)):
-        value = torch.where(answer.reached, torch.inf, answer.objective)
-        best = torch.where(asked, value, -torch.inf).argmax(1, keepdim=True)
-        answers = (answer.predicted, answer.reached, answer.objective)
-        parts.append([best, *(part.gather(1, best) for part in answers)])
-    best, predicted, reached, objective = (
-        torch.cat(part)[:, 0] for part in zip(*parts, strict=True)
-    )
-    each = torch.arange(len(best), device=best.device)
-    answer = Answer(predicted, reached, objective=objective)
-    return deltas[each, best], x_adv[each, best], answer
 
 
 def column(values, like):

@@ -4,6 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -12,29 +13,138 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state, gen_batches, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_y,
     check_consistent_length,
     check_is_fitted,
+    validate_data,
 )
 
-from .._rows import is_dataframe
+from .._estimators import allows_nan, name_of
+from .._labels import class_positions
+from .._rows import check_rows, is_dataframe
 from ..exceptions import QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ..victim._regression import is_regression
-from ..victim._validation import check_victim, name_of
+from ..victim._validation import check_victim
 from ._active_rows import ActiveRows
-from ._chunks import run_chunks
 from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
-from ._descent import settle
-from ._goal import GOALS, Aim, class_positions
-from ._inputs import InputChecks
-from ._state import AttackState
+from ._goal import GOALS, Goal
+from ._state import AttackState, concatenate, record_last
+
+
+class InputChecks:
+    """The checks, and the tags that say what they let through."""
+
+    def _check_X(self, X, *, reset):
+        """Validate rows: DataFrames stay, all else becomes an array of floats."""
+        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        if is_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
+        else:
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                allow_nd=True,
+                ensure_all_finite="allow-nan" if allow_nan else True,
+            )
+        if reset:
+            self.row_shape_ = X.shape[1:]
+        elif X.shape[1:] != self.row_shape_:
+            raise ValueError(
+                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
+                f"expecting rows of shape {self.row_shape_} as in fit."
+            )
+        return X
+
+    def _check_target(self, target, n_rows):
+        """Return "least_likely" or the positions of the wanted classes, one per row."""
+        if self.goal != "targeted":
+            if target is not None:
+                raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
+            return None
+        if target is None:
+            if n_rows is None:  # run(X, target=...) may still bring one
+                return None
+            raise ValueError(
+                "goal='targeted' needs a target: a class label, 'least_likely' or one "
+                "label per row."
+            )
+        classes = np.asarray(self.estimator_.classes_)
+        if isinstance(target, str) and target == "least_likely":
+            return target
+        position = class_positions(target, classes, "target")
+        if n_rows is None:
+            return position
+        if np.ndim(position) and len(position) != n_rows:
+            raise ValueError(f"target has {len(position)} labels for {n_rows} rows of X.")
+        return np.broadcast_to(position, (n_rows,)).copy()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.target_tags.required = False
+        if self.estimator is not None:
+            victim = get_tags(self.estimator)
+            tags.target_tags.required = victim.target_tags.required and not isinstance(
+                self.estimator, FrozenEstimator
+            )
+            tags.input_tags.allow_nan = allows_nan(self.estimator)
+        return tags
+
+
+def run_chunks(attack, tasks, n_rows):
+    """Run the chunks, here or through joblib, and lose nothing on the way."""
+    results, limit = _Progress(attack, n_rows), attack.max_total_queries
+    try:
+        # A cap on the total needs to know what was spent: one chunk after another.
+        if limit is not None or effective_n_jobs(attack.n_jobs) == 1:
+            spent = 0
+            for task in tasks:
+                left = None if limit is None else limit - spent
+                results.append(attack._run_chunk(*task, max_total_queries=left))
+                spent += int(results[-1].n_queries.sum())
+        else:
+            parallel = Parallel(n_jobs=attack.n_jobs, return_as="generator")
+            for result in parallel(delayed(attack._run_chunk)(*t) for t in tasks):
+                results.append(result)
+    except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+        inner = getattr(stop, "result", None)
+        finished = results if inner is None else [*results, inner]
+        stop.result = concatenate(finished) if finished else None
+        if isinstance(stop, QueryBudgetExceeded) and limit is not None:
+            stop.args = (
+                f"max_total_queries={limit} queries are spent; the rows that were "
+                "finished by then are in this exception's result.",
+            )
+        raise
+    return concatenate(results)
+
+
+class _Progress(list):
+    """The results of the chunks; says how far the attack is, if it is `verbose`."""
+
+    def __init__(self, attack, n_rows):
+        super().__init__()
+        self.name, self.n_rows = type(attack).__name__, n_rows
+        self.verbose = attack.verbose
+
+    def append(self, result):
+        super().append(result)
+        if self.verbose:
+            done = sum(len(part) for part in self)
+            found = sum(int(part.success.sum()) for part in self)
+            print(f"[{self.name}] {done} of {self.n_rows} rows, {found} successes")
+
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
 SPENT = (
@@ -268,7 +378,7 @@ class EvasionAttack(
             access, self.norm, lower, upper, torch.Generator().manual_seed(seed)
         )
         try:
-            state.aim = self._make_aim(access, y, target)
+            state.goal = self._make_goal(access, y, target)
             attack._attack(state)
             self._ask_about_the_rest(state, labelled=y is not None)
         except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
@@ -281,31 +391,31 @@ class EvasionAttack(
         rows = torch.nonzero(state.predicted < 0).flatten()
         if not len(rows):
             return
-        paid = ActiveRows(state, rows).unspent() > 0
-        settle(state, rows[paid], state.x_adv[rows[paid]])
+        paid = ActiveRows(state, rows).budget() > 0
+        record_last(state, rows[paid], state.x_adv[rows[paid]])
         rows = rows[~paid]
         if len(rows) and (labelled or self.goal == "targeted"):
             raise ValueError(SPENT.format(self.max_queries))
         # The labels are what the victim said of the rows, and went into nothing else.
-        state.record(rows, state.access.x[rows], state.aim.labels[rows], False)
+        state.record(rows, state.access.x[rows], state.goal.labels[rows], False)
 
     def _result(self, state, offset, finished_only=False):
         """Return what was found; a subclass may know more than an EvasionResult says."""
         return state.result(offset, finished_only)
 
     def _constrain(self, access, X):
-        """Put the constraints in front of the victim; return the room of each row too."""
+        """Put constraints in front of the victim; return the perturbation bounds too."""
         constraints = self._constraints()
         if constraints is None:
-            return access, *self.box_.room(access.x, access.codec.mutable)
+            return access, *self.box_.perturbation_bounds(access.x, access.codec.mutable)
         access = ConstrainedAccess(access, constraints, X, self.box_, ball_of(self))
-        return access, *access.room()
+        return access, *access.perturbation_bounds()
 
     def _constraints(self):
         """Return the constraints in use, if any."""
         return self.constraints
 
-    def _make_aim(self, access, y, target):
+    def _make_goal(self, access, y, target):
         if self.confidence is not None or self.goal == "confidence_reduction":
             if not getattr(access, "probability", False):
                 raise ValueError(
@@ -327,7 +437,7 @@ class EvasionAttack(
             labels = torch.as_tensor(y, device=access.device)
         else:
             labels = access.predict(access.x)
-        return Aim(self.goal, labels, confidence=self.confidence)
+        return Goal(self.goal, labels, confidence=self.confidence)
 
     def _choose_batch_size(self, X):
         if self.batch_size != "auto":

@@ -4,9 +4,9 @@ import copy
 
 import torch
 
-from .._constraints_codes import missing_as_nan, nan_as_code
 from .._rows import is_dataframe
 from ..threat import LpBall
+from ..threat._constraints import missing_as_nan, nan_as_code
 from ..threat._features import NAMED
 
 # As many numbers are projected at a time.
@@ -62,10 +62,10 @@ class ConstrainedAccess:
         self.x = (self.ref / self.region.scale).to(access.x)
         self.codec = _ScaledCodec(self)
         self._ball = ball
-        self._set_room(box)
+        self._set_bounds(box)
 
-    def _set_room(self, box):
-        lower, upper = self.region.room(self.ref)
+    def _set_bounds(self, box):
+        lower, upper = self.region.reachable_range(self.ref)
         # No arithmetic leads from one category to another.
         hold = self._frozen | self.region.nominal
         lower = torch.where(hold, self.ref, lower)
@@ -82,11 +82,11 @@ class ConstrainedAccess:
             upper = torch.minimum(upper, self.ref + reach)
         # For the projection, categories that an attack set by itself are in range.
         free = self.region.nominal & ~self._frozen
-        first, last = self.region.room(self.ref)
+        first, last = self.region.reachable_range(self.ref)
         self.lower = torch.where(free, first, lower)
         self.upper = torch.where(free, last, upper)
 
-    def room(self):
+    def perturbation_bounds(self):
         """Return the box for the perturbation, in units of scale; it holds 0."""
         return tuple(
             ((bound - self.ref) / self.region.scale).nan_to_num(0.0).to(self.x)

@@ -1,6 +1,5 @@
 """What the attacker wants of each row: the goal, its loss, and when it is reached."""
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -46,12 +45,12 @@ LOSSES = {
 }
 
 
-class Aim:
+class Goal:
     """The goal of an attack on some rows.
 
     Parameters
     ----------
-    goal : {"misclassification", "targeted", "confidence_reduction"}
+    kind : {"misclassification", "targeted", "confidence_reduction"}
         What is wanted (Papernot et al. 2015, the taxonomy's goals).
     labels : tensor of int64, shape (n_rows,)
         Where to go to for "targeted", else where to get away from; positions in the
@@ -67,25 +66,25 @@ class Aim:
 
     def __init__(
         self,
-        goal,
+        kind,
         labels,
         *,
         confidence=None,
         loss=LOSSES["cross_entropy"],
         toward=None,
     ):
-        if goal == "confidence_reduction" and confidence is None:
+        if kind == "confidence_reduction" and confidence is None:
             confidence = 0.5
-        self.goal = goal
+        self.kind = kind
         self.labels = labels
         self.confidence = confidence
         self.loss = loss
         self.toward = toward
 
-    def take(self, index):
-        """Return the same aim for some of the rows."""
-        return Aim(
-            self.goal,
+    def select(self, index):
+        """Return the same goal for some of the rows."""
+        return Goal(
+            self.kind,
             self.labels[index],
             confidence=self.confidence,
             loss=self.loss,
@@ -97,9 +96,9 @@ class Aim:
         labels = self.labels[at]
         if self.toward is not None:
             return self.loss(logits, labels, self.toward[at])
-        if self.goal == "targeted":
+        if self.kind == "targeted":
             return -self.loss(logits, labels)
-        if self.goal == "misclassification" and self.confidence is not None:
+        if self.kind == "misclassification" and self.confidence is not None:
             # Which class wins has to be made up: the one that is ahead of the others.
             others = logits.detach().scatter(1, labels[:, None], -torch.inf)
             return -self.loss(logits, others.argmax(1))
@@ -108,14 +107,14 @@ class Aim:
     def reached_by_labels(self, predicted):
         """Whether predictions fulfil a goal that has no `confidence`."""
         same = predicted == self.labels
-        return same if self.goal == "targeted" else ~same
+        return same if self.kind == "targeted" else ~same
 
     def reached_by_probability(self, proba):
         """Whether probabilities fulfil the goal with its `confidence`."""
         own = proba.gather(1, self.labels[:, None])[:, 0]
-        if self.goal == "confidence_reduction":
+        if self.kind == "confidence_reduction":
             return own <= self.confidence
-        if self.goal == "targeted":
+        if self.kind == "targeted":
             return own >= self.confidence
         others = proba.scatter(1, self.labels[:, None], 0.0)
         return others.amax(1) >= self.confidence
@@ -134,25 +133,26 @@ class Aim:
         proba = access.scores(x, rows)
         predicted = proba.argmax(1)
         # Scores do not always tell the label; the last query is for where a row ends.
-        if not access.decisive and access.remaining(rows) > 1:
+        if not access.decisive and access.affordable(rows) > 1:
             predicted = access.predict(x, rows)
         return predicted, self.reached_by_probability(proba)
 
 
-def class_positions(labels, classes, name):
-    """Return the positions of labels in the victim's classes, or raise."""
-    labels = np.asarray(labels)
-    order = np.argsort(classes)
-    try:
-        position = np.searchsorted(classes, labels, sorter=order)
-        position = order[np.minimum(position, len(classes) - 1)]
-        known = classes[position] == labels
-    except TypeError:  # text against numbers
-        known = np.zeros(labels.shape, dtype=bool)
-    if not np.all(known):
-        unknown = np.unique(labels[~known].astype(str))[:5].tolist()
-        raise ValueError(
-            f"{name} holds {unknown}, which the victim does not know: its classes are "
-            f"{classes.tolist()}."
-        )
-    return position
+def likeliest_others(state, n_targets):
+    """Ask for logits; yield, one after another, the classes nearest to each row's own."""
+    access, goal = state.access, state.goal
+    rows = state.open_rows()
+    if not len(rows) or access.affordable(rows) < 1:
+        return
+    logits = access.logits(access.x[rows], rows)
+    order = rank_others(logits, goal.labels[rows])
+    for k in range(min(n_targets, order.shape[1])):
+        toward = torch.zeros_like(goal.labels)
+        toward[rows] = order[:, k]
+        yield toward
+
+
+def rank_others(logits, labels):
+    """Classes other than the label, the one of the largest logit first."""
+    others = logits.detach().scatter(1, labels[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, :-1]

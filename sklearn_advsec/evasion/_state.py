@@ -7,6 +7,9 @@ import torch
 
 from .._rows import is_dataframe
 
+# On a GPU, finding out which rows are done stalls the queue: look less often.
+_LOOK_EVERY = {"cpu": 1, "cuda": 8}
+
 
 @dataclass(repr=False)
 class EvasionResult:
@@ -87,7 +90,7 @@ class AttackState:
 
     Attributes
     ----------
-    aim : Aim
+    goal : Goal
         The goal for all rows; set once it is known.
     x_adv : tensor of the shape of ``access.x``
         The best found so far for each row.
@@ -103,7 +106,7 @@ class AttackState:
         self.lower = lower
         self.upper = upper
         self.generator = generator
-        self.aim = None
+        self.goal = None
         n, device = len(access.x), access.x.device
         self.x_adv = access.x.clone()
         self.predicted = torch.full((n,), -1, dtype=torch.int64, device=device)
@@ -153,3 +156,20 @@ class AttackState:
             n_queries=access.n_queries[host],
             rows=host + offset,
         )
+
+
+def record_last(state, rows, x_adv, n_draws=1):
+    """Ask the victim where rows ended, and record it (as far as the budget goes).
+
+    With several draws, the mean of the logits is the answer.
+    """
+    access = state.access
+    if not len(rows) or access.affordable(rows) < n_draws:
+        return
+    goal = state.goal.select(rows)
+    if n_draws == 1:
+        predicted, reached = goal.ask(access, x_adv, rows)
+    else:
+        logits = sum(access.logits(x_adv, rows) for _ in range(n_draws)) / n_draws
+        predicted, reached = logits.argmax(1), goal.reached(logits)
+    state.record(rows, x_adv, predicted, reached)

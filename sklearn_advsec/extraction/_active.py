@@ -147,7 +147,7 @@ class ActiveExtraction(PoolExtraction):
         goal = 0
         for i, size in enumerate(sizes):
             goal += size
-            size = int(min(goal - oracle.n_queries, oracle.remaining))
+            size = int(min(goal - oracle.n_queries, oracle.affordable))
             if size <= 0:  # paid for already, in an earlier fit
                 continue
             n_uniform = round(self.uniform_share * size)

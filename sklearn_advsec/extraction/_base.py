@@ -4,22 +4,36 @@ from functools import partial
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import _fit_context, clone, is_regressor
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    _fit_context,
+    clone,
+    is_regressor,
+)
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import get_tags
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_y,
     check_consistent_length,
+    check_is_fitted,
     validate_data,
 )
 
+from .._estimators import allows_nan
+from .._labels import in_columns
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
-from ..victim._validation import allows_nan, check_victim
+from ..differentiable import register
+from ..differentiable._registry import subview
+from ..victim._validation import check_victim
 from ._oracle import Oracle, QueryLog
-from ._stolen import StolenModel
+from ._surrogates import with_classes
 from ._victim import (
     classes_of,
     gives_scores,
@@ -28,6 +42,168 @@ from ._victim import (
     labels_of,
     scores_of,
 )
+
+
+def _copy_has(method):
+    def check(self):
+        getattr(self.copy_, method)
+        return True
+
+    return check
+
+
+class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """The copy of a victim: it predicts, and is measured against the victim.
+
+    A fit sets `copy_` and `classes_`, the victim `estimator_`, and for the report
+    `bounds_`, `n_queries_`, the codec of rows and their precision.
+    """
+
+    def predict(self, X):
+        """Predict with the copy; the victim is not asked.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            What the copy predicts.
+        """
+        check_is_fitted(self)
+        return self.copy_.predict(self._rows_for_copy(X))
+
+    @available_if(_copy_has("predict_proba"))
+    def predict_proba(self, X):
+        """Predict probabilities with the copy.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities, in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        proba = self.copy_.predict_proba(self._rows_for_copy(X))
+        return in_columns(proba, self.copy_.classes_, self.classes_)
+
+    def fidelity(self, X, sample_weight=None):
+        """Share of rows on which copy and victim agree.
+
+        The victim is asked about `X`, which is not counted as queries: this is a
+        measurement, not a part of the attack.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        fidelity : float
+            Between 0 and 1. For regressors, the share of equal predictions.
+        """
+        check_is_fitted(self)
+        rows = self._check_X(X, reset=False)
+        truth = labels_of(self.estimator_, self._rows_for_victim(rows))
+        same = truth == self.predict(X)
+        return float(np.average(same, weights=sample_weight))
+
+    def extraction_report(self, X, *, n_uniform=10_000, random_state=0):
+        """Measure how good the copy is, in the terms of Tramer et al.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows such as the victim will meet: a test set.
+        n_uniform : int, default=10000
+            Number of rows drawn uniformly between the smallest and the largest value of
+            each feature seen in `fit`.
+        random_state : int, RandomState instance or None, default=0
+            Draws those rows.
+
+        Returns
+        -------
+        report : dict
+            `R_test` and `R_unif`, the shares of rows on which copy and victim differ
+            (lower is better, 0 is exact), `R_test_TV` and `R_unif_TV`, the mean total
+            variation between their probabilities, where both have some, and
+            `n_queries`.
+        """
+        check_is_fitted(self)
+        X = self._check_X(X, reset=False)
+        low, high = self.bounds_
+        rng = check_random_state(random_state)
+        uniform = rng.uniform(size=(n_uniform, *low.shape)) * (high - low) + low
+        columns = self._codec.columns
+        if columns is not None and not columns.numeric.all():
+            uniform[:, ~columns.numeric] = np.rint(uniform[:, ~columns.numeric])
+        uniform = self._codec.decode(uniform.astype(self._dtype))
+        report = {}
+        for name, rows in (("test", X), ("unif", uniform)):
+            sent = self._rows_for_victim(rows)
+            rows = self._rows_for_copy(rows, check=False)
+            same = labels_of(self.estimator_, sent) == self.copy_.predict(rows)
+            report[f"R_{name}"] = float(1 - np.mean(same))
+            if hasattr(self.estimator_, "predict_proba") and hasattr(
+                self, "predict_proba"
+            ):
+                truth = np.asarray(self.estimator_.predict_proba(sent))
+                proba = self.copy_.predict_proba(rows)
+                proba = in_columns(proba, self.copy_.classes_, self.classes_)
+                if truth.shape == proba.shape:
+                    distance = np.abs(truth - proba).sum(axis=1) / 2
+                    report[f"R_{name}_TV"] = float(distance.mean())
+        report["n_queries"] = self.n_queries_
+        return report
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of the copy on true labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            The accuracy. To tune an attack, use `fidelity_scorer`.
+        """
+        check_is_fitted(self)
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def _rows_for_victim(self, rows):
+        if is_dataframe(rows):
+            return rows
+        names = getattr(self.estimator_, "feature_names_in_", None)
+        if names is None or rows.ndim != 2:
+            return rows
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=names)
+
+    def _rows_for_copy(self, X, check=True):
+        if check:
+            X = self._check_X(X, reset=False)
+        if self.numeric and is_dataframe(X):
+            return X.to_numpy(dtype=np.float64)
+        return X
+
+    def __sklearn_is_fitted__(self):
+        return getattr(self, "_stolen", False)
 
 
 class ExtractionAttack(ReportsProgress, StolenModel):
@@ -262,3 +438,9 @@ class ExtractionAttack(ReportsProgress, StolenModel):
             )
             tags.input_tags.allow_nan = not self.numeric and allows_nan(self.estimator)
         return tags
+
+
+@register(ExtractionAttack, takes_codes=True)
+def extraction_attack(attack):
+    """View an extraction attack: its copy, with a column for each of its classes."""
+    return with_classes(subview(attack.copy_), attack.classes_)

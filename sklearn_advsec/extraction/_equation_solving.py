@@ -3,17 +3,176 @@
 from numbers import Integral
 
 import numpy as np
+from scipy.optimize import linprog
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..exceptions import QueryBudgetExceeded
-from ._answers import centered_logits, decimals_of, soft_targets
 from ._base import ExtractionAttack
-from ._boundaries import bisect, solve_boundaries
-from ._copies import linear_copy, network_copy
-from ._parameters import Probes
-from ._saturation import unsaturate
+from ._parameters import Probes, linear_copy, network_copy
 from ._softmax_fit import fit_network, fit_softmax, refine_softmax
+from ._victim import centered_logits, decimals_of, soft_targets
+
+# Beyond this log-odds, 1 - p has lost so many digits that a probe is worth little.
+_SATURATED = 16.0
+
+
+def unsaturate(oracle, probes, rows, scores, kind):
+    """Move probes whose answers have lost their digits; needs some budget left.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        The victim.
+    probes : Probes
+        Where `rows` come from; its center moves where the victim is too sure there.
+    rows : ndarray of shape (n_probes, n_features)
+        The center first, then a step along each feature.
+    scores : ndarray of shape (n_probes, n_classes)
+        The answers.
+    kind : {"probability", "logit"}
+        What they are.
+
+    Returns
+    -------
+    scores, rows : ndarray
+        Answers and probes, with fewer digits lost.
+    """
+    for _ in range(60):
+        bad = _lost_digits(scores, kind)
+        n_more = int(bad.sum())
+        if not n_more or n_more > oracle.affordable:
+            break
+        if bad[0]:  # the center itself: look for a less certain row, then start over
+            center = _less_certain(oracle, probes, kind)
+            if center is None:
+                break
+            probes.center = center
+            if oracle.affordable < probes.n_features + 1:
+                break
+            rows = probes.cross()
+        else:
+            rows = rows.copy()
+            rows[bad] = oracle.as_sent(probes.center + (rows - probes.center)[bad] / 4)
+            if (rows[bad] == oracle.as_sent(probes.center)).all(axis=1).any():
+                break
+        scores = oracle.ask(rows)
+    return scores, rows
+
+
+def _less_certain(oracle, probes, kind):
+    """Find a point where no class is nearly excluded, between rows of the pool."""
+    n = int(min(20, len(probes.pool), oracle.affordable))
+    rows = probes.pool[probes.rng.permutation(len(probes.pool))[:n]]
+    if not n:
+        return None
+    scores = oracle.ask(rows)
+    winner = scores.argmax(axis=1)
+    others = np.flatnonzero(winner != winner[0])
+    if len(others):  # bisect between two rows of different classes
+        near, far = rows[0], rows[others[0]]
+        for _ in range(int(min(40, oracle.affordable))):
+            middle = oracle.as_sent((near + far) / 2)
+            answer = oracle.ask(middle[None])
+            if not _lost_digits(answer, kind)[0]:
+                return middle
+            same = answer.argmax() == winner[0]
+            near, far = (middle, far) if same else (near, middle)
+    good = np.flatnonzero(~_lost_digits(scores, kind))
+    return rows[good[0]] if len(good) else None
+
+
+def _lost_digits(scores, kind):
+    """Whether an answer is so near to 0 or 1 that its log-ratios are poor."""
+    if kind == "logit":
+        return np.zeros(len(scores), dtype=bool)
+    if scores.shape[1] == 2:  # one is computed as 1 less the other
+        return scores.min(axis=1) < np.exp(-_SATURATED)
+    return scores.min(axis=1) < np.finfo(scores.dtype).tiny
+
+
+def bisect(ask, near, far, label_near, label_far, n_steps):
+    """Bisect segments between rows of different labels, all at once.
+
+    Parameters
+    ----------
+    ask : callable
+        Takes rows, returns positions of classes.
+    near, far : ndarray of shape (n_segments, n_features)
+        The ends.
+    label_near, label_far : ndarray of int, shape (n_segments,)
+        Their labels, which differ.
+    n_steps : int
+        Queries per segment.
+
+    Returns
+    -------
+    boundary : ndarray of shape (n_segments, n_features)
+        Middle of what is left of each segment.
+    label_near, label_far : ndarray of int, shape (n_segments,)
+        The labels on both sides of it.
+    """
+    near, far, label_far = near.copy(), far.copy(), label_far.copy()
+    for _ in range(n_steps):
+        middle = (near + far) / 2
+        labels = ask(middle)
+        same = labels == label_near
+        near[same] = middle[same]
+        far[~same], label_far[~same] = middle[~same], labels[~same]
+    return (near + far) / 2, label_near, label_far
+
+
+def solve_boundaries(points, first, second, X, labels, n_classes):
+    r"""Find the linear classifier whose boundaries run through given points.
+
+    Each point between classes k and l is one homogeneous equation,
+    :math:`(w_k - w_l) \cdot x + b_k - b_l = 0`. Their null space holds the parameters;
+    a linear program then picks, within it, those that label all rows correctly with the
+    largest margin. It also finds the sign. The scale stays open.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, n_features)
+        Points on boundaries, with features of about unit scale.
+    first, second : ndarray of int, shape (n_points,)
+        The classes on both sides of each.
+    X, labels : ndarray of shape (n_rows, n_features), (n_rows,)
+        Rows with known labels.
+    n_classes : int
+        Number of classes.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_classes, n_features + 1)
+        Coefficients and, last, intercepts, which sum to 0 over the classes.
+    """
+    points = np.column_stack([points, np.ones(len(points))])
+    width = points.shape[1]
+    equations = np.zeros((len(points), n_classes, width))
+    rows = np.arange(len(points))
+    equations[rows, first] = points
+    equations[rows, second] = -points
+    zero_sum = np.tile(np.eye(width), n_classes)
+    system = np.vstack([equations.reshape(len(points), -1), zero_sum])
+    _, singular, basis = np.linalg.svd(system, full_matrices=True)
+    singular = np.concatenate([singular, np.zeros(len(basis) - len(singular))])
+    small = singular <= 1e-6 * singular[0]
+    n_free = max(int(small.sum()), 1)
+    basis = basis[len(basis) - n_free :].reshape(n_free, n_classes, width)
+
+    scores = np.einsum("fkw,nw->nfk", basis, np.column_stack([X, np.ones(len(X))]))
+    own = np.take_along_axis(scores, labels[:, None, None], axis=2)
+    other = np.broadcast_to(np.arange(n_classes) != labels[:, None, None], scores.shape)
+    margins = (own - scores)[other].reshape(len(X), n_free, n_classes - 1)
+    margins = margins.transpose(0, 2, 1).reshape(-1, n_free)
+    result = linprog(
+        c=np.append(np.zeros(n_free), -1.0),
+        A_ub=np.column_stack([-margins, np.ones(len(margins))]),
+        b_ub=np.zeros(len(margins)),
+        bounds=[(-1, 1)] * n_free + [(None, None)],
+    )
+    return np.einsum("f,fkw->kw", result.x[:-1], basis)
+
 
 _MOST_BISECTIONS = 52
 _FEWEST_BISECTIONS = 8
@@ -219,7 +378,7 @@ class EquationSolving(ExtractionAttack):
         weights = None
         for share in (0.25, 0.5, 0.75, 1.0):
             goal = int(total * share)
-            n_new = int(min(max(goal - len(rows), 0), oracle.remaining))
+            n_new = int(min(max(goal - len(rows), 0), oracle.affordable))
             if n_new:
                 new = probes.informative(n_new, weights)
                 rows = np.concatenate([rows, new])
@@ -235,7 +394,7 @@ class EquationSolving(ExtractionAttack):
 
     def _solve_labels(self, oracle, probes):
         d = probes.n_features
-        n_start = int(min(max(4 * d, 100), oracle.remaining))
+        n_start = int(min(max(4 * d, 100), oracle.affordable))
         rows = probes.around(n_start)
         labels = oracle.ask(rows)
         self.classes_ = self._victim_classes(np.unique(labels))
@@ -257,8 +416,8 @@ class EquationSolving(ExtractionAttack):
         share = 0.05 if n_classes == 2 else 0.25
         n_segments = int((1 + share) * n_unknown) + 3
         n_steps = _MOST_BISECTIONS
-        if oracle.remaining < n_segments * n_steps:
-            n_steps = int(oracle.remaining // n_segments)
+        if oracle.affordable < n_segments * n_steps:
+            n_steps = int(oracle.affordable // n_segments)
         if n_steps < _FEWEST_BISECTIONS:
             raise QueryBudgetExceeded(
                 f"max_queries={self.max_queries} is not enough for labels only: "
@@ -286,7 +445,7 @@ class EquationSolving(ExtractionAttack):
         n_classes = oracle.ask(first).shape[1]
         self.classes_ = self._victim_classes(np.arange(n_classes))
         n_unknown = (d + 1) * h + (h + 1) * n_classes
-        n_more = int(min(5 * n_unknown - oracle.n_queries, oracle.remaining))
+        n_more = int(min(5 * n_unknown - oracle.n_queries, oracle.affordable))
         rows = first
         if n_more > 0:
             rows = np.concatenate([first, probes.informative(n_more, None)])

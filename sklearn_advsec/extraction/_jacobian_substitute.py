@@ -4,14 +4,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .. import differentiable
 from ._active import _distinct
 from ._pool import PoolExtraction
-from ._stolen import in_columns
-from ._surrogates import train
+from ._surrogates import AveragedSurrogates, train
 
 
 class JacobianSubstitute(PoolExtraction):
@@ -171,7 +169,7 @@ class JacobianSubstitute(PoolExtraction):
             )
         self.n_rounds_ = 0
         for round_ in range(self.n_rounds):
-            if not oracle.remaining:
+            if not oracle.affordable:
                 break
             copies = self._train_all(rows, labels, rng)
             base = np.arange(len(rows))
@@ -181,7 +179,7 @@ class JacobianSubstitute(PoolExtraction):
             new = _distinct(oracle.as_sent(new))
             fresh = new[~_among(new, rows)]
             n_paid = int(oracle.known(fresh).sum())  # in an earlier fit
-            if len(fresh) - n_paid > oracle.remaining:
+            if len(fresh) - n_paid > oracle.affordable:
                 fresh = fresh[rng.permutation(len(fresh))]
             within, answers = oracle.ask_what_fits(fresh)
             if not len(answers):
@@ -247,42 +245,6 @@ class JacobianSubstitute(PoolExtraction):
             raise ValueError("surrogate is an empty list; give at least one classifier.")
         if self.bounds is not None and len(self.bounds) != 2:
             raise ValueError(f"bounds must be (lowest, highest); got {self.bounds!r}.")
-
-
-class AveragedSurrogates(ClassifierMixin, BaseEstimator):
-    """Several trained classifiers as one: the mean of their probabilities.
-
-    Parameters
-    ----------
-    members : list of classifiers
-        Fitted.
-    classes : ndarray of shape (n_classes,)
-        All classes; a member may know fewer.
-    """
-
-    def __init__(self, members, classes):
-        self.members = members
-        self.classes = classes
-
-    @property
-    def classes_(self):
-        """All classes."""
-        return self.classes
-
-    def predict_proba(self, X):
-        """Return the mean of the members' probabilities."""
-        parts = [
-            in_columns(member.predict_proba(X), member.classes_, self.classes)
-            for member in self.members
-        ]
-        return np.mean(parts, axis=0)
-
-    def predict(self, X):
-        """Return the class of the largest mean probability."""
-        return self.classes[self.predict_proba(X).argmax(axis=1)]
-
-    def __sklearn_is_fitted__(self):
-        return True
 
 
 def _jacobian_sign(copy, rows, labels, batch_size=512):

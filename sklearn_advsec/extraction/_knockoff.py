@@ -7,8 +7,8 @@ from scipy.special import softmax
 from sklearn.cluster import KMeans
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._labels import in_columns
 from ._pool import PoolExtraction
-from ._stolen import in_columns
 
 
 class KnockoffNets(PoolExtraction):
@@ -144,11 +144,11 @@ class KnockoffNets(PoolExtraction):
         baseline, n_pulls = 0.0, 0
         size = max(self._n_wanted(oracle, array) // self.n_rounds, 1)
         copy = None
-        while oracle.remaining and any(queues):
+        while oracle.affordable and any(queues):
             # Each round: pull arms, ask, train, and reward what was pulled.
             picked, arms = [], []
             policy = softmax(preference)
-            for _ in range(int(min(size, oracle.remaining, sum(map(len, queues))))):
+            for _ in range(int(min(size, oracle.affordable, sum(map(len, queues))))):
                 left = policy * [bool(queue) for queue in queues]
                 arm = rng.choice(len(queues), p=left / left.sum())
                 arms.append(arm)

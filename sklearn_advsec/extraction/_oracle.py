@@ -128,7 +128,7 @@ class Oracle:
         return len(self.log)
 
     @property
-    def remaining(self):
+    def affordable(self):
         """Number of rows that may still be sent; infinite without a budget."""
         if self.max_queries is None:
             return np.inf
@@ -151,7 +151,7 @@ class Oracle:
         array = self.as_sent(array)
         keys = row_keys(array)
         new = self._new(keys)
-        within = int(min(len(new), self.remaining))
+        within = int(min(len(new), self.affordable))
         for start in self.tasks(range(0, within, self.batch_size)):
             batch = new[start : min(start + self.batch_size, within)]
             answers = np.asarray(self.respond(self.log.codec.decode(array[batch])))
@@ -183,7 +183,7 @@ class Oracle:
         """
         keys = row_keys(self.as_sent(array))
         new = self._new(keys)
-        allowed = {keys[i] for i in new[: int(min(len(new), self.remaining))]}
+        allowed = {keys[i] for i in new[: int(min(len(new), self.affordable))]}
         within = self.log.positions(keys) >= 0
         within |= np.array([key in allowed for key in keys], dtype=bool)
         return within, self.ask(array[within])

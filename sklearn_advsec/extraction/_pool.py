@@ -7,9 +7,9 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from ._answers import soft_targets
 from ._base import ExtractionAttack
 from ._surrogates import ConstantCopy, train
+from ._victim import soft_targets
 
 
 class PoolExtraction(ExtractionAttack):

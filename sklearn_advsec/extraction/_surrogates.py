@@ -12,8 +12,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from .._estimators import is_net
+from .._labels import in_columns
 from .._rows import is_dataframe
-from .._seeding import forked_rng
+from .._seeding import forked_rng, seed_unset
+from ..differentiable import ClassifierView, register
+from ..differentiable._registry import subview
 
 # Classes that get less than this of a row's probability are left out of its targets.
 _LEAST_WEIGHT = 1e-4
@@ -58,7 +62,7 @@ def train(surrogate, rows, targets, classes, rng):
     if len(np.unique(labels)) == 1:
         return ConstantCopy(strategy="constant", constant=labels[0]).fit(rows, labels)
     copy = default_surrogate() if surrogate is None else clone(surrogate)
-    _seed(copy, seed)
+    seed_unset(copy, seed)
     if is_net(copy):
         return NetSurrogate(copy).fit(rows, targets if soft else labels, classes, seed)
     weight = _weight_parameter(copy) if soft else None
@@ -74,11 +78,6 @@ def train(surrogate, rows, targets, classes, rng):
 
 class ConstantCopy(DummyClassifier):
     """Always predicts one label: what is learned of a victim that gave no other."""
-
-
-def is_net(estimator):
-    """Whether an estimator is a skorch net (without importing skorch)."""
-    return any(cls.__module__.startswith("skorch.") for cls in type(estimator).__mro__)
 
 
 class NetSurrogate(ClassifierMixin, BaseEstimator):
@@ -132,18 +131,16 @@ class NetSurrogate(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
+@register(NetSurrogate)
+def net_surrogate(copy):
+    """View a skorch net that was trained on a victim's answers."""
+    view = subview(copy.net_)
+    view.classes = copy.classes_
+    return view
+
+
 def _float32(X):
     return np.asarray(X.to_numpy() if is_dataframe(X) else X, dtype=np.float32)
-
-
-def _seed(estimator, seed):
-    """Set every `random_state` that is None, so that the copy depends on `seed` only."""
-    rng = np.random.RandomState(seed)
-    params = estimator.get_params(deep=True)
-    names = [k for k in sorted(params) if k.split("__")[-1] == "random_state"]
-    estimator.set_params(
-        **{name: int(rng.randint(2**31 - 1)) for name in names if params[name] is None}
-    )
 
 
 def _weight_parameter(estimator):
@@ -153,3 +150,69 @@ def _weight_parameter(estimator):
         inner = _weight_parameter(last)
         return None if inner is None else f"{name}__{inner}"
     return "sample_weight" if has_fit_parameter(estimator, "sample_weight") else None
+
+
+class AveragedSurrogates(ClassifierMixin, BaseEstimator):
+    """Several trained classifiers as one: the mean of their probabilities.
+
+    Parameters
+    ----------
+    members : list of classifiers
+        Fitted.
+    classes : ndarray of shape (n_classes,)
+        All classes; a member may know fewer.
+    """
+
+    def __init__(self, members, classes):
+        self.members = members
+        self.classes = classes
+
+    @property
+    def classes_(self):
+        """All classes."""
+        return self.classes
+
+    def predict_proba(self, X):
+        """Return the mean of the members' probabilities."""
+        parts = [
+            in_columns(member.predict_proba(X), member.classes_, self.classes)
+            for member in self.members
+        ]
+        return np.mean(parts, axis=0)
+
+    def predict(self, X):
+        """Return the class of the largest mean probability."""
+        return self.classes[self.predict_proba(X).argmax(axis=1)]
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+@register(AveragedSurrogates, takes_codes=True)
+def averaged_surrogates(copy):
+    """View the mean of several copies; the logits are the log of the mean."""
+    members = [with_classes(subview(m), copy.classes) for m in copy.members]
+
+    def predict_proba(x):
+        parts = [torch.softmax(m.logits(x).to(members[0].dtype), dim=1) for m in members]
+        return torch.stack(parts).mean(dim=0)
+
+    first = members[0]
+    return ClassifierView(
+        copy.classes, predict_proba=predict_proba, dtype=first.dtype, device=first.device
+    )
+
+
+def with_classes(view, classes):
+    """Give logits a column for classes that the copy never saw; they never win."""
+    have = list(view.classes)
+    if have == list(classes):
+        return view
+    columns = [list(classes).index(label) for label in have]
+
+    def logits(x):
+        known = view.logits(x)
+        full = torch.full((len(x), len(classes)), -1e9).to(known)
+        return full.index_copy(1, torch.tensor(columns, device=known.device), known)
+
+    return ClassifierView(classes, logits=logits, dtype=view.dtype, device=view.device)

@@ -1,6 +1,5 @@
 """Accuracy against the size of the perturbation."""
 
-
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.base import clone

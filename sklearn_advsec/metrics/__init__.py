@@ -6,7 +6,7 @@ work alone or in a ``scoring={...}`` dict, with any `n_jobs`, and with metadata 
 or off. Scores of membership attacks are ``score(y_true, y_score)``, with intervals.
 """
 
-from ..evasion._physical._destruction import destruction_rate
+from ._destruction import destruction_rate
 from ._masking import gradient_masking_report
 from ._membership import (
     bootstrap_interval,

@@ -129,7 +129,7 @@ def _under_noise(estimator, X, y, attack, victim, random_state):
 
     attack.set_params(estimator=victim).fit(X, y)
     access = LabelAccess(estimator, X)
-    lower, upper = attack.box_.room(access.x, access.codec.mutable)
+    lower, upper = attack.box_.perturbation_bounds(access.x, access.codec.mutable)
     seed = np.random.RandomState(random_state).randint(2**31 - 1)
     generator = torch.Generator().manual_seed(int(seed))
     ball = LpBall(attack.norm, attack.eps)

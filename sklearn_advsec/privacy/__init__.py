@@ -8,13 +8,14 @@ from ._attributes import AttributeInference
 from ._auditing import epsilon_from_guesses, epsilon_lower_bound
 from ._boundary import BoundaryDistance
 from ._dpsgd import DPSGDClassifier
-from ._game import MembershipGame, MembershipRound, make_records
+from ._game import MembershipGame, MembershipRound
 from ._gap import GapAttack
 from ._inversion import ModelInversion
 from ._likelihood_ratio import LikelihoodRatio
 from ._loss_threshold import LossThreshold
 from ._modified_entropy import ModifiedEntropy
 from ._quantile import QuantileMembership
+from ._records import make_records
 from ._rmia import RMIA, rmia_scores
 from ._shadow_models import ShadowModels
 

@@ -22,8 +22,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._estimators import allows_nan
 from .._rows import check_rows, is_dataframe
-from ..victim._validation import allows_nan
 from ._base import check_target
 from ._records import Records, column_position
 from ._signals import as_target_takes_them, probabilities, true_probability

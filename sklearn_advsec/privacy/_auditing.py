@@ -11,16 +11,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, validate_param
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
 from .._rows import check_rows
 from ..batched import fit_many
-from ..victim._validation import allows_nan
-from ._signals import (
-    as_nets_take_them,
-    check_trainable,
-    log_loss,
-    probabilities,
-    told_classes,
-)
+from ._signals import log_loss, probabilities
 
 
 @validate_params(

@@ -21,9 +21,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._estimators import allows_nan
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
-from ..victim._validation import allows_nan, check_victim
+from ..victim._validation import check_victim
 from ._records import Records
 from ._signals import as_target_takes_them, predicted_codes
 

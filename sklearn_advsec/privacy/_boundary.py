@@ -9,11 +9,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval
 
+from .._estimators import as_nets_take_them, unwrap
 from .._rows import is_dataframe
 from ..threat import FeatureConstraints
 from ._base import best_threshold
 from ._shadow_base import ShadowAttack
-from ._signals import as_nets_take_them, unwrap
 
 # The distance of records for which no other label was found: farther than all others.
 _NOT_FOUND = 1e9

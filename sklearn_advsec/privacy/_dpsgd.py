@@ -8,7 +8,8 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, grad, vmap
 
-from ..defense._base import TrainingDefense, has_one_logit
+from .._estimators import has_one_logit
+from ..defense._base import TrainingDefense
 
 _MIXING = (torch.nn.modules.batchnorm._BatchNorm,)
 

@@ -7,12 +7,12 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
-from .._rows import check_rows, is_dataframe
+from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
+from .._rows import check_rows
 from ..batched import fit_many
-from ..victim._validation import allows_nan
-from ._signals import as_nets_take_them, check_trainable, told_classes
+from ._records import make_records
 
 
 @dataclass(repr=False)
@@ -161,46 +161,3 @@ class MembershipGame:
             for rows in (np.flatnonzero(membership), np.flatnonzero(membership == 0))
         ]
         return MembershipRound(FrozenEstimator(target), records, membership, *accuracy)
-
-
-def make_records(X, y):
-    """Put labels beside rows, as the last column.
-
-    Parameters
-    ----------
-    X : {array-like, DataFrame} of shape (n_samples, n_features)
-        Rows.
-    y : array-like of shape (n_samples,)
-        Labels.
-
-    Returns
-    -------
-    records : {ndarray, DataFrame} of shape (n_samples, n_features + 1)
-        An array, where `X` is one and labels are numbers. Otherwise a DataFrame, with the
-        labels in the column "label".
-
-    Examples
-    --------
-    >>> from sklearn_advsec.privacy import make_records
-    >>> make_records([[0.5, 1.0], [2.0, 3.0]], [1, 0])
-    array([[0.5, 1. , 1. ],
-           [2. , 3. , 0. ]])
-    """
-    y = column_or_1d(y)
-    check_consistent_length(X, y)
-    if is_dataframe(X):
-        if "label" in X.columns:
-            raise ValueError("X has a column 'label' already; rename it.")
-        return X.assign(label=y)
-    X = np.asarray(X)
-    if X.ndim != 2:
-        raise ValueError(
-            f"Rows must be flat to carry a label; X has shape {X.shape}. Flatten them; a "
-            "FunctionTransformer before the classifier gives them their shape again."
-        )
-    if y.dtype.kind in "biuf":
-        labels = y.astype(X.dtype if X.dtype.kind == "f" else float)
-        return np.column_stack([X, labels if np.array_equal(labels, y) else y])
-    import pandas as pd
-
-    return pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])]).assign(label=y)

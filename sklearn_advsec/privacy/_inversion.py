@@ -174,7 +174,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         self._mean = X.mean(axis=0, dtype=np.float64)
         start = np.repeat(self._mean[np.newaxis], len(self.classes_), axis=0)
         mean = torch.as_tensor(start).to(view.device, view.dtype)
-        lower, upper = Box(self.bounds, X).room(mean, None)
+        lower, upper = Box(self.bounds, X).perturbation_bounds(mean, None)
         scale = np.ptp(X, axis=0)
         scale = torch.as_tensor(np.where(scale > 0, scale, 1.0)).to(mean)
         wanted = torch.arange(len(self.classes_), device=mean.device)

@@ -3,6 +3,7 @@
 from hashlib import blake2b
 
 import numpy as np
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._rows import is_dataframe
 
@@ -124,3 +125,46 @@ def _drop(rows, position):
     if is_dataframe(rows):
         return rows.drop(columns=rows.columns[position])
     return np.delete(rows, position, axis=1)
+
+
+def make_records(X, y):
+    """Put labels beside rows, as the last column.
+
+    Parameters
+    ----------
+    X : {array-like, DataFrame} of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Labels.
+
+    Returns
+    -------
+    records : {ndarray, DataFrame} of shape (n_samples, n_features + 1)
+        An array, where `X` is one and labels are numbers. Otherwise a DataFrame, with the
+        labels in the column "label".
+
+    Examples
+    --------
+    >>> from sklearn_advsec.privacy import make_records
+    >>> make_records([[0.5, 1.0], [2.0, 3.0]], [1, 0])
+    array([[0.5, 1. , 1. ],
+           [2. , 3. , 0. ]])
+    """
+    y = column_or_1d(y)
+    check_consistent_length(X, y)
+    if is_dataframe(X):
+        if "label" in X.columns:
+            raise ValueError("X has a column 'label' already; rename it.")
+        return X.assign(label=y)
+    X = np.asarray(X)
+    if X.ndim != 2:
+        raise ValueError(
+            f"Rows must be flat to carry a label; X has shape {X.shape}. Flatten them; a "
+            "FunctionTransformer before the classifier gives them their shape again."
+        )
+    if y.dtype.kind in "biuf":
+        labels = y.astype(X.dtype if X.dtype.kind == "f" else float)
+        return np.column_stack([X, labels if np.array_equal(labels, y) else y])
+    import pandas as pd
+
+    return pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])]).assign(label=y)

@@ -8,18 +8,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 
+from .._estimators import as_nets_take_them, check_trainable, told_classes, unwrap
 from .._rows import is_dataframe
 from ..batched import fit_many
 from ._base import MembershipAttack
-from ._signals import (
-    as_nets_take_them,
-    check_probabilities,
-    check_trainable,
-    predicted_codes,
-    probabilities,
-    told_classes,
-    unwrap,
-)
+from ._signals import check_probabilities, predicted_codes, probabilities
 
 
 class ShadowAttack(MembershipAttack):

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from ..batched import seeded
+from .._seeding import seeded
 from ._shadow_base import ShadowAttack
 
 

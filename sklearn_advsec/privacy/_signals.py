@@ -2,10 +2,8 @@
 
 import numpy as np
 from scipy.special import xlogy
-from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 
+from .._estimators import as_nets_take_them, unwrap
 from .._rows import is_dataframe
 from ..victim import LabelAccess, ScoreAccess
 
@@ -55,11 +53,6 @@ def check_probabilities(estimator, name="estimator"):
         )
 
 
-def unwrap(estimator):
-    """Return what is inside of a `FrozenEstimator`."""
-    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
-
-
 def as_target_takes_them(features, estimator):
     """Return rows in the form that a fitted estimator knows.
 
@@ -73,43 +66,6 @@ def as_target_takes_them(features, estimator):
         array = features.to_numpy()
         features = array if array.dtype.kind in "biuf" else features
     return as_nets_take_them(features, unwrap(estimator))
-
-
-def as_nets_take_them(features, estimator):
-    """Return float32 rows for a network of skorch, which takes nothing else."""
-    if is_dataframe(features) or not _is_net(estimator):
-        return features
-    return features.astype(np.float32, copy=False)
-
-
-def _is_net(estimator):
-    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    return any(base.__module__.startswith("skorch.") for base in type(last).__mro__)
-
-
-def told_classes(recipe, classes):
-    """Return a recipe that knows all classes, also those that its rows will lack.
-
-    A network of skorch takes the labels of its rows for all there are, though it has an
-    output for each class; others find out by themselves.
-    """
-    if not _is_net(recipe):
-        return recipe
-    name = "classes"
-    if isinstance(recipe, Pipeline):
-        name = f"{recipe.steps[-1][0]}__{name}"
-    if recipe.get_params().get(name, classes) is not None:
-        return recipe  # has been told, or is binary
-    return clone(recipe).set_params(**{name: classes})
-
-
-def check_trainable(estimator, name):
-    """Raise where the estimator in a parameter is trained, and its clones are itself."""
-    if clone(estimator) is estimator:
-        raise ValueError(
-            f"{name}: {type(estimator).__name__} is trained and stays as it is. Set "
-            f"{name} to an unfitted classifier, of which clones are trained."
-        )
 
 
 def true_probability(proba, codes):

@@ -59,7 +59,7 @@ class Box:
                 f"position {at[1:]}. Widen bounds, or use bounds='data' or None."
             )
 
-    def room(self, x, mutable=None):
+    def perturbation_bounds(self, x, mutable=None):
         """Return the box for the perturbation of each row; it always holds 0.
 
         Parameters

@@ -132,7 +132,7 @@ class Groups:
         keep &= (boxes.gain >= (self.least - self.slack - rest)[:, None]).all(0)
         if keep.all():
             return boxes
-        left = boxes.take(keep)
+        left = boxes.select(keep)
         if len(left):
             self.top = rest + left.gain.max(1)
         return left
@@ -172,7 +172,7 @@ class Boxes:
     def __len__(self):
         return len(self.low)
 
-    def take(self, keep):
+    def select(self, keep):
         """Return some of the members."""
         return Boxes(self.low[keep], self.high[keep], self.gain[:, keep], self.cost[keep])
 

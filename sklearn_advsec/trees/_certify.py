@@ -5,8 +5,8 @@ from joblib import Parallel, delayed
 from sklearn.utils import gen_batches
 
 from .._rows import RowCodec, check_rows, is_dataframe
-from .._trees_exact import settle, solve
 from ._bounds import Groups, first_cost
+from ._exact import close_gap, solve
 from ._grid import TreeGrid
 from ._reading import tree_ensemble
 from ._row import RowProblem, Surroundings
@@ -211,7 +211,7 @@ def _certify_row(around, label, others, budget, method, time_limit):
             upper = min(lowest, np.nextafter(budget, np.inf))
             search = question.search(upper).run()
             lower, _ = solve(search, question, time_limit, lambda x: False)
-            lower, proved = settle(around, lower, search.cost)
+            lower, proved = close_gap(around, lower, search.cost)
             if not proved:
                 lower = max(lower, question.bound())
             lowest = min(lowest, lower)

@@ -3,7 +3,7 @@
 import numpy as np
 from lightgbm import LGBMClassifier
 
-from .._trees_nodes import NodeList, refuse
+from ._ensemble import NodeList, refuse
 from ._reading import register
 
 

@@ -227,7 +227,7 @@ class RowProblem:
         nearest[label[hit]] = hit
         return nearest
 
-    def keep(self, alive):
+    def select(self, alive):
         """Return the same problem with those leaves only, of all leaves of the grid."""
         return RowProblem(self.around, self._gains, self._base, self.budget, alive)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from xgboost import XGBClassifier
 
-from .._trees_nodes import NodeList, refuse
+from ._ensemble import NodeList, refuse
 from ._reading import register
 
 

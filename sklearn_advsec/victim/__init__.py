@@ -4,8 +4,7 @@ The three kinds of access are the three levels of knowledge of the attacks: an a
 labels is handed a :class:`LabelAccess`, which has no way to ask for more.
 """
 
-from .._gradient_access import GradientAccess
-from ._access import LabelAccess, ScoreAccess
+from ._access import GradientAccess, LabelAccess, ScoreAccess
 from ._regression import RegressionVictim
 
 __all__ = ["GradientAccess", "LabelAccess", "RegressionVictim", "ScoreAccess"]

@@ -18,6 +18,8 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from ..differentiable._registry import register, subview
+
 _UNCHANGED = 1
 
 
@@ -121,6 +123,12 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             self.estimator, FrozenEstimator
         )
         return tags
+
+
+@register(RegressionVictim, takes_codes=True)
+def regression_victim(estimator):
+    """View the regressor inside."""
+    return subview(estimator.estimator_)
 
 
 def is_regression(estimator):

@@ -3,7 +3,6 @@
 import numpy as np
 from sklearn.base import is_regressor
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     HistGradientBoostingClassifier,
@@ -16,9 +15,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
-from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators import name_of
 from ._regression import is_regression
 
 # Their label is the class of the largest of their scores: that is how they find it.
@@ -33,13 +32,6 @@ _BY_LARGEST_SCORE = (
     RandomForestClassifier,
     RidgeClassifier,
 )
-
-
-def name_of(estimator):
-    """Return the name of an estimator's class, also of a frozen one."""
-    while isinstance(estimator, FrozenEstimator):
-        estimator = estimator.estimator
-    return type(estimator).__name__
 
 
 def scores_decide(estimator):
@@ -86,21 +78,3 @@ def check_victim(estimator):
             f"estimator {name} knows one class only, {np.asarray(classes)[0]!r}: "
             "there is no other to turn a row into."
         )
-
-
-def allows_nan(estimator):
-    """Whether the victim takes rows with missing values.
-
-    A ColumnTransformer's tags do not say so, even where it imputes: its parts are asked.
-    """
-    if isinstance(estimator, FrozenEstimator):
-        return allows_nan(estimator.estimator)
-    if isinstance(estimator, Pipeline):
-        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
-        return bool(steps) and allows_nan(steps[0])
-    if isinstance(estimator, ColumnTransformer):
-        return any(allows_nan(part) for _, part, _ in estimator.transformers)
-    try:
-        return bool(get_tags(estimator).input_tags.allow_nan)
-    except (AttributeError, TypeError):
-        return False

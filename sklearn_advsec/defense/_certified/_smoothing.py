@@ -12,8 +12,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
+from ..._estimators import is_net
 from ...differentiable._views import one_hot_votes, smoothed_log
-from .._base import is_net
 from .._wrapping import AugmentedClassifier, WrappingDefense, abstain
 from ._certificate import Certificate
 

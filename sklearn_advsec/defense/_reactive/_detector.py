@@ -3,15 +3,41 @@
 from numbers import Real
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
+from ..._images import image_shape_of
 from .._base import _estimator_has
-from .._scores import squeezers_for, squeezing_score, uncertainty_score
-from .._wrapping import DetectingDefense
+from .._wrapping import DetectingDefense, answers
+from ._preprocessing import FeatureSqueezing
+
+
+def squeezers_for(X, image_shape):
+    """Make the squeezers of a detector, fitted: fewer bits, and a filter for images."""
+    squeezers = [FeatureSqueezing(bits=3, image_shape=image_shape)]
+    if image_shape_of(X.shape[1:], image_shape) is not None:
+        more = FeatureSqueezing(bits=None, window=2, image_shape=image_shape)
+        squeezers.append(more)
+    return [squeezer.fit(X) for squeezer in squeezers]
+
+
+def squeezing_score(defense, array, squeezers):
+    """Return the largest L1 distance of probabilities on rows and on squeezed rows."""
+    plain = answers(defense, array).exp()
+    distances = [
+        (plain - answers(defense, squeezer.transform(array)).exp()).abs().sum(1)
+        for squeezer in squeezers
+    ]
+    return torch.stack(distances).amax(0).numpy()
+
+
+def uncertainty_score(defense, array):
+    """Return one less the largest probability."""
+    return 1 - answers(defense, array).exp().amax(1).numpy()
 
 
 class AdversarialDetector(DetectingDefense):

@@ -160,9 +160,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         self.random_state = random_state
 
     def _fit_net(self, net, X, y, seed):
-        from .._batches import AdversarialBatches
-        from .._net_training import extra_mixins, train
-        from .._replays import replays
+        from .._net_training import AdversarialBatches, extra_mixins, replays, train
 
         attack = self._prototype()
         if self.method != "pgd":

@@ -5,6 +5,7 @@ from numbers import Real
 import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, Interval
+from torch.nn.functional import kl_div, log_softmax
 
 from ...evasion import ProjectedGradientDescent
 from ...threat import Box
@@ -35,8 +36,7 @@ class AttackedTraining(TrainingDefense):
 
     def _batch_attack(self, attack, X, seed):
         """Make an attack ready for the batches of a net in training."""
-        from .._batches import BatchAttack
-        from .._net_training import Ramp
+        from .._net_training import BatchAttack, Ramp
 
         if attack.knowledge != "gradient" or not hasattr(attack, "_steps"):
             raise TypeError(
@@ -47,3 +47,57 @@ class AttackedTraining(TrainingDefense):
         attack._check_parameters(X.shape[1:])
         generator = torch.Generator().manual_seed(seed)
         return BatchAttack(attack, Box(attack.bounds, X), generator, Ramp(self.ramp))
+
+
+# How far from the row an ascent starts whose loss is smallest at the row itself.
+_NUDGE = 1e-3
+
+
+class PairedTraining(AttackedTraining):
+    """Base of the defenses that need the clean and the adversarial batch at once.
+
+    A subclass writes `_loss`, and `_make` where its inner attack has a loss of its own.
+    """
+
+    def _fit_net(self, net, X, y, seed):
+        from ...differentiable._skorch import outputs_to_logits
+        from .._net_training import BesideBatches, extra_mixins, own_loss, train
+
+        batch_attack = self._batch_attack(self._prototype(), X, seed)
+        beside = BesideBatches(lambda net, x, y: self._make(batch_attack, net, x, y))
+
+        def loss(net, criterion, out, x, y):
+            to_logits = outputs_to_logits(net)[0]
+            out_adv = net.infer(beside.made)
+            logits, logits_adv = (to_logits(_first(o)) for o in (out, out_adv))
+            return self._loss(criterion, out, out_adv, logits, logits_adv, y)
+
+        mixins = [*extra_mixins(self.weight_perturbation), own_loss(loss)]
+        callbacks = [("ramp", batch_attack.ramp), ("beside_batches", beside)]
+        return train(self, net, X, y, *mixins, callbacks=callbacks)
+
+    def _make(self, batch_attack, net, x, y):
+        """Return the adversarial batch."""
+        return batch_attack(net, x, y)
+
+    def _loss(self, criterion, out, out_adv, logits, logits_adv, y):
+        """Return the loss of a batch, from outputs and logits of both kinds of rows."""
+        raise NotImplementedError
+
+
+def _first(out):
+    return out[0] if isinstance(out, tuple) else out
+
+
+def divergence(logits, other):
+    """Kullback-Leibler divergence of the second softmax from the first, per row."""
+    value = kl_div(
+        log_softmax(other, 1), log_softmax(logits, 1), reduction="none", log_target=True
+    )
+    return value.sum(1)
+
+
+def nudge(batch_attack, x):
+    """Draw a little normal noise to start from."""
+    noise = torch.randn(x.shape, generator=batch_attack.generator, dtype=x.dtype)
+    return _NUDGE * noise.to(x.device)

@@ -5,7 +5,7 @@ from numbers import Real
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._paired import PairedTraining
+from ._attacked import PairedTraining
 
 
 class LogitPairingClassifier(PairedTraining):

@@ -5,7 +5,7 @@ from numbers import Real
 import torch
 from sklearn.utils._param_validation import Interval
 
-from .._paired import PairedTraining, divergence
+from ._attacked import PairedTraining, divergence
 
 
 class MARTClassifier(PairedTraining):

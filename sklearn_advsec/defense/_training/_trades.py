@@ -4,7 +4,7 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval
 
-from .._paired import PairedTraining, divergence, nudge
+from ._attacked import PairedTraining, divergence, nudge
 
 
 class TRADESClassifier(PairedTraining):

@@ -238,7 +238,7 @@ class AutoAttack(EvasionAttack):
         return attacks
 
     def _attack(self, state):
-        access, aim = state.access, state.aim
+        access, goal = state.access, state.goal
         seed = int(torch.randint(2**31 - 1, (), generator=state.generator))
         for name, fitted in self.attacks_:
             rows = state.open_rows()
@@ -248,7 +248,7 @@ class AutoAttack(EvasionAttack):
             if budget is None:
                 break
             attack = copy.copy(fitted).set_params(random_state=seed, **budget)
-            labels = access.classes[aim.labels[rows].cpu().numpy()]
+            labels = access.classes[goal.labels[rows].cpu().numpy()]
             wanted = dict(target=labels) if self.goal == "targeted" else dict(y=labels)
             try:
                 result = attack.run(self._rows(access, rows), **wanted)
@@ -271,7 +271,7 @@ class AutoAttack(EvasionAttack):
         """What one attack may ask, or None where nothing is left."""
         budget = {"max_queries": attack.max_queries}
         if access.max_queries is not None:
-            left = int(access.remaining(rows))
+            left = int(access.affordable(rows))
             if left < 2:
                 return None
             budget["max_queries"] = min(left, attack.max_queries or left)

@@ -115,10 +115,10 @@ def craft(attack, state, *, labelled=True, n_calls=0):
     n_calls : int, default=0
         How many queries of the victim one query of the stand-in is.
     """
-    access, aim = state.access, state.aim
-    wanted = access.classes[aim.labels.cpu().numpy()]
+    access, goal = state.access, state.goal
+    wanted = access.classes[goal.labels.cpu().numpy()]
     labels = dict(y=wanted) if labelled else {}
-    if aim.goal == "targeted":
+    if goal.kind == "targeted":
         labels = dict(target=wanted)
     X = access.x.cpu().numpy()
     if access.codec.columns is not None:
@@ -137,6 +137,6 @@ def _judge(result, state, n_calls):
     access.n_queries[result.rows] += n_calls * result.n_queries
     rows = torch.as_tensor(result.rows, device=access.device)
     x_adv = torch.as_tensor(access.codec.encode(result.X_adv)).to(access.x)
-    predicted, reached = state.aim.take(rows).ask(access, x_adv, rows)
+    predicted, reached = state.goal.select(rows).ask(access, x_adv, rows)
     state.record(rows, x_adv, predicted, reached)
     state.finished[rows] = True

@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods
 
-from ...victim._validation import check_victim, name_of
+from ..._estimators import name_of
+from ...victim._validation import check_victim
 from .._base import EvasionAttack
 from .._gradient._projected_gradient import ProjectedGradientDescent
 from ._base import MeanClassifier, aimed_at, craft

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ...threat import LpBall
-from .._descent import settle
+from .._state import record_last
 from ._base import GradientAttack
 
 
@@ -134,13 +134,13 @@ class FastGradientMethod(GradientAttack):
     def _steps(self, state, start, early_stopping):
         """Take the one step, from x itself (`start` is for attacks with restarts)."""
         access, rows = state.access, state.open_rows()
-        x, aim = access.x[rows], state.aim.take(rows)
-        if not len(rows) or access.remaining(rows) < 2:
+        x, goal = access.x[rows], state.goal.select(rows)
+        if not len(rows) or access.affordable(rows) < 2:
             return rows, x
-        logits, gradient = access.gradient(x, rows, aim.objective)
+        logits, gradient = access.gradient(x, rows, goal.objective)
         if early_stopping:
-            at = torch.nonzero(aim.reached(logits)).flatten()
-            settle(state, rows[at], x[at])
+            at = torch.nonzero(goal.reached(logits)).flatten()
+            record_last(state, rows[at], x[at])
         delta = LpBall(self.norm, self.eps).maximize(
             gradient, state.lower[rows], state.upper[rows]
         )

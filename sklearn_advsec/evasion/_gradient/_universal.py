@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..._progress import ReportsProgress
 from ...threat import LpBall
 from ...victim import GradientAccess
-from .._descent import settle
+from .._state import record_last
 from ._base import GradientAttack
 
 # Rows in one step of the training.
@@ -186,12 +186,12 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
             target = self._check_target(self.target, len(X))
         access = GradientAccess(self.estimator_, X, batch_size=self.batch_size_)
         access, lower, upper = self._constrain(access, X)
-        aim = self._make_aim(access, None, target)
+        goal = self._make_goal(access, None, target)
         with self._reported(X, y):
-            v = self._learn(access, aim, lower, upper)
+            v = self._learn(access, goal, lower, upper)
             everything = torch.arange(len(access.x), device=v.device)
             x_adv = access.x + v.clamp(lower, upper)
-            _, fooled = aim.ask(access, x_adv, everything)
+            _, fooled = goal.ask(access, x_adv, everything)
             self.perturbation_ = v.cpu().numpy()
             self.fooling_rate_ = float(fooled.double().mean())
         return self
@@ -199,7 +199,7 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
     def _n_tasks(self):
         return self.max_iter
 
-    def _learn(self, access, aim, lower, upper):
+    def _learn(self, access, goal, lower, upper):
         """Ascend the mean loss of batches, from 0."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
@@ -219,7 +219,7 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
             parts = order.to(v.device).split(_STEP_ROWS)
             for step, rows in enumerate(parts, start=i * batches):
                 delta = v.clamp(lower[rows], upper[rows])
-                part = aim.take(rows)
+                part = goal.select(rows)
                 _, gradient = access.gradient(
                     access.x[rows] + delta,
                     rows,
@@ -238,9 +238,9 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
         access = state.access
         # Labels that the victim has just given need no asking whether it is so.
         if self.goal == "targeted" or not access.n_total_queries:
-            settle(state, state.open_rows(), access.x)
+            record_last(state, state.open_rows(), access.x)
         rows = state.open_rows()
         v = torch.as_tensor(self.perturbation_).to(access.x)
         delta = v.clamp(state.lower[rows], state.upper[rows])
-        settle(state, rows, access.x[rows] + delta)
+        record_last(state, rows, access.x[rows] + delta)
         state.finished[:] = True

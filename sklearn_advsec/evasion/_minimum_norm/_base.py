@@ -8,8 +8,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._active_rows import ActiveRows, column
 from .._base import EvasionAttack
-from .._descent import _LOOK_EVERY
-from .._goal import margin
+from .._goal import margin, rank_others
+from .._state import _LOOK_EVERY
 
 # Which norm of the gradient says how far a boundary is, for each norm of the row. Of the
 # features, the one that moves the margin most counts where they are only counted.
@@ -97,14 +97,14 @@ class Search(ActiveRows):
         """Whether rows are left, and their budgets allow so many more questions."""
         # An answer for the confirmation, and one for where a row without success ended.
         reserve = 0 if self._access.exact else 2
-        return len(self) > 0 and self._access.remaining(self.rows) >= n_queries + reserve
+        return len(self) > 0 and self._access.affordable(self.rows) >= n_queries + reserve
 
     def look(self, delta):
         """Ask for the logits at `delta`."""
         self._note(delta, self._access.logits(self.x + delta, self.rows))
 
     def ask_gradient(self, delta, loss=None):
-        """Ask for logits and the gradient of a loss; the aim's margin by default."""
+        """Ask for logits and the gradient of a loss; the goal's margin by default."""
         logits, self.gradient = self._access.gradient(
             self.x + delta, self.rows, loss or self.margin
         )
@@ -121,7 +121,7 @@ class Search(ActiveRows):
         It is where ``value + <gradient, step>`` is 0; of all classes, or of the
         `n_others` whose logits were the largest when this was asked first.
         """
-        if self._state.aim.goal == "targeted" or len(self._access.classes) == 2:
+        if self._state.goal.kind == "targeted" or len(self._access.classes) == 2:
             self.ask_gradient(delta)
             self.value = self.margin(self.logits)
             return
@@ -147,7 +147,7 @@ class Search(ActiveRows):
     def margin(self, logits, at=slice(None)):
         """By how much the goal is reached: positive on the other side of the boundary."""
         value = margin(logits, self.labels[at])
-        return -value if self._state.aim.goal == "targeted" else value
+        return -value if self._state.goal.kind == "targeted" else value
 
     def norm(self, delta, p=None):
         """Norm of each perturbation, in the attack's norm by default."""
@@ -159,7 +159,7 @@ class Search(ActiveRows):
     def drop(self, done):
         """Let rows leave; on a GPU only now and then, as it has to be waited for."""
         if self._n_asked % self._look_every == 0:
-            self.keep(~done)
+            self.select(~done)
 
     def _note(self, delta, logits):
         state, rows = self._state, self.rows
@@ -177,8 +177,8 @@ class Search(ActiveRows):
         if not self._access.exact:
             at = torch.nonzero(better).flatten()
             if len(at):
-                aim = state.aim.take(rows[at])
-                predicted[at], sure = aim.ask(self._access, x_adv[at], rows[at])
+                goal = state.goal.select(rows[at])
+                predicted[at], sure = goal.ask(self._access, x_adv[at], rows[at])
                 better[at] &= sure
                 self.hit[at] &= sure
         self.best = torch.where(better, size, self.best)
@@ -204,7 +204,7 @@ def shorten(state, n_steps, least_margin=0.0):
     """
     search = Search(state, least_margin, rows=torch.nonzero(state.success).flatten())
     search.far = (state.x_adv[search.rows] - search.x).nan_to_num(0.0)
-    search.keep(search.best > 0)
+    search.select(search.best > 0)
     search.low, search.high = torch.zeros_like(search.best), torch.ones_like(search.best)
     search.under = search.over = torch.full_like(search.best, torch.nan)
     point = search.high
@@ -233,7 +233,7 @@ def give_back(state, n_rounds, n_steps):
     """
     for _ in range(n_rounds):
         search = Search(state, rows=torch.nonzero(state.success).flatten())
-        search.keep(search.best > 1)
+        search.select(search.best > 1)
         if not search.can_ask(2):
             return
         search.far = (state.x_adv[search.rows] - search.x).nan_to_num(0.0)
@@ -250,9 +250,3 @@ def give_back(state, n_rounds, n_steps):
             search.look(search.far * (search.rank < column(n_kept, search.far)))
             search.high = torch.where(search.hit, n_kept, search.high)
             search.low = torch.where(search.hit, search.low, n_kept)
-
-
-def rank_others(logits, labels):
-    """Classes other than the label, the one of the largest logit first."""
-    others = logits.detach().scatter(1, labels[:, None], -torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, :-1]

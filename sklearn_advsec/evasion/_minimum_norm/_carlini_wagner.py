@@ -184,7 +184,7 @@ class CarliniWagner(MinimumNormAttack):
         if not search.can_ask():
             return
         search.ask_nearest(torch.zeros_like(search.x))
-        search.keep(search.best > 0)
+        search.select(search.best > 0)
         everything = torch.arange(len(state.x_adv), device=state.x_adv.device)
         everything = Search(state, self.kappa, rows=everything)
         everything.point = torch.zeros_like(everything.x)
@@ -223,7 +223,7 @@ class CarliniWagner(MinimumNormAttack):
         for _ in range(self.n_searches):
             reached = torch.zeros_like(state.success)
             search = Search(state, self.kappa, rows=rows)
-            variables = start.take(search)
+            variables = start.select(search)
             search.c, search.rate = c[rows], rate[rows]
             search.before = torch.full_like(search.best, torch.inf)
             for step in range(self.max_iter):
@@ -248,7 +248,7 @@ class CarliniWagner(MinimumNormAttack):
     def _lower_the_bound(self, state, rows, everything):
         """Lower tau with each success; raise c where a run of steps brings none."""
         search = Search(state, self.kappa, rows=rows)
-        variables = _BoxVariables(everything, self.learning_rate).take(search)
+        variables = _BoxVariables(everything, self.learning_rate).select(search)
         search.c = everything.c[rows]
         search.c_end = _LARGEST * search.c
         search.tau = torch.full_like(search.best, torch.inf)
@@ -303,7 +303,7 @@ class _BoxVariables:
         search.second = torch.zeros_like(search.w)
         search.age = torch.zeros_like(search.best)
 
-    def take(self, search):
+    def select(self, search):
         """Go on with another search, on some of the rows."""
         other = object.__new__(_BoxVariables)
         other.search, other.learning_rate = search, self.learning_rate

@@ -9,7 +9,7 @@ from sklearn.utils._param_validation import Interval
 from ...threat import LpBall
 from ...threat._projection import nearest_on_hyperplane
 from .._active_rows import column
-from .._gradient._auto_pgd import likeliest_others
+from .._goal import likeliest_others
 from ._base import MinimumNormAttack, Search, shorten
 
 
@@ -191,7 +191,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
                 if self.eps is not None:
                     rows = rows[~state.success[rows]]
                 search = Search(state, limit=self.eps or np.inf, rows=rows)
-                search.keep(search.best > 0)
+                search.select(search.best > 0)
                 search.point = torch.zeros_like(search.x)
                 if restart:
                     search.point = self._random_start(search, state.generator)

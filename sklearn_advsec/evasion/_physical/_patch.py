@@ -186,7 +186,7 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
         pixel_grid(row_shape, self.image_shape)
         if self.goal == "targeted" and (self.target is None or np.ndim(self.target)):
             raise ValueError(
-                "goal='targeted' needs one class label as target: a patch has one aim."
+                "goal='targeted' needs one class label as target: a patch has one goal."
             )
 
     @with_callbacks
@@ -223,15 +223,15 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
         target = None
         if self.goal == "targeted":
             target = self._check_target(self.target, len(at))
-        aim = self._make_aim(access, None, target)
+        goal = self._make_goal(access, None, target)
         with self._reported(X, y):
-            self.patch_ = self._learn(access, aim, generator).cpu().numpy()
+            self.patch_ = self._learn(access, goal, generator).cpu().numpy()
         return self
 
     def _n_tasks(self):
         return self.max_iter
 
-    def _learn(self, access, aim, generator):
+    def _learn(self, access, goal, generator):
         channels, height, width = pixel_grid(self.row_shape_, self.image_shape)
         rows, columns = _patch_size(height, width, self.area)
         low, high = self._range(access.x)
@@ -247,7 +247,7 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
             at = at.to(access.device)
             patch.requires_grad_()
             x = self._paste(access.x[at], patch, generator)
-            _, gradient = access.gradient(x.detach(), at, aim.take(at).objective)
+            _, gradient = access.gradient(x.detach(), at, goal.select(at).objective)
             (gradient,) = torch.autograd.grad(x, patch, grad_outputs=gradient)
             mean = _BETAS[0] * mean + (1 - _BETAS[0]) * gradient
             square = _BETAS[1] * square + (1 - _BETAS[1]) * gradient.square()
@@ -304,7 +304,7 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
         if state.access.n_total_queries == 0 or self.goal == "targeted":
             answer = active.ask(active.x)
             active.predicted = answer.predicted
-            active.settle(active.x, answer)
+            active.record_successes(active.x, answer)
         patch = torch.as_tensor(self.patch_).to(state.access.x)
         for _ in range(self.n_places):
             if not len(active):
@@ -314,7 +314,7 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
             x_adv = active.x + active.delta
             answer = active.ask(x_adv)
             active.predicted = answer.predicted
-            active.settle(x_adv, answer)
+            active.record_successes(x_adv, answer)
         active.give_up(torch.ones_like(active.predicted, dtype=torch.bool))
 
 

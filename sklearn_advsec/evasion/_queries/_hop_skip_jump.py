@@ -9,7 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from .._active_rows import column
-from .._starts import StartingAttack
+from ._base import StartingAttack
 
 # How many queries are kept for the search of a step.
 _STEPS = 5
@@ -187,7 +187,7 @@ class HopSkipJump(StartingAttack):
         if momentum is None:
             momentum = 0.5 if self.norm == np.inf else 0.0
         for step in count(1):
-            active.give_up(active.left() < 1)
+            active.give_up(active.affordable() < 1)
             if not active:
                 return
             distance = active.distance(active.x + active.delta)
@@ -197,7 +197,7 @@ class HopSkipJump(StartingAttack):
                 size = radius * distance
             n = int(self.n_evaluations * sqrt(step))
             # The last estimate leaves enough for its step and the way to the boundary.
-            paid = (active.left() - n_halvings - _STEPS).clamp(1, n)
+            paid = (active.affordable() - n_halvings - _STEPS).clamp(1, n)
             normal = estimate_normal(active, state, self.norm, size, n, paid)
             # By its noise, an estimate counts as the root of the number of its queries.
             normal = normal * column(paid.sqrt(), normal)
@@ -213,7 +213,7 @@ def to_boundary(active, norm, n_halvings):
     active.low = torch.zeros_like(active.labels, dtype=present.dtype)
     active.high = torch.ones_like(active.low)
     for _ in range(n_halvings):
-        active.give_up(active.left() < 1)
+        active.give_up(active.affordable() < 1)
         if not active:
             return
         middle = (active.low + active.high) / 2
@@ -284,7 +284,7 @@ def _step(active, normal, size):
     active.normal, active.size = normal, size
     active.waits = torch.ones_like(active.labels, dtype=torch.bool)
     for _ in range(30):  # 2 ** -30 of a step is none
-        active.give_up(active.waits & (active.left() < 1))
+        active.give_up(active.waits & (active.affordable() < 1))
         at = torch.nonzero(active.waits).flatten()
         if not len(at):
             return

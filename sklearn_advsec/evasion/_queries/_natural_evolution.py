@@ -1,13 +1,287 @@
 """Natural evolution strategies by all scores, or the top k (Ilyas et al. 2018)."""
 
-from numbers import Integral
+from math import ceil
+from numbers import Integral, Real
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..._estimators import name_of
+from ...threat import LpBall
 from ...victim import ScoreAccess
-from ...victim._validation import name_of
-from .._evolution import EvolutionStrategy
+from .._active_rows import Answer, column
+from ._base import StartingAttack
+
+# How often a step is halved before the ball is left larger instead.
+_BACKTRACKS = 4
+
+
+class EvolutionStrategy(StartingAttack):
+    """What these attacks share: gradients from random directions, steps in the ball."""
+
+    _parameter_constraints = {
+        **StartingAttack._parameter_constraints,
+        "eps": [Real, "array-like"],
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither"), None],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def _check_parameters(self, row_shape):
+        super()._check_parameters(row_shape)
+        LpBall(np.inf, self.eps).scale(torch.zeros((1, *row_shape)))
+
+    def _prepare(self, active):
+        """Return `eps`, the step, and the reach of the samples, per feature."""
+        ball = LpBall(np.inf, self.eps)
+        eps = ball.scale(active.x)
+        fixed = (eps == 0).expand_as(active.x)
+        active.lower = active.lower.masked_fill(fixed, 0)
+        active.upper = active.upper.masked_fill(fixed, 0)
+        radius = ball.radius or 1.0
+        if self.step_size is not None:
+            share = self.step_size / radius
+        else:  # the steps of the whole budget cross the ball a few times
+            share = min(1.0, 5 * (self._cost() + 1) / self.max_queries)
+        sigma = 0.2 if self.sigma is None else self.sigma / radius
+        return eps, share * eps, sigma * eps
+
+    def _gradient(self, active, state, sigma):
+        """Estimate the ascent of what is wanted from pairs of opposite directions."""
+        half = ceil(self.n_samples / 2)
+        noise = torch.randn(
+            (half, *active.x.shape[1:]), generator=state.generator, dtype=torch.float64
+        ).to(active.x)
+        # Pairs stand side by side: what a budget cuts off at the end is whole pairs.
+        reach = sigma * torch.stack([noise, -noise], dim=1).flatten(0, 1)
+        reach = self._smooth(reach, sigma, state)
+        gradient = torch.zeros_like(active.x)
+
+        def candidates(at):
+            delta = active.point[at, None] + reach
+            delta = torch.clamp(delta, active.lower[at, None], active.upper[at, None])
+            return active.x[at, None] + delta
+
+        for at, _, asked, answer in active.ask_many(candidates, len(reach)):
+            value = torch.where(asked, self._value(answer), 0)
+            shape = (len(value), half, 2, -1)
+            value, whole = value.reshape(shape), asked.reshape(shape).flatten(2).all(2)
+            slope = (value[:, :, 0] - value[:, :, 1]).mean(2) * whole
+            flat = slope.to(noise) @ noise.flatten(1)
+            gradient[at] = flat.reshape(gradient[at].shape)
+        return gradient
+
+    def _value(self, answer):
+        return answer.objective
+
+    def _smooth(self, reach, sigma, state):
+        return reach
+
+    def _cost(self):
+        """Queries of one gradient."""
+        return 2 * ceil(self.n_samples / 2)
+
+    def _approach(self, active, state):
+        """Algorithm 1: begin at a point that is as wanted, and shrink the ball to eps.
+
+        A gradient step goes together with a smaller ball. Where the class is lost by it,
+        the step is halved; where that does not help, the ball shrinks half as much.
+        """
+        eps, step, sigma = self._prepare(active)
+        self._find_starts(active, state)
+        if not len(active):
+            return
+        ratio = active.point.abs() / torch.where(eps > 0, eps, 1)
+        active.size = ratio.flatten(1).amax(1).clamp_min(1)  # of the ball, in eps
+        active.shrinks = active.size / 2
+        active.reached = torch.ones_like(active.labels, dtype=torch.bool)
+        while self._leave(active, state):
+            active.step = self._gradient(active, state, sigma).sign() * step
+            active.waits = torch.ones_like(active.reached)
+            for trial in range(_BACKTRACKS):
+                active.give_up(active.waits & (active.affordable() < 1))
+                at = torch.nonzero(active.waits).flatten()
+                if not len(at):
+                    break
+                size = (active.size - active.shrinks)[at].clamp_min(1)
+                cut = column(size, active.x) * eps
+                point = active.point[at] + active.step[at] / 2**trial
+                point = torch.clamp(point, -cut, cut)
+                point = torch.clamp(point, active.lower[at], active.upper[at])
+                answer = active.ask(active.x[at] + point, at)
+                holds = self._holds(answer)
+                hit = at[holds]
+                active.point[hit] = point[holds]
+                active.point_predicted[hit] = answer.predicted[holds]
+                active.reached[hit] = answer.reached[holds]
+                active.size[hit] = size[holds]
+                active.waits[hit] = False
+            active.shrinks = torch.where(active.waits, active.shrinks / 2, active.shrinks)
+
+    def _holds(self, answer):
+        """Whether a point still has what the attack lives on."""
+        return answer.reached
+
+    def _leave(self, active, state):
+        """Record rows that are inside the ball; let go those whose budget is spent."""
+        done = Answer(active.point_predicted, active.reached & (active.size <= 1))
+        active.record_successes(active.x + active.point, done)
+        active.give_up(active.affordable() < 1)
+        return len(active)
+
+
+class LabelOnlyNES(EvolutionStrategy):
+    r"""Attack of Ilyas et al. by labels alone: the share of noisy labels is the score.
+
+    A label becomes a smooth value by averaging over noise,
+    :math:`\hat S(x) = \frac{1}{m} \sum_j R(x + \mu v_j)` with :math:`R = 1` where the
+    label is the wanted one, and natural evolution strategies climb it. The attack begins
+    at a point with the wanted label, far away, and the ball around it shrinks down to
+    `eps` while the label stays.
+
+    It is expensive: one gradient costs ``n_samples * n_smooth`` queries. At equal
+    queries :class:`HopSkipJump` and :class:`RayS` find much smaller perturbations; this
+    one is of interest as the paper's own baseline.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The victim; only its `predict` is used. It is cloned and fitted in `fit`; wrap one
+        that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+    eps : float or array-like of shape (n_features,), default=0.1
+        The bound, in the units of the features; an array gives each feature its own.
+    max_queries : int, default=5000
+        How often the victim may be asked about each row.
+    n_samples : int, default=20
+        Number of directions of one gradient; odd numbers are rounded up.
+    n_smooth : int, default=10
+        Number of noisy labels that make one value.
+    sigma : float, default=None
+        Standard deviation of the directions, and half the range of the noise. None is
+        ``eps / 5``.
+    step_size : float, default=None
+        Length of a step. None takes steps that could cross the ball two and a half times.
+    start : {"noise", "data"}, default="data"
+        The first point: uniform noise in the box, or a near row of the data seen in
+        `fit` that has the wanted label. The one follows where the other fails.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        Any other class, or the class `target`.
+    target : class label or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``.
+    bounds : "data" or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints. See
+        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+    max_total_queries : int, default=None
+        How many rows may be sent to the victim in one `run`.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once.
+    n_jobs : int, default=None
+        Number of joblib jobs over chunks of rows. The result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of directions, noise and first points.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted victim.
+    box_ : Box
+        The box that rows stay in.
+    starts_ : ndarray of shape (n_starts, ...)
+        Up to 200 rows of the data seen in `fit`.
+    batch_size_ : int
+        The batch size in use.
+    row_shape_ : tuple of int
+        The shape of one row.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    References
+    ----------
+    .. [1] A. Ilyas, L. Engstrom, A. Athalye, J. Lin, "Black-box adversarial attacks with
+       limited queries and information", arXiv:1804.08598 (Section 2.4 and Algorithm 1,
+       with the top label only).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.svm import SVC
+    >>> from sklearn_advsec.evasion import LabelOnlyNES
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = LabelOnlyNES(SVC(), eps=1.0, max_queries=2000).fit(X, y)
+    >>> result = attack.run(X[50:100], y[50:100])
+    >>> bool(result.success.mean() > 0.5)
+    True
+    """
+
+    knowledge = "label"
+
+    _parameter_constraints = {
+        **EvolutionStrategy._parameter_constraints,
+        "goal": [StrOptions({"misclassification", "targeted"})],
+        "n_smooth": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        eps=0.1,
+        max_queries=5000,
+        n_samples=20,
+        n_smooth=10,
+        sigma=None,
+        step_size=None,
+        start="data",
+        goal="misclassification",
+        target=None,
+        bounds="data",
+        constraints=None,
+        max_total_queries=None,
+        batch_size="auto",
+        n_jobs=None,
+        random_state=0,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.eps = eps
+        self.max_queries = max_queries
+        self.n_samples = n_samples
+        self.n_smooth = n_smooth
+        self.sigma = sigma
+        self.step_size = step_size
+        self.start = start
+        self.goal = goal
+        self.target = target
+        self.bounds = bounds
+        self.constraints = constraints
+        self.max_total_queries = max_total_queries
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _search(self, active, state):
+        self._approach(active, state)
+
+    def _cost(self):
+        return super()._cost() * self.n_smooth
+
+    def _value(self, answer):
+        return answer.reached.double()
+
+    def _smooth(self, reach, sigma, state):
+        shape = (self.n_smooth, *reach.shape[1:])
+        noise = torch.rand(shape, generator=state.generator, dtype=torch.float64)
+        return (reach[:, None] + sigma * (2 * noise.to(reach) - 1)).flatten(0, 1)
 
 
 class NaturalEvolutionStrategy(EvolutionStrategy):
@@ -172,20 +446,20 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
             return
         eps, step, sigma = self._prepare(active)
         while True:
-            active.give_up(active.left() < 1)
+            active.give_up(active.affordable() < 1)
             if not len(active):
                 return
             active.point = active.delta
             gradient = self._gradient(active, state, sigma)
             delta = torch.clamp(active.delta + gradient.sign() * step, -eps, eps)
             active.candidate = torch.clamp(delta, active.lower, active.upper)
-            active.give_up(active.left() < 1)
+            active.give_up(active.affordable() < 1)
             if not len(active):
                 return
             x_adv = active.x + active.candidate
             answer = active.ask(x_adv)
             active.delta, active.predicted = active.candidate, answer.predicted
-            active.settle(x_adv, answer)
+            active.record_successes(x_adv, answer)
 
     def _holds(self, answer):
         return answer.visible

@@ -204,8 +204,8 @@ class OnePixel(BoxAttack):
             for at, x_adv, _, answer in active.ask_many(paint, size):
                 _select(active, at, x_adv, answer)
             answer = Answer(active.predicted, active.through)
-            active.settle(active.x + active.delta, answer)
-            active.give_up(active.left() < 1)
+            active.record_successes(active.x + active.delta, answer)
+            active.give_up(active.affordable() < 1)
             if not len(active):
                 return
             # Three others for each candidate: neighbours in a random order of them all.

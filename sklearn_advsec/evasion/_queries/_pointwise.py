@@ -7,7 +7,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._images import pixel_grid
 from .._active_rows import ActiveRows
-from .._starts import StartingAttack
+from ._base import StartingAttack
 
 
 class PointwiseAttack(StartingAttack):
@@ -164,7 +164,7 @@ class PointwiseAttack(StartingAttack):
             self._begin(active, state)
             self._give_back(active, state.generator)
             active = ActiveRows(state, rows[state.success[rows]])
-            active.keep(active.left() > 0)
+            active.select(active.affordable() > 0)
             if not len(active):
                 return
 
@@ -182,7 +182,7 @@ class PointwiseAttack(StartingAttack):
         active.passed = torch.zeros_like(active.group)  # changed pixels behind us
         active.helped = torch.zeros_like(active.labels, dtype=torch.bool)
         while True:
-            active.give_up(active.left() < 1)
+            active.give_up(active.affordable() < 1)
             if not len(active):
                 return
             rank = active.differs.cumsum(1) - 1 - active.passed[:, None]

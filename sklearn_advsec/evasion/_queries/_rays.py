@@ -120,7 +120,7 @@ class RayS(BoxAttack):
         active.level = torch.full_like(active.labels, -1)  # -1: nothing is flipped yet
         active.block = torch.zeros_like(active.labels)
         while True:
-            active.give_up(active.left() < 1)
+            active.give_up(active.affordable() < 1)
             if not len(active):
                 return
             # Block number b of 2 ** level holds the places from b n / 2 ** level on.

@@ -7,8 +7,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._images import image_shape_of
-from .._active_rows import climb, column
-from ._base import QueryAttack
+from .._active_rows import column
+from ._base import QueryAttack, climb
 
 
 class SimBA(QueryAttack):

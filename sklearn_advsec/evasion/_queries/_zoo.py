@@ -165,7 +165,7 @@ class ZerothOrderOptimization(BoxAttack):
         self.verbose = verbose
 
     def _search(self, active, state):
-        active.give_up(active.left() < 1)
+        active.give_up(active.affordable() < 1)
         if not len(active):
             return
         if active.objective is None:
@@ -199,17 +199,17 @@ class ZerothOrderOptimization(BoxAttack):
         # A length in the units of the features would make c depend on them.
         active.unit = active.range.amax(1, keepdim=True).square().clamp_min(1e-30)
         while True:
-            active.give_up(active.left() < 1)
-            if not len(active) or (active.left() <= until).all():
+            active.give_up(active.affordable() < 1)
+            if not len(active) or (active.affordable() <= until).all():
                 return
-            goes_on = active.left() > until
+            goes_on = active.affordable() > until
             crosses = goes_on & (active.now <= self.kappa)  # the margin still counts
             drawn = self._draw(active, generator)
             ascent, moved = self._differences(active, drawn, crosses)
             moved |= (goes_on & ~crosses)[:, None]
             gradient = 2 * active.move / active.unit - active.weight[:, None] * ascent
             self._adam(active, gradient, moved)
-            at = torch.nonzero(goes_on & (active.left() > 0)).flatten()
+            at = torch.nonzero(goes_on & (active.affordable() > 0)).flatten()
             if not len(at):
                 continue
             x_adv = active.x[at] + active.move[at].reshape(-1, *active.x.shape[1:])

@@ -195,19 +195,19 @@ class _SeenRows(ActiveRows):
         rows, labels = self.rows, self.labels
         if at is not None:
             rows, labels = rows[at], labels[at]
-        aim, logits = self._state.aim.take(rows), self._access.logits(x_adv, rows)
+        goal, logits = self._state.goal.select(rows), self._access.logits(x_adv, rows)
         objective = margin(logits, labels)
-        if aim.goal == "targeted":
+        if goal.kind == "targeted":
             objective = -objective
-        return Answer(logits.argmax(1), aim.reached(logits), objective=objective)
+        return Answer(logits.argmax(1), goal.reached(logits), objective=objective)
 
-    def left(self):
+    def affordable(self):
         """How many more queries each row may cost, but for one that confirms."""
-        return super().left() - int(not self._access.exact)
+        return super().affordable() - int(not self._access.exact)
 
     def confirm(self, x_adv, at, predicted):
         """Ask the victim about one candidate of each of some rows, if it has to be."""
         if self._access.exact:
             return super().confirm(x_adv, at, predicted)
         rows = self.rows[at]
-        return self._state.aim.take(rows).ask(self._access, x_adv, rows)
+        return self._state.goal.select(rows).ask(self._access, x_adv, rows)

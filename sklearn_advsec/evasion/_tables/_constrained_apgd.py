@@ -8,9 +8,8 @@ from sklearn.utils._param_validation import Interval
 
 from ...threat import LpBall
 from ...victim import GradientAccess
-from .._descent import descend
 from .._gradient._auto_pgd import _HalvingSteps
-from .._gradient._base import GradientAttack
+from .._gradient._base import GradientAttack, descend
 from ._base import TabularAttack
 
 
@@ -206,11 +205,11 @@ class _RepairedSteps(_HalvingSteps):
         self.weight = weight
         self.rows = state.open_rows()
 
-    def step(self, delta, logits, gradient, lower, upper, aim):
+    def step(self, delta, logits, gradient, lower, upper, goal):
         """Return the next perturbations."""
         if self.access.region.relations and self.weight:
             gradient = gradient - self.weight * self._slope(delta)
-        delta = super().step(delta, logits, gradient, lower, upper, aim)
+        delta = super().step(delta, logits, gradient, lower, upper, goal)
         return self.repair(delta, self.rows)
 
     def _slope(self, delta):

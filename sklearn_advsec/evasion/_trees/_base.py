@@ -99,10 +99,10 @@ class TreeAttack(EvasionAttack):
         access = state.access
         everything = torch.arange(len(access.x))
         if self.goal == "misclassification" and access.n_total_queries:
-            predicted = state.aim.labels  # the victim's own answers
+            predicted = state.goal.labels  # the victim's own answers
             reached = torch.zeros_like(state.success)
         else:
-            predicted, reached = state.aim.ask(access, access.x, everything)
+            predicted, reached = state.goal.ask(access, access.x, everything)
         state.record(everything, access.x, predicted, reached)
         rows = access.decode(access.x)
         grid = self.grid_
@@ -121,7 +121,7 @@ class TreeAttack(EvasionAttack):
             def confirm(point, i=i):
                 point = torch.as_tensor(point / scale)[None]
                 at = torch.tensor([i])
-                return bool(state.aim.take(at).ask(access, point, at)[1])
+                return bool(state.goal.select(at).ask(access, point, at)[1])
 
             point = self._search_row(state, i, surround(lower[i], upper[i]), confirm)
             if point is not None and not simple:
@@ -131,7 +131,7 @@ class TreeAttack(EvasionAttack):
         moved = found[(x_adv != access.x[found]).any(1)]
         if len(moved):
             shown = x_adv[torch.isin(found, moved)]
-            predicted, reached = state.aim.take(moved).ask(access, shown, moved)
+            predicted, reached = state.goal.select(moved).ask(access, shown, moved)
             state.record(moved, shown, predicted, reached)
         state.finished[:] = True
 
@@ -150,7 +150,7 @@ class TreeAttack(EvasionAttack):
         access, at = state.access, slice(row, row + 1)
         ref, scale = access.ref[at], access.region.scale
         lower, upper = access.free_lower[at], access.free_upper[at]
-        first, label = point, int(state.aim.labels[row])
+        first, label = point, int(state.goal.labels[row])
         for _ in range(_MAX_AGAIN):
             if confirm(point):
                 return point

@@ -133,6 +133,6 @@ class TreeCoordinateAttack(TreeAttack):
         self.verbose = verbose
 
     def _search_row(self, state, row, around, confirm):
-        label = int(state.aim.labels[row])
+        label = int(state.goal.labels[row])
         best = self._coordinate_search(self._questions(around, label), label)
         return None if best is None else best.x

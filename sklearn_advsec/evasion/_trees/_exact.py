@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options
 
-from ..._trees_exact import settle, solve
+from ...trees._exact import close_gap, solve
 from .._state import EvasionResult
 from ._base import TreeAttack
 
@@ -172,7 +172,7 @@ class TreeExactAttack(TreeAttack):
         super()._attack(state)
 
     def _search_row(self, state, row, around, confirm):
-        label = int(state.aim.labels[row])
+        label = int(state.goal.labels[row])
         questions = self._questions(around, label)
         best = self._coordinate_search(questions, label)
         limit = self._limit() if best is None else best.cost
@@ -188,7 +188,7 @@ class TreeExactAttack(TreeAttack):
                 best, limit = search, search.cost
             lowest = min(lowest, lower)
             state.in_time[row] &= solved
-        lowest, _ = settle(around, lowest, limit)
+        lowest, _ = close_gap(around, lowest, limit)
         state.lowest[row] = around.distance(lowest)
         return None if best is None else best.x
 

@@ -1,0 +1,90 @@
+"""What an estimator is: its name, what is inside it, what it takes."""
+
+import numpy as np
+from sklearn.base import (
+    clone,
+)
+from sklearn.compose import ColumnTransformer
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+
+from ._rows import is_dataframe
+
+
+def name_of(estimator):
+    """Return the name of an estimator's class, also of a frozen one."""
+    while isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
+    return type(estimator).__name__
+
+
+def allows_nan(estimator):
+    """Whether the victim takes rows with missing values.
+
+    A ColumnTransformer's tags do not say so, even where it imputes: its parts are asked.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        return allows_nan(estimator.estimator)
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        return bool(steps) and allows_nan(steps[0])
+    if isinstance(estimator, ColumnTransformer):
+        return any(allows_nan(part) for _, part, _ in estimator.transformers)
+    try:
+        return bool(get_tags(estimator).input_tags.allow_nan)
+    except (AttributeError, TypeError):
+        return False
+
+
+def is_net(estimator):
+    """Whether an estimator is a skorch net (without importing skorch)."""
+    return any(cls.__module__.startswith("skorch.") for cls in type(estimator).__mro__)
+
+
+def has_one_logit(net):
+    """Whether a skorch net is a binary one, with a single logit and labels as floats."""
+    return any(c.__name__ == "NeuralNetBinaryClassifier" for c in type(net).__mro__)
+
+
+def unwrap(estimator):
+    """Return what is inside of a `FrozenEstimator`."""
+    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+
+
+def as_nets_take_them(features, estimator):
+    """Return float32 rows for a network of skorch, which takes nothing else."""
+    if is_dataframe(features) or not ends_in_net(estimator):
+        return features
+    return features.astype(np.float32, copy=False)
+
+
+def ends_in_net(estimator):
+    """Whether an estimator, or the last step of a pipeline, is a skorch net."""
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    return is_net(last)
+
+
+def told_classes(recipe, classes):
+    """Return a recipe that knows all classes, also those that its rows will lack.
+
+    A network of skorch takes the labels of its rows for all there are, though it has an
+    output for each class; others find out by themselves.
+    """
+    if not ends_in_net(recipe):
+        return recipe
+    name = "classes"
+    if isinstance(recipe, Pipeline):
+        name = f"{recipe.steps[-1][0]}__{name}"
+    if recipe.get_params().get(name, classes) is not None:
+        return recipe  # has been told, or is binary
+    return clone(recipe).set_params(**{name: classes})
+
+
+def check_trainable(estimator, name):
+    """Raise where the estimator in a parameter is trained, and its clones are itself."""
+    if clone(estimator) is estimator:
+        raise ValueError(
+            f"{name}: {type(estimator).__name__} is trained and stays as it is. Set "
+            f"{name} to an unfitted classifier, of which clones are trained."
+        )

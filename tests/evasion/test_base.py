@@ -1,0 +1,553 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nets import CNN, MLP
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    StandardScaler,
+)
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec import differentiable
+from sklearn_advsec.evasion import (
+    BasicIterativeMethod,
+    FastGradientMethod,
+    FastMinimumNorm,
+    IterativeLeastLikely,
+    ProjectedGradientDescent,
+)
+from sklearn_advsec.exceptions import NoGradientError, QueryBudgetExceeded
+from sklearn_advsec.pretrained import PretrainedModule
+from sklearn_advsec.threat import LpBall
+
+ATTACKS = [
+    FastGradientMethod,
+    BasicIterativeMethod,
+    IterativeLeastLikely,
+    ProjectedGradientDescent,
+]
+DUAL = {np.inf: 1, 2: 2, 1: np.inf}
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    X, y = load_breast_cancer(return_X_y=True)
+    return MinMaxScaler().fit_transform(X), y
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    victim = MLPClassifier((64,), max_iter=60, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        victim.fit(X[:1000], y[:1000])
+    return victim, X[1000:1200], y[1000:1200]
+
+
+# Exact attacks ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+@pytest.mark.parametrize("attack", [FastGradientMethod, ProjectedGradientDescent])
+def test_linear_model_falls_exactly_within_its_distance_to_the_hyperplane(
+    cancer, attack, norm
+):
+    # The distance in a norm is |w x + b| over the dual norm of w: an attack without a
+    # box flips a row if and only if eps is larger. No attack can do better, and a
+    # gradient attack on a linear model must do as well.
+    X, y = cancer
+    victim = LogisticRegression().fit(X, y)
+    gap = np.abs(victim.decision_function(X))
+    distance = gap / np.linalg.norm(victim.coef_[0], DUAL[norm])
+    eps = np.median(distance)
+    more = {} if attack is FastGradientMethod else {"max_iter": 100}
+    attack = attack(FrozenEstimator(victim), norm=norm, eps=eps, bounds=None, **more)
+    success = attack.fit(X).run(X).success
+    clear = np.abs(distance / eps - 1) > 1e-3
+    np.testing.assert_array_equal(success[clear], (distance < eps)[clear])
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+def test_descent_reaches_the_exact_optimum_inside_the_box(cancer, norm):
+    X, y = cancer
+    victim = LogisticRegression().fit(X, y)
+    eps = {np.inf: 0.2, 2: 0.8, 1: 2.0}[norm]
+    attack = ProjectedGradientDescent(
+        victim, norm=norm, eps=eps, max_iter=300, bounds=(0, 1), early_stopping=False
+    )
+    X_adv = attack.fit(X, y).transform(X)
+    sign = np.where(victim.decision_function(X) > 0, -1.0, 1.0)
+    gradient = torch.as_tensor(sign[:, None] * victim.coef_)
+    x = torch.as_tensor(X)
+    best = LpBall(norm, eps).maximize(gradient, -x, 1 - x)
+    reached = (gradient * torch.as_tensor(X_adv - X)).sum(1)
+    torch.testing.assert_close(reached, (gradient * best).sum(1), rtol=1e-3, atol=1e-6)
+
+
+def test_fast_gradient_sign_is_its_formula(digits):
+    victim, X, y = digits
+    attack = FastGradientMethod(FrozenEstimator(victim), eps=0.1, bounds=(0, 1)).fit(X)
+    x = torch.tensor(X, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(
+        differentiable.view(victim).logits(x), torch.as_tensor(y), reduction="sum"
+    )
+    (gradient,) = torch.autograd.grad(loss, x)
+    expected = np.clip(X + 0.1 * np.sign(gradient.numpy()), 0, 1)
+    right = victim.predict(X) == y
+    result = attack.run(X, y)
+    np.testing.assert_allclose(result.X_adv[right], expected[right], atol=1e-12)
+    # rows that are wrong already are left alone
+    np.testing.assert_array_equal(result.X_adv[~right], X[~right])
+    assert result.success[~right].all() and (result.distance[~right] == 0).all()
+
+
+# The paper's order of strength -------------------------------------------------------
+
+
+def test_more_steps_are_stronger(digits):
+    victim, X, y = digits
+    frozen = FrozenEstimator(victim)
+    accuracy = [
+        attack(frozen, eps=0.08, bounds=(0, 1)).fit(X).score(X, y)
+        for attack in (
+            FastGradientMethod,
+            BasicIterativeMethod,
+            ProjectedGradientDescent,
+        )
+    ]
+    assert victim.score(X, y) > accuracy[0] >= accuracy[1] >= accuracy[2]
+    noise = X + 0.08 * np.sign(np.random.RandomState(0).randn(*X.shape))
+    assert victim.score(np.clip(noise, 0, 1), y) > accuracy[0]
+
+
+def test_restarts_only_help(digits):
+    victim, X, y = digits
+    one, five = (
+        ProjectedGradientDescent(
+            FrozenEstimator(victim),
+            norm=1,
+            eps=1.5,
+            max_iter=5,
+            n_restarts=n,
+            random_state=0,
+            bounds=(0, 1),
+        )
+        .fit(X)
+        .run(X, y)
+        for n in (1, 5)
+    )
+    assert (one.success <= five.success).all()
+    assert five.success.sum() > one.success.sum()
+
+
+# Goals -------------------------------------------------------------------------------
+
+
+def test_any_digit_becomes_any_other_at_99_percent(digits):
+    victim, X, y = digits
+    attack = ProjectedGradientDescent(
+        FrozenEstimator(victim),
+        norm=2,
+        eps=4.0,
+        max_iter=100,
+        goal="targeted",
+        confidence=0.99,
+        bounds=(0, 1),
+    ).fit(X)
+    for target in range(10):
+        result = attack.run(X[:20], target=target)
+        assert result.success.all()
+        assert (result.y_pred == target).all()
+        assert (victim.predict_proba(result.X_adv)[:, target] >= 0.99).all()
+
+
+def test_confidence_of_any_other_class(digits):
+    victim, X, _ = digits
+    attack = ProjectedGradientDescent(
+        FrozenEstimator(victim), eps=0.4, confidence=0.95, bounds=(0, 1)
+    ).fit(X)
+    result = attack.run(X)
+    proba = victim.predict_proba(result.X_adv)
+    before = victim.predict(X)
+    assert result.success.mean() > 0.9
+    assert (proba.max(1) >= 0.95)[result.success].all()
+    assert (result.y_pred != before)[result.success].all()
+
+
+def test_confidence_reduction(digits):
+    victim, X, _ = digits
+    attack = ProjectedGradientDescent(
+        FrozenEstimator(victim),
+        eps=0.3,
+        goal="confidence_reduction",
+        confidence=0.2,
+        bounds=(0, 1),
+    ).fit(X)
+    result = attack.run(X)
+    before = victim.predict(X)
+    after = victim.predict_proba(result.X_adv)[np.arange(len(X)), before]
+    np.testing.assert_array_equal(result.success, after <= 0.2)
+    assert result.success.mean() > 0.9
+
+
+def test_labels_beside_a_confidence_are_those_of_predict(cancer):
+    X, y = cancer
+    victim = FixedThresholdClassifier(LogisticRegression(), threshold=0.8).fit(X, y)
+    attack = ProjectedGradientDescent(FrozenEstimator(victim), eps=0.2, confidence=0.6)
+    result = attack.fit(X).run(X, y)
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+    other = victim.predict_proba(result.X_adv)[np.arange(len(y)), 1 - y]
+    np.testing.assert_array_equal(result.success, other >= 0.6)
+    for limit in (1, 2, 3, 5, 8):
+        result = attack.set_params(max_queries=limit).run(X, y)
+        assert result.n_queries.max() <= limit
+
+
+def test_least_likely_class(digits):
+    victim, X, _ = digits
+    attack = IterativeLeastLikely(
+        FrozenEstimator(victim), eps=0.6, max_iter=60, bounds=(0, 1)
+    ).fit(X)
+    result = attack.run(X)
+    least = victim.predict_proba(X).argmin(1)
+    np.testing.assert_array_equal(result.success, result.y_pred == least)
+    assert result.success.mean() > 0.9
+
+
+def test_a_target_per_row(digits):
+    victim, X, y = digits
+    attack = ProjectedGradientDescent(
+        FrozenEstimator(victim), eps=0.5, goal="targeted", bounds=(0, 1)
+    ).fit(X)
+    target = (y + 1) % 10
+    result = attack.run(X, target=target)
+    assert (result.y_pred == target).mean() > 0.95
+    same = attack.run(X[:5], target=victim.predict(X[:5]))
+    assert same.success.all() and (same.distance == 0).all()
+    with pytest.raises(ValueError, match="target"):
+        attack.run(X)
+
+
+# What every attack keeps -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_eps_zero_is_the_identity(digits, attack):
+    victim, X, _ = digits
+    attack = attack(FrozenEstimator(victim), eps=0.0).fit(X)
+    np.testing.assert_array_equal(attack.transform(X), X)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ball_and_box_are_kept(digits, attack, dtype):
+    victim, X, y = digits
+    X = X.astype(dtype)
+    attack = attack(FrozenEstimator(victim), eps=0.1, bounds=(0, 1)).fit(X)
+    result = attack.run(X, y)
+    assert result.X_adv.dtype == dtype
+    assert np.abs(result.X_adv - X).max() <= 0.1 + 1e-7
+    assert result.X_adv.min() >= 0 and result.X_adv.max() <= 1
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+    np.testing.assert_allclose(
+        result.distance, np.abs(result.X_adv - X).max(1), atol=1e-7
+    )
+
+
+def test_random_starts_do_not_depend_on_jobs(digits):
+    victim, X, _ = digits
+    attack = ProjectedGradientDescent(
+        FrozenEstimator(victim),
+        eps=0.1,
+        max_iter=2,
+        random_start=True,
+        random_state=0,
+        batch_size=8,
+    ).fit(X)
+    expected = attack.transform(X)
+    np.testing.assert_array_equal(attack.set_params(n_jobs=2).transform(X), expected)
+    assert not np.array_equal(attack.set_params(random_state=1).transform(X), expected)
+
+
+class Counted(MLP):
+    rows = 0
+
+    def forward(self, x):
+        Counted.rows += len(x)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_query_count_is_what_the_victim_saw(attack):
+    X = np.random.RandomState(0).rand(50, 6).astype(np.float32)
+    torch.manual_seed(0)
+    victim = PretrainedModule(Counted(6, 3))
+    attack = attack(victim, eps=0.2).fit(X)
+    Counted.rows = 0
+    assert attack.run(X).n_queries.sum() == Counted.rows > 0
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("limit", [2, 3, 4, 5])
+def test_budget_per_row_is_kept_and_is_no_error(digits, attack, limit):
+    victim, X, _ = digits
+    attack = attack(FrozenEstimator(victim), eps=0.3, max_queries=limit).fit(X)
+    result = attack.run(X)
+    assert result.n_queries.max() <= limit
+    # for every row the victim was asked, and the answer was kept
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+
+
+def test_total_budget_carries_what_was_found(digits):
+    victim, X, _ = digits
+    attack = ProjectedGradientDescent(
+        FrozenEstimator(victim),
+        eps=0.2,
+        batch_size=2,
+        max_total_queries=700,
+        bounds=(0, 1),
+    ).fit(X)
+    with pytest.raises(QueryBudgetExceeded, match="max_total_queries=700") as stop:
+        attack.run(X)
+    result = stop.value.result
+    assert 0 < len(result) < len(X)
+    assert result.n_queries.sum() <= 700
+    full = attack.set_params(max_total_queries=None).run(X)
+    np.testing.assert_array_equal(result.X_adv, full.X_adv[result.rows])
+    np.testing.assert_array_equal(result.success, full.success[result.rows])
+
+
+class Interrupted(MLP):
+    calls = 0
+
+    def forward(self, x):
+        Interrupted.calls += 1
+        if Interrupted.calls == 40:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def test_interrupt_keeps_the_finished_rows():
+    X = np.random.RandomState(0).rand(64, 6).astype(np.float32)
+    torch.manual_seed(0)
+    attack = ProjectedGradientDescent(
+        PretrainedModule(Interrupted(6, 3)), eps=0.3, max_iter=20, batch_size=2
+    ).fit(X)
+    Interrupted.calls = 0
+    with pytest.raises(KeyboardInterrupt) as stop:
+        attack.run(X)
+    result = stop.value.result
+    assert 0 < len(result) < 64
+    assert len(result.X_adv) == len(result.rows) == len(result.success)
+    full = attack.run(X)
+    np.testing.assert_array_equal(result.X_adv, full.X_adv[result.rows])
+
+
+def test_rows_do_not_influence_each_other(digits):
+    victim, X, _ = digits
+    attack = ProjectedGradientDescent(FrozenEstimator(victim), eps=0.1, norm=2).fit(X)
+    together = attack.transform(X[:10])
+    alone = np.concatenate([attack.transform(X[i : i + 1]) for i in range(10)])
+    np.testing.assert_allclose(together, alone, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+@pytest.mark.parametrize(
+    "attack", [FastGradientMethod(), ProjectedGradientDescent(), FastMinimumNorm()]
+)
+def test_infinite_slopes_lead_nowhere_outside(attack, norm):
+    """The slope of a square root is infinite at 0, where most pixels are."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    root = FunctionTransformer(np.sqrt)
+    victim = make_pipeline(root, LogisticRegression(max_iter=500)).fit(X, y)
+    attack = clone(attack).set_params(
+        estimator=FrozenEstimator(victim), norm=norm, bounds=(0, 1)
+    )
+    if "eps" in attack.get_params():
+        attack.set_params(eps={np.inf: 0.1, 2: 1.0, 1: 3.0}[norm])
+    result = attack.fit(X).run(X[:100], y[:100])
+    assert result.X_adv.min() >= 0 and result.X_adv.max() <= 1
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+    assert result.success.mean() > (0.95 if "eps" not in attack.get_params() else 0)
+
+
+# DataFrames and pipelines ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.RandomState(0)
+    n = 300
+    frame = pd.DataFrame(
+        {
+            "income": rng.normal(50, 15, n),
+            "age": rng.randint(18, 80, n),
+            "job": rng.choice(["none", "clerk", "boss"], n),
+            "owner": rng.rand(n) < 0.5,
+        },
+        index=np.arange(1000, 1000 + n),
+    )
+    risk = 0.1 * frame["income"] + 2 * (frame["job"] == "boss") + frame["owner"]
+    y = np.where(risk > risk.median(), "good", "bad")
+    columns = make_column_transformer(
+        (StandardScaler(), ["income", "age"]),
+        (OneHotEncoder(), ["job", "owner"]),
+    )
+    return frame, y, make_pipeline(columns, SVC())
+
+
+@pytest.mark.parametrize("attack", [FastGradientMethod, ProjectedGradientDescent])
+def test_column_transformer_and_svc_on_a_dataframe(frame, attack):
+    X, y, pipeline = frame
+    eps = np.array([10.0, 3.0, 0.0, 0.0])
+    attack = attack(pipeline, eps=eps).fit(X, y)
+    result = attack.run(X, y)
+    X_adv = result.X_adv
+    assert attack.estimator_.score(X, y) > 0.9
+    assert attack.estimator_.score(X_adv, y) < 0.7
+    pd.testing.assert_series_equal(X_adv["job"], X["job"])
+    pd.testing.assert_series_equal(X_adv["owner"], X["owner"])
+    assert X_adv.dtypes.equals(X.dtypes) and X_adv.index.equals(X.index)
+    assert (X_adv["income"] - X["income"]).abs().max() <= 10 + 1e-9
+    assert (X_adv["age"] - X["age"]).abs().max() <= 3
+    np.testing.assert_array_equal(result.y_pred, attack.estimator_.predict(X_adv))
+
+
+def test_pandas_output_of_an_array(cancer):
+    X, y = cancer
+    attack = FastGradientMethod(LogisticRegression(), eps=0.1).fit(X, y)
+    out = attack.set_output(transform="pandas").transform(X)
+    assert isinstance(out, pd.DataFrame) and out.shape == X.shape
+
+
+def test_images_in_and_out():
+    torch.manual_seed(0)
+    victim = PretrainedModule(CNN())
+    X = np.random.RandomState(0).rand(10, 1, 8, 8)
+    result = ProjectedGradientDescent(victim, eps=0.3, bounds=(0, 1)).fit(X).run(X)
+    assert result.X_adv.shape == X.shape and result.X_adv.dtype == X.dtype
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+
+
+def test_attack_parameters_are_searchable(cancer):
+    X, y = cancer
+    search = GridSearchCV(
+        FastGradientMethod(LogisticRegression()),
+        {"eps": [0.0, 0.1], "estimator__C": [0.1, 1.0]},
+        cv=3,
+        n_jobs=2,
+    ).fit(X, y)
+    assert search.best_params_["eps"] == 0.0  # score is robust accuracy
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_mixed_precision_confirms_in_full_precision(monkeypatch, bfloat16):
+    monkeypatch.setattr(
+        "sklearn_advsec.victim._access.bfloat16_is_fast", lambda device: bfloat16
+    )
+    torch.manual_seed(0)
+    X = np.random.RandomState(0).rand(100, 1, 8, 8).astype(np.float32)
+    victim = PretrainedModule(CNN())
+    attack = ProjectedGradientDescent(victim, eps=0.02, max_iter=10)
+    full = attack.fit(X).run(X)
+    mixed = attack.set_params(precision="mixed").fit(X).run(X)
+    np.testing.assert_array_equal(mixed.y_pred, victim.predict(mixed.X_adv))
+    np.testing.assert_array_equal(mixed.success, mixed.y_pred != victim.predict(X))
+    assert abs(full.success.mean() - mixed.success.mean()) <= 0.05
+
+
+# Bad input ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_prototype_has_to_get_a_victim(attack):
+    with pytest.raises(ValueError, match="prototype"):
+        attack().fit([[0.0], [1.0]], [0, 1])
+
+
+def test_errors_name_the_parameter(cancer):
+    X, y = cancer
+    iris_X, iris_y = load_iris(return_X_y=True)
+    pgd = ProjectedGradientDescent
+    with pytest.raises(ValueError, match="FrozenEstimator"):
+        pgd(LogisticRegression()).fit(X)
+    with pytest.raises(NotFittedError):
+        pgd(FrozenEstimator(LogisticRegression())).fit(X)
+    with pytest.raises(NotFittedError):
+        pgd(LogisticRegression()).transform(X)
+    with pytest.raises(TypeError, match="regressor"):
+        pgd(LinearRegression()).fit(X, y)
+    with pytest.raises(NoGradientError, match="DecisionTreeClassifier"):
+        pgd(DecisionTreeClassifier()).fit(X, y)
+    with pytest.raises(ValueError, match="eps"):
+        pgd(LogisticRegression(), eps=-0.1).fit(X, y)
+    with pytest.raises(ValueError, match="eps has shape"):
+        pgd(LogisticRegression(), eps=[0.1, 0.2]).fit(X, y)
+    with pytest.raises(ValueError, match="norm"):
+        pgd(LogisticRegression(), norm=0, eps=3).fit(X, y)
+    with pytest.raises(ValueError, match="bounds exclude the data"):
+        pgd(LogisticRegression(), bounds=(0, 0.5)).fit(X, y)
+    with pytest.raises(ValueError, match="'goal'"):
+        pgd(LogisticRegression(), goal="win").fit(X, y)
+    with pytest.raises(ValueError, match="target.*'setosa'"):
+        pgd(LogisticRegression(), goal="targeted", target="setosa").fit(X, y)
+    with pytest.raises(ValueError, match="target needs goal='targeted'"):
+        pgd(LogisticRegression(), target=1).fit(X, y)
+    with pytest.raises(ValueError, match="confidence.*predict_proba; LinearSVC"):
+        victim = FrozenEstimator(LinearSVC().fit(X, y))
+        pgd(victim, confidence=0.9).fit(X, y).transform(X)
+
+    attack = pgd(LogisticRegression(), bounds=(0, 1)).fit(X, y)
+    with pytest.raises(ValueError, match="features"):
+        attack.transform(X[:, :3])
+    with pytest.raises(ValueError, match="NaN"):
+        attack.transform(np.full_like(X, np.nan))
+    with pytest.raises(ValueError, match="infinity"):
+        attack.transform(np.full_like(X, np.inf))
+    with pytest.raises(ValueError, match="0 sample"):
+        attack.transform(X[:0])
+    with pytest.raises(ValueError, match="bounds exclude the data"):
+        attack.transform(X + 1)
+    with pytest.raises(ValueError, match="y holds.*7"):
+        attack.run(X[:2], [0, 7])
+    with pytest.raises(ValueError, match="inconsistent"):
+        attack.run(X[:2], [0, 1, 1])
+    with pytest.raises(ValueError, match="goal='targeted'"):
+        attack.run(X, target=1)
+    targeted = pgd(
+        LogisticRegression(max_iter=500), goal="targeted", target="least_likely"
+    )
+    with pytest.raises(ValueError, match="target has 2 labels for 3 rows"):
+        targeted.fit(iris_X, iris_y).run(iris_X[:3], target=[0, 1])
+    with pytest.raises(ValueError, match="one class"):
+        pgd(DecisionTreeClassifier()).fit(X, np.zeros(len(X)))
+    images = np.zeros((4, 1, 8, 8))
+    attack = pgd(PretrainedModule(CNN())).fit(images)
+    with pytest.raises(ValueError, match=r"rows of shape \(1, 9, 9\)"):
+        attack.transform(np.zeros((4, 1, 9, 9)))
+
+
+def test_wrong_device_and_wrong_module():
+    X = np.zeros((4, 6), dtype=np.float32)
+    with pytest.raises(ValueError, match="device"):
+        ProjectedGradientDescent(PretrainedModule(MLP(6, 3), device="cuda")).fit(X)
+    with pytest.raises(TypeError, match="module"):
+        ProjectedGradientDescent(PretrainedModule(MLP)).fit(X)

@@ -1,0 +1,208 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from sklearn_advsec.threat import Box, LpBall
+
+DTYPES = [torch.float32, torch.float64]
+
+
+def _points(dtype=torch.float64, n=40, d=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    delta = 2 * torch.randn(n, d, generator=generator, dtype=torch.float64)
+    lower = -torch.rand(n, d, generator=generator, dtype=torch.float64)
+    upper = torch.rand(n, d, generator=generator, dtype=torch.float64)
+    lower[:, 0] = 0.0  # one feature cannot go down, one not at all
+    lower[:, 1] = upper[:, 1] = 0.0
+    return delta.to(dtype), lower.to(dtype), upper.to(dtype)
+
+
+def _nearest(point, norm, eps, lower, upper):
+    """The projection, from a general solver: d = p - q with p, q >= 0."""
+    d = len(point)
+    eps = np.broadcast_to(eps, (d,))
+    moves = np.flatnonzero(eps > 0)
+    bounds = [(0, upper[i] if eps[i] else 0) for i in range(d)]
+    bounds += [(0, -lower[i] if eps[i] else 0) for i in range(d)]
+
+    def distance(z):
+        return np.sum((z[:d] - z[d:] - point) ** 2)
+
+    def gradient(z):
+        g = 2 * (z[:d] - z[d:] - point)
+        return np.concatenate([g, -g])
+
+    def left(z):
+        scaled = (z[:d] + z[d:])[moves] / eps[moves]
+        return 1 - (scaled.sum() if norm == 1 else (scaled**2).sum())
+
+    z = minimize(
+        distance,
+        np.zeros(2 * d),
+        jac=gradient,
+        bounds=bounds,
+        constraints={"type": "ineq", "fun": left},
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    ).x
+    return z[:d] - z[d:]
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("norm", [1, 2])
+def test_projection_is_the_nearest_point(norm, scaled, boxed):
+    delta, lower, upper = _points()
+    eps = np.array([0.5, 1.0, 2.0, 0.0, 0.3, 1.0, 1.5]) if scaled else 0.9
+    box = (lower, upper) if boxed else (None, None)
+    projected = LpBall(norm, eps).project(delta, *box)
+    for i in range(len(delta)):
+        low = lower[i].numpy() if boxed else np.full(7, -50.0)
+        high = upper[i].numpy() if boxed else np.full(7, 50.0)
+        expected = _nearest(delta[i].numpy(), norm, eps, low, high)
+        np.testing.assert_allclose(projected[i].numpy(), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("norm", [np.inf, 2, 1, 0])
+def test_projection_lands_in_ball_and_box_and_keeps_what_is_inside(norm, dtype):
+    delta, lower, upper = _points(dtype, n=200, d=30)
+    eps = 3 if norm == 0 else 0.7
+    ball = LpBall(norm, eps)
+    projected = ball.project(delta, lower, upper)
+    assert projected.dtype == dtype
+    assert (ball.size(projected) <= eps * (1 + 1e-5)).all()
+    assert ((projected >= lower) & (projected <= upper)).all()
+    torch.testing.assert_close(ball.project(projected, lower, upper), projected)
+    # Where the box leaves enough room, the whole budget is used.
+    if norm in (1, 2):
+        full = torch.linalg.vector_norm(torch.clamp(delta, lower, upper), norm, dim=1)
+        size = ball.size(projected)
+        assert torch.allclose(size, full.clamp_max(eps), rtol=1e-5)
+
+
+def test_l0_projection_keeps_the_entries_that_matter():
+    delta = torch.tensor([[3.0, -2.0, 1.0, 0.5]])
+    torch.testing.assert_close(
+        LpBall(0, 2).project(delta), torch.tensor([[3.0, -2.0, 0.0, 0.0]])
+    )
+    # The large entry has little room in its box: it is not worth one of two changes.
+    upper = torch.tensor([[0.1, 9.0, 9.0, 9.0]])
+    torch.testing.assert_close(
+        LpBall(0, 2).project(delta, -9 * torch.ones(1, 4), upper),
+        torch.tensor([[0.0, -2.0, 1.0, 0.0]]),
+    )
+
+
+def test_linf_eps_per_feature():
+    delta = torch.full((1, 3), 5.0)
+    ball = LpBall(np.inf, [0.0, 1.0, 2.0])
+    torch.testing.assert_close(ball.project(delta), torch.tensor([[0.0, 1.0, 2.0]]))
+    assert ball.size(torch.tensor([[0.0, 1.0, 1.0]])).item() == 1.0
+
+
+@pytest.mark.parametrize("norm", [np.inf, 2, 1])
+def test_random_points_are_uniform_in_the_ball(norm):
+    d, n = 3, 20_000
+    ball = LpBall(norm, 2.0)
+    like = torch.zeros(n, d, dtype=torch.float64)
+    delta = ball.random(like, torch.Generator().manual_seed(0))
+    size = ball.size(delta) / 2.0
+    assert size.max() <= 1
+    # In a uniform ball, the share of points within radius r is r^d.
+    for r in (0.3, 0.6, 0.9):
+        assert abs((size <= r).double().mean() - r**d) < 0.015
+    assert delta.mean(0).abs().max() < 0.03
+
+
+def test_random_l0_changes_exactly_k_features():
+    like = torch.zeros(50, 9)
+    delta = LpBall(0, 4).random(
+        like, torch.Generator().manual_seed(0), like + 0.1, like + 1
+    )
+    assert ((delta != 0).sum(1) == 4).all()
+    with pytest.raises(ValueError, match="bounds"):
+        LpBall(0, 4).random(like)
+
+
+@pytest.mark.parametrize(
+    ("norm", "scaled"),
+    [(np.inf, False), (2, False), (1, False), (0, False)]
+    + [(np.inf, True), (2, True), (1, True)],
+)
+def test_maximize_beats_every_point_of_ball_and_box(norm, scaled):
+    gradient, lower, upper = _points(d=6, n=20)
+    eps = 2 if norm == 0 else 0.8
+    if scaled:
+        eps = np.array([0.5, 1.0, 2.0, 0.7, 0.3, 1.0])
+    ball = LpBall(norm, eps)
+    best = ball.maximize(gradient, lower, upper)
+    limit = 1 if scaled else eps
+    assert (ball.size(best) <= limit * (1 + 1e-9)).all()
+    assert ((best >= lower) & (best <= upper)).all()
+    value = (gradient * best).sum(1)
+    generator = torch.Generator().manual_seed(1)
+    for scale in (0.3, 1.0, 5.0):
+        for _ in range(100):
+            other = scale * torch.randn(20, 6, generator=generator, dtype=torch.float64)
+            other = ball.project(other, lower, upper)
+            assert ((gradient * other).sum(1) <= value + 1e-9).all()
+    # and the projection of a far step along the gradient comes to the same point
+    if norm in (np.inf, 2) and not scaled:
+        far = ball.project(1e9 * gradient, lower, upper)
+        torch.testing.assert_close(best, far, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "name"),
+    [
+        (3, 1.0, "norm"),
+        ("inf", 1.0, "norm"),
+        (2, -0.1, "eps"),
+        (2, np.nan, "eps"),
+        (np.inf, np.inf, "eps"),
+        (0, [1.0, 2.0], "eps"),
+    ],
+)
+def test_bad_ball(norm, eps, name):
+    with pytest.raises(ValueError, match=name):
+        LpBall(norm, eps)
+
+
+def test_eps_that_does_not_fit_the_rows():
+    with pytest.raises(ValueError, match="eps has shape"):
+        LpBall(np.inf, [1.0, 2.0]).project(torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_box_holds_every_point_of_its_room(dtype):
+    rng = np.random.RandomState(0)
+    X = rng.uniform(-1.7, 3.3, size=(500, 4))
+    box = Box((-1.7, 3.3), X)
+    x = torch.as_tensor(X, dtype=dtype)
+    lower, upper = box.perturbation_bounds(x)
+    assert (lower <= 0).all() and (upper >= 0).all()
+    assert (x + lower >= torch.tensor(-1.7, dtype=dtype)).all()
+    assert (x + upper <= torch.tensor(3.3, dtype=dtype)).all()
+
+
+def test_box_learned_from_data():
+    X = np.array([[0.0, 10.0], [1.0, 30.0]])
+    box = Box("data", X)
+    np.testing.assert_array_equal(box.lower, [0.0, 10.0])
+    np.testing.assert_array_equal(box.upper, [1.0, 30.0])
+    # A row outside of the range stays where it is, but may come back.
+    lower, upper = box.perturbation_bounds(torch.tensor([[2.0, 20.0]]))
+    assert lower.tolist() == [[-2.0, -10.0]] and upper.tolist() == [[0.0, 10.0]]
+    images = np.zeros((2, 1, 2, 2))
+    images[0, 0, 0, 0] = 5.0
+    assert Box("data", images).upper == 5.0
+
+
+@pytest.mark.parametrize(
+    "bounds", [(1, 0), (0, 1, 2), ("a", "b"), (np.zeros(3), np.ones(3)), (0.0, 0.5)]
+)
+def test_bad_bounds(bounds):
+    with pytest.raises(ValueError, match="bounds"):
+        Box(bounds, np.ones((2, 2)))

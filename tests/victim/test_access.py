@@ -1,0 +1,253 @@
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nets import CNN, MLP, net
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec.exceptions import NoGradientError, QueryBudgetExceeded
+from sklearn_advsec.pretrained import PretrainedModule
+from sklearn_advsec.victim import GradientAccess, LabelAccess, ScoreAccess
+from sklearn_advsec.victim._forests import quick_answers
+
+X, y = load_iris(return_X_y=True)
+
+
+class Counting(LogisticRegression):
+    """Counts the rows it sees, and refuses to say more than labels if told so."""
+
+    seen = 0
+
+    def predict(self, X):
+        type(self).seen += len(X)
+        return super().predict(X)
+
+    def predict_proba(self, X):
+        raise AssertionError("a label-only attacker asked for probabilities")
+
+    decision_function = LogisticRegression.decision_function
+
+
+@pytest.fixture(scope="module")
+def victim():
+    return LogisticRegression(max_iter=1000).fit(X, y)
+
+
+def test_label_access_asks_for_labels_only_and_counts_what_the_victim_saw():
+    Counting.seen = 0
+    access = LabelAccess(Counting(max_iter=1000).fit(X, y), X[:10], max_queries=5)
+    rows = torch.tensor([3, 3, 7])
+    labels = access.predict(access.x[rows], rows)
+    np.testing.assert_array_equal(labels, [0, 0, 0])
+    access.predict(access.x)
+    assert Counting.seen == access.n_total_queries == 13
+    assert access.n_queries.tolist() == [1, 1, 1, 3, 1, 1, 1, 2, 1, 1]
+    assert access.affordable() == 2 and access.affordable(torch.tensor([0])) == 4
+
+
+@pytest.mark.parametrize("cap", ["max_queries", "max_total_queries"])
+def test_budget_is_refused_before_a_row_is_sent(cap):
+    Counting.seen = 0
+    victim = Counting(max_iter=1000).fit(X, y)
+    limit = {"max_queries": 2, "max_total_queries": 25}[cap]
+    access = LabelAccess(victim, X[:10], **{cap: limit})
+    access.predict(access.x)
+    access.predict(access.x)
+    with pytest.raises(QueryBudgetExceeded, match=cap):
+        access.predict(access.x)
+    assert Counting.seen == access.n_total_queries == 20
+
+
+def test_scores_are_those_of_the_victim(victim):
+    access = ScoreAccess(victim, X)
+    np.testing.assert_allclose(access.scores(access.x), victim.predict_proba(X))
+    margin = LinearSVC().fit(X, y)
+    access = ScoreAccess(margin, X)
+    assert not access.probability
+    np.testing.assert_allclose(access.scores(access.x), margin.decision_function(X))
+    two = LinearSVC().fit(X[:100], y[:100])
+    scores = ScoreAccess(two, X[:5]).scores(torch.as_tensor(X[:5]))
+    np.testing.assert_allclose(scores[:, 1], two.decision_function(X[:5]))
+    assert (scores[:, 0] == 0).all()
+
+
+def test_gradient_is_that_of_the_loss(victim):
+    access = GradientAccess(victim, X[:20], batch_size=7)
+
+    def loss(logits, at):
+        return torch.nn.functional.cross_entropy(
+            logits, torch.as_tensor(y[:20][at]), reduction="none"
+        )
+
+    logits, gradient = access.gradient(access.x, None, loss)
+    np.testing.assert_allclose(logits, victim.decision_function(X[:20]), rtol=1e-6)
+    # d CE / dx = (p - onehot) W for a softmax of linear scores
+    error = victim.predict_proba(X[:20]) - np.eye(3)[y[:20]]
+    np.testing.assert_allclose(gradient, error @ victim.coef_, rtol=1e-6, atol=1e-9)
+    assert access.n_queries.tolist() == [1] * 20
+
+
+def test_network_in_training_mode_stays_bit_identical():
+    torch.manual_seed(0)
+    module = CNN()
+    module.train()
+    images = torch.rand(12, 1, 8, 8).numpy()
+    before = joblib.hash(module.state_dict())
+    access = GradientAccess(PretrainedModule(module), images)
+    assert access.dtype == torch.float32
+    logits, _ = access.gradient(access.x, None, lambda logits, at: logits[:, 0])
+    access.predict(access.x)
+    assert joblib.hash(module.state_dict()) == before
+    assert all(layer.training for layer in module.modules())
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+    # and it was the network in evaluation mode that answered
+    with torch.no_grad():
+        torch.testing.assert_close(module.eval()(torch.as_tensor(images)), logits)
+
+
+def test_decode_restores_a_dataframe_to_the_last_bit():
+    frame = pd.DataFrame(
+        {
+            "f64": [0.1, 0.2, 0.3],
+            "f32": np.array([0.1, 0.2, 0.3], dtype=np.float32),
+            "int": [1, 2, 3],
+            "text": ["a", None, "b"],
+            "category": pd.Categorical(["u", "v", "u"]),
+            "flag": [True, False, True],
+            "nullable": pd.array([1, None, 3], dtype="Int64"),
+            "when": pd.date_range("2020-01-01", periods=3),
+        },
+        index=[10, 20, 30],
+    )
+
+    class Constant(LogisticRegression):
+        classes_ = np.array([0, 1])
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+        def predict(self, X):
+            self.X_ = X
+            return np.zeros(len(X), dtype=int)
+
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.input_tags.allow_nan = True
+            return tags
+
+    victim = Constant()
+    access = LabelAccess(victim, frame)
+    np.testing.assert_array_equal(
+        access.codec.mutable, [True, True, True, False, False, False, True, False]
+    )
+    access.predict(access.x)
+    pd.testing.assert_frame_equal(victim.X_, frame)
+    moved = access.x.clone()
+    moved[:, 2] += torch.tensor([0.4, 0.6, -1.7])  # integers are rounded towards x
+    rows = torch.tensor([2, 0])
+    access.predict(moved[rows], rows)
+    assert victim.X_.index.tolist() == [30, 10]
+    assert victim.X_["int"].tolist() == [2, 1]
+    assert victim.X_.dtypes.equals(frame.dtypes)
+
+
+def test_names_for_a_victim_that_was_fitted_on_a_dataframe():
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    victim = LogisticRegression(max_iter=1000).fit(frame, y)
+    access = LabelAccess(victim, X)  # a warning about names would be an error
+    np.testing.assert_array_equal(access.predict(access.x), victim.predict(frame))
+
+
+def test_skorch_net_is_asked_as_tensors():
+    X32 = X.astype(np.float32)
+    victim = net(max_epochs=5).set_params(module__n_features=4, module__n_classes=3)
+    victim.fit(X32, y.astype(np.int64))
+    access = ScoreAccess(victim, X32)
+    assert access.exact
+    np.testing.assert_allclose(
+        access.scores(access.x), victim.predict_proba(X32), atol=1e-6
+    )
+
+
+def test_scores_that_do_not_fit_the_classes_are_refused():
+    wide = net(max_epochs=1).set_params(module__n_features=4, module__n_classes=5)
+    wide.fit(X.astype(np.float32), y.astype(np.int64))
+    pairs = SVC(decision_function_shape="ovo")
+    digits = load_digits()
+    pairs.fit(digits.data, digits.target)
+    for victim, rows in ((wide, X.astype(np.float32)), (pairs, digits.data)):
+        access = ScoreAccess(victim, rows)
+        with pytest.raises(ValueError, match="scores for the classes"):
+            access.scores(access.x)
+
+
+@pytest.mark.gpu
+def test_network_on_a_gpu_is_asked_there():
+    module = MLP(4, 3).cuda()
+    access = GradientAccess(PretrainedModule(module), X.astype(np.float32))
+    assert access.x.is_cuda
+    logits, gradient = access.gradient(access.x, None, lambda logits, at: logits[:, 0])
+    assert logits.is_cuda and gradient.is_cuda
+
+
+def test_bad_victims(victim):
+    with pytest.raises(NotFittedError):
+        LabelAccess(LogisticRegression(), X)
+    with pytest.raises(TypeError, match="regressor"):
+        LabelAccess(LinearRegression().fit(X, y), X)
+    with pytest.raises(TypeError, match="PretrainedModule"):
+        LabelAccess(MLP(), X)
+    with pytest.raises(NoGradientError, match="RandomForestClassifier.*'label'"):
+        GradientAccess(RandomForestClassifier(n_estimators=2).fit(X, y), X)
+    with pytest.raises(ValueError, match="NaN"):
+        LabelAccess(victim, np.full((2, 4), np.nan))
+    with pytest.raises(ValueError, match="one class"):
+        LabelAccess(RandomForestClassifier(n_estimators=2).fit(X[:9], y[:9]), X)
+    with pytest.raises(ValueError, match="several"):
+        Y = np.c_[y, y]
+        LabelAccess(RandomForestClassifier(n_estimators=2).fit(X, Y), X)
+
+
+@pytest.mark.parametrize("labels", ["numbers", "text"])
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
+def test_a_forest_is_asked_through_its_trees_and_answers_the_same(kind, missing, labels):
+    data, classes = X.copy(), y if labels == "numbers" else np.array(["a", "b", "c"])[y]
+    if missing:  # the forest's own checks say what becomes of them
+        data[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    forest = kind(n_estimators=30, max_depth=5, random_state=0)
+    scaled = make_pipeline(StandardScaler(), make_pipeline("passthrough", forest))
+    frame = pd.DataFrame(data, columns=list("abcd"))
+    for victim, rows in [(forest, data), (scaled, data), (scaled, frame)]:
+        victim = FrozenEstimator(clone(victim).fit(rows, classes))
+        quick, proba = quick_answers(victim), victim.predict_proba(rows)
+        assert quick is not victim
+        np.testing.assert_array_equal(quick.predict_proba(rows), proba)
+        np.testing.assert_array_equal(quick.predict(rows), victim.predict(rows))
+        access = ScoreAccess(victim, rows)
+        np.testing.assert_array_equal(access.scores(access.x), proba)
+
+
+def test_other_victims_answer_for_themselves():
+    class Forest(RandomForestClassifier):
+        def predict_proba(self, X):
+            return 1 - super().predict_proba(X)
+
+    for victim in (Forest(5), LogisticRegression(), DecisionTreeClassifier()):
+        victim = make_pipeline(StandardScaler(), victim).fit(X, y)
+        assert quick_answers(victim) is victim
+    forest = quick_answers(RandomForestClassifier(5, random_state=0).fit(X, y))
+    with pytest.raises(ValueError, match="infinity"):
+        forest.predict_proba(np.full((1, 4), np.inf))
+    with pytest.raises(ValueError, match="features"):
+        forest.predict_proba(X[:, :3])
