@@ -1,0 +1,22 @@
+"""Poison in training data: attacks, sanitizers, and certificates against both.
+
+Attacks and sanitizers are samplers, ``fit_resample(X, y)``. `PoisonedClassifier` and
+`SanitizedClassifier` carry them through pipelines and searches.
+"""
+
+from ._base import PoisoningAttack, Sanitizer
+from ._classifiers import PoisonedClassifier, SanitizedClassifier
+from ._labels._label_flipping import LabelFlipping
+from ._report import PoisoningReport, poisoning_report
+from ._sanitizers._knn import KNNSanitizer
+
+__all__ = [
+    "KNNSanitizer",
+    "LabelFlipping",
+    "PoisonedClassifier",
+    "PoisoningAttack",
+    "PoisoningReport",
+    "SanitizedClassifier",
+    "Sanitizer",
+    "poisoning_report",
+]

@@ -1,0 +1,93 @@
+"""Cross-validation with poison, inside of the folds and before the split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+from ._classifiers import PoisonedClassifier, lend
+
+_PLACES = ("inside", "before_split")
+
+
+@dataclass
+class PoisoningReport:
+    """Scores of a classifier in cross-validation, clean and poisoned.
+
+    Attributes
+    ----------
+    clean : ndarray of shape (n_splits,)
+        Without poison.
+    inside : ndarray of shape (n_splits,) or None
+        With poison in the training folds only: the harm to clean test rows.
+    before_split : ndarray of shape (n_splits,) or None
+        With poison in all rows before they are split, as a victim without a clean test
+        set measures it. Poisoned rows are then among the test rows too, and labels that
+        the attacker flipped count as errors of a model that resists.
+    """
+
+    clean: np.ndarray
+    inside: np.ndarray | None = None
+    before_split: np.ndarray | None = None
+
+
+def poisoning_report(
+    estimator, poisoner, X, y, *, where=_PLACES, cv=None, scoring=None, n_jobs=None
+):
+    """Cross-validate a classifier without and with poison in its training data.
+
+    Where the poison gets in decides what is measured: an attack inside of each training
+    fold leaves test rows clean; one before the split gets into these as well.
+
+    Parameters
+    ----------
+    estimator : classifier
+        What is poisoned.
+    poisoner : PoisoningAttack
+        The attack; with ``estimator=None`` it takes `estimator` for its surrogate.
+    X : {array-like, DataFrame, sparse matrix} of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Their labels.
+    where : {"inside", "before_split"} or list of them, default=("inside", "before_split")
+        Where the poison gets in.
+    cv : int, cross-validation generator or iterable, default=None
+        As in :func:`~sklearn.model_selection.cross_val_score`; an iterable of indices
+        goes with ``where="inside"`` only, if the attack adds rows.
+    scoring : str or callable, default=None
+        As there.
+    n_jobs : int, default=None
+        Number of joblib jobs, over the folds.
+
+    Returns
+    -------
+    report : PoisoningReport
+        The scores of all folds.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sklearn_advsec.poisoning import LabelFlipping, poisoning_report
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> flips = LabelFlipping(strategy="random", budget=0.3, random_state=0)
+    >>> report = poisoning_report(RidgeClassifier(), flips, X, y)
+    >>> bool(report.clean.mean() > report.inside.mean() > report.before_split.mean())
+    True
+    """
+    places = (where,) if isinstance(where, str) else tuple(where)
+    unknown = [place for place in places if place not in _PLACES]
+    if unknown or not places:
+        raise ValueError(f"where must be among {_PLACES}; got {where!r}.")
+    options = {"cv": cv, "scoring": scoring, "n_jobs": n_jobs}
+    report = PoisoningReport(cross_val_score(estimator, X, y, **options))
+    if "inside" in places:
+        poisoned = PoisonedClassifier(clone(estimator), clone(poisoner))
+        report.inside = cross_val_score(poisoned, X, y, **options)
+    if "before_split" in places:
+        attack = lend(clone(poisoner), estimator)
+        report.before_split = cross_val_score(
+            estimator, *attack.fit_resample(X, y), **options
+        )
+    return report
