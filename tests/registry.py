@@ -169,9 +169,9 @@ else:
     NOT_CHECKED["DPSGDClassifier"] = "needs opacus, which is not installed"
 
 # A check that an estimator cannot pass, with the reason.
+_WEIGHTS_COUNT = "shares and neighbours count rows: one of weight 0 is a row, too"
 _ROW_COUNTS = {
-    f"check_sample_weight_equivalence_on_{kind}_data": "shares and neighbours count rows: "
-    "one of weight 0 is a row, too"
+    f"check_sample_weight_equivalence_on_{kind}_data": _WEIGHTS_COUNT
     for kind in ("dense", "sparse")
 }
 EXPECTED_FAILURES = {
