@@ -4,14 +4,162 @@ All of it is batched torch; it keeps the precision and the device of its input, 
 on perturbations `delta` of any shape (n_rows, ...).
 """
 
+import difflib
 import math
 
 import numpy as np
 import torch
 
+from .._rows import is_dataframe
+from ._features import SCALES, spread
 from ._projection import fill_l2, project, project_weighted
 
-_NORMS = (0, 1, 2, np.inf)
+_NAMES_OF_NORMS = {"inf": np.inf, "linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
+UNITS = ("feature", *SCALES)
+
+
+def as_norm(norm, allowed=(np.inf, 2, 1, 0)):
+    """Give a norm as a number, whichever way it is written.
+
+    Parameters
+    ----------
+    norm : {np.inf, 2, 1, 0, "inf", "linf", "l2", "l1", "l0"}
+        The norm.
+    allowed : tuple, default=(np.inf, 2, 1, 0)
+        The norms that the caller can work with.
+
+    Returns
+    -------
+    norm : {np.inf, 2, 1, 0}
+
+    Raises
+    ------
+    ValueError
+        If it is another norm; the message lists the choices.
+    """
+    found = _NAMES_OF_NORMS.get(norm.lower()) if isinstance(norm, str) else norm
+    if isinstance(found, (int, float, np.number)) and not isinstance(found, bool):
+        for known in allowed:
+            if found == known:
+                return known
+    choices = ", ".join("np.inf" if n == np.inf else str(n) for n in allowed)
+    texts = ", ".join(repr(text) for text, n in _NAMES_OF_NORMS.items() if n in allowed)
+    raise ValueError(f"norm must be one of {choices} (or {texts}); got {norm!r}.")
+
+
+def resolve_eps(eps, X, *, unit="feature", norm=np.inf):
+    """Give `eps` as one number, or one number per feature, in the features' own units.
+
+    Attacks call it in `fit`, with the data that they are given there, and work with what
+    it returns.
+
+    Parameters
+    ----------
+    eps : float, array-like of shape (n_features,), dict or Series
+        The radius. A dict (or a Series) gives it by the name of the column, or by its
+        position in a plain array; a column that is not named may not change.
+    X : {DataFrame, ndarray} of shape (n_rows, ...)
+        The data. Its missing values are left aside.
+    unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of: 1 in each feature's own unit, or the feature's
+        standard deviation, range, or distance between its quartiles in `X`. A feature of
+        one value may then not change. Where rows are images, all pixels have one unit.
+    norm : {np.inf, 2, 1, 0}, default=np.inf
+        For 0, `eps` is a number of features, which has neither names nor units.
+
+    Returns
+    -------
+    eps : float or ndarray of float64
+        What :class:`LpBall` takes; an array has the shape that was given, or that of a
+        row of features.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or of a column that holds no numbers, or a value is negative
+        or not finite.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"eps_unit must be one of {UNITS}; got {unit!r}.")
+    named = _is_named(eps)
+    if as_norm(norm) == 0 and (named or unit != "feature"):
+        raise ValueError(
+            "eps is a number of features for norm=0: give one number, and "
+            "eps_unit='feature'."
+        )
+    if not named:
+        eps = _check_eps(eps)
+        if unit == "feature":
+            return eps if eps.ndim else float(eps)
+    numbers = _numeric_columns(X)
+    if named:
+        columns = list(X.columns) if is_dataframe(X) else list(range(X.shape[1]))
+        eps = _by_column(eps, columns)
+        for j in np.flatnonzero(eps):
+            if numbers[j] is None:
+                raise ValueError(
+                    f"eps names the column {columns[j]!r}, which holds no numbers."
+                )
+    if unit == "feature":
+        return eps
+    if np.ndim(X) > 2:
+        return eps * spread(np.asarray(X, dtype=np.float64).ravel(), unit)
+    units = np.array([0.0 if x is None else spread(x, unit) for x in numbers])
+    try:
+        return np.asarray(eps * units)
+    except ValueError:
+        raise ValueError(
+            f"eps has shape {np.shape(eps)}, and X has {len(units)} columns: give one "
+            "number or one per column."
+        ) from None
+
+
+def _is_named(eps):
+    """Whether `eps` goes by names: a dict, or a pandas Series."""
+    return hasattr(eps, "keys") and hasattr(eps, "__getitem__")
+
+
+def _by_column(eps, columns):
+    """Return what a dict or Series says of each column; 0 where it says nothing."""
+    values = np.zeros(len(columns))
+    at = {name: j for j, name in enumerate(columns)}
+    for name in eps.keys():  # noqa: SIM118 (a Series iterates over its values)
+        if name not in at:
+            near = difflib.get_close_matches(str(name), map(str, columns), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"eps names the unknown column {name!r}.{hint}")
+        values[at[name]] = _check_eps(eps[name])
+    return values
+
+
+def _check_eps(eps):
+    """Return `eps` as an array of numbers that a radius can have."""
+    try:
+        values = np.asarray(eps)
+        numbers = values.dtype.kind in "iuf"
+    except ValueError:  # ragged
+        numbers = False
+    if not numbers:
+        raise ValueError(f"eps must be a number, or one number per feature; got {eps!r}.")
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"eps must be finite and not negative; got {eps!r}.")
+    return values
+
+
+def _numeric_columns(X):
+    """Return the numbers of each column, or None where it holds something else."""
+    if not is_dataframe(X):
+        return list(np.asarray(X, dtype=np.float64).T) if np.ndim(X) == 2 else []
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    columns = [X.iloc[:, j] for j in range(X.shape[1])]
+    return [
+        column.to_numpy(np.float64, na_value=np.nan)
+        if is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
+        else None
+        for column in columns
+    ]
 
 
 class LpBall:
@@ -25,16 +173,20 @@ class LpBall:
 
     Parameters
     ----------
-    norm : {np.inf, 1, 2, 0}
+    norm : {np.inf, 2, 1, 0, "inf", "l2", "l1", "l0"}
         The norm.
-    eps : float or array-like of shape (n_features,)
-        The radius, in the units of the features. An array must broadcast to a row.
+    eps : float, array-like of shape (n_features,), dict or Series
+        The radius, in the units of the features. An array must broadcast to a row. A
+        dict or Series goes by the names of `columns`; one that is not named may not
+        change.
+    columns : list, default=None
+        The names of the features, in order; needed for an `eps` by name.
 
     Raises
     ------
     ValueError
-        If `norm` is not one of the four, if `eps` is negative, NaN or infinite, or if
-        `eps` is an array and `norm` is 0.
+        If `norm` is not one of the four, if `eps` is negative, NaN or infinite or names
+        an unknown column, or, for norm 0, if `eps` is no whole number.
 
     References
     ----------
@@ -53,19 +205,18 @@ class LpBall:
     tensor([[1., 0., 0.]])
     """
 
-    def __init__(self, norm, eps):
-        if isinstance(norm, str) or norm not in _NORMS:
-            raise ValueError(f"norm must be one of np.inf, 1, 2 and 0; got {norm!r}.")
-        values = np.asarray(eps, dtype=np.float64)
-        if not np.isfinite(values).all() or (values < 0).any():
-            raise ValueError(f"eps must be finite and not negative; got {eps!r}.")
-        if values.ndim and norm == 0:
+    def __init__(self, norm, eps, columns=None):
+        self.norm = as_norm(norm)
+        if _is_named(eps):
+            if columns is None:
+                raise ValueError("eps goes by names: give the columns that these are of.")
+            eps = _by_column(eps, list(columns))
+        self.eps = _check_eps(eps)
+        if self.norm == 0 and (self.eps.ndim or self.eps % 1):
             raise ValueError(
-                "eps must be one number for norm=0 (how many features may change); got "
-                f"an array of shape {values.shape}."
+                "eps must be one whole number for norm=0 (how many features may change); "
+                f"got {eps!r}."
             )
-        self.norm = norm
-        self.eps = values
 
     def scale(self, delta):
         """Give `eps` as a tensor that broadcasts to `delta`.

@@ -137,7 +137,7 @@ def _of_numbers(name, values, scale):
         feature.kind = "binary"
     elif (distinct == np.rint(distinct)).all():
         feature.kind, feature.step = "integer", feature.step or 1.0
-    feature.scale = _scale(present, scale)
+    feature.scale = spread(present, scale) or 1.0
     return feature
 
 
@@ -159,13 +159,29 @@ def _unit(distinct):
     return 1.0 if whole else None
 
 
-def _scale(values, how):
-    spread = 0.0
-    if how == "iqr":
-        spread = float(np.subtract(*np.percentile(values, [75, 25])))
-    elif how == "std":
-        spread = float(values.std())
-    return spread or float(np.ptp(values)) or 1.0
+def spread(values, how):
+    """How far the numbers of a column lie apart; missing ones are left aside.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        The numbers.
+    how : {"range", "iqr", "std"}
+        The measure. Where at least half of the values are one, so that quartiles do not
+        differ, the range takes their place.
+
+    Returns
+    -------
+    spread : float
+        0 for a column of one value, or of none.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0
+    if how == "std":
+        return float(values.std())
+    quartiles = np.percentile(values, [75, 25]) if how == "iqr" else (0.0, 0.0)
+    return float(np.subtract(*quartiles)) or float(np.ptp(values))
 
 
 def _find_groups(features, X):

@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
 
 from sklearn_advsec.threat import Box, LpBall
+from sklearn_advsec.threat._ball import as_norm, resolve_eps
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -158,7 +160,7 @@ def test_maximize_beats_every_point_of_ball_and_box(norm, scaled):
     ("norm", "eps", "name"),
     [
         (3, 1.0, "norm"),
-        ("inf", 1.0, "norm"),
+        ("l3", 1.0, "norm"),
         (2, -0.1, "eps"),
         (2, np.nan, "eps"),
         (np.inf, np.inf, "eps"),
@@ -206,3 +208,84 @@ def test_box_learned_from_data():
 def test_bad_bounds(bounds):
     with pytest.raises(ValueError, match="bounds"):
         Box(bounds, np.ones((2, 2)))
+
+
+# Norms and radii as they are written -------------------------------------------------
+
+
+def test_norms_have_names():
+    for norm, text in [
+        (np.inf, "inf"),
+        (np.inf, "Linf"),
+        (2, "l2"),
+        (1, "l1"),
+        (0, "l0"),
+    ]:
+        assert as_norm(norm) == as_norm(text) == norm
+        assert LpBall(text, 1).norm == norm
+    for wrong in (3, 0.5, np.nan, "max", None, [2], True, -1):
+        with pytest.raises(ValueError, match="norm must be one of np.inf, 2, 1, 0"):
+            LpBall(wrong, 1.0)
+    with pytest.raises(ValueError, match="norm must be one of np.inf, 2 .or 'inf'"):
+        as_norm("l1", allowed=(np.inf, 2))
+
+
+@pytest.mark.parametrize(
+    "eps", [-1, np.nan, np.inf, "a", None, [1, [2, 3]], [1.0, np.nan], True, 1j]
+)
+def test_radii_that_are_none_are_refused_by_name(eps):
+    with pytest.raises(ValueError, match="eps must be"):
+        LpBall(2, eps)
+    with pytest.raises(ValueError, match="eps must be"):
+        resolve_eps(eps, np.eye(3))
+    with pytest.raises(ValueError, match="eps must be one whole number for norm=0"):
+        LpBall(0, 1.5)
+
+
+def test_eps_by_column_and_by_spread():
+    X = pd.DataFrame(
+        {
+            "age": [20.0, 40, 60, np.nan],
+            "job": list("abcd"),
+            "rare": [0, 0, 0, 5],
+            "same": 7.0,
+        }
+    )
+    named = {"rare": 2, "age": 0.5}
+    assert resolve_eps(0.3, X) == 0.3
+    np.testing.assert_array_equal(resolve_eps(named, X), [0.5, 0, 2, 0])
+    np.testing.assert_array_equal(resolve_eps(pd.Series(named), X), [0.5, 0, 2, 0])
+    np.testing.assert_array_equal(LpBall("inf", named, X.columns).eps, [0.5, 0, 2, 0])
+    np.testing.assert_allclose(resolve_eps(0.1, X, unit="range"), [4, 0, 0.5, 0])
+    # Quartiles of `rare` do not differ: its range stands for them.
+    np.testing.assert_allclose(resolve_eps(named, X, unit="iqr"), [10, 0, 2.5, 0])
+    std = [X["age"].std(ddof=0), 0, X["rare"].std(ddof=0), 0]
+    np.testing.assert_allclose(resolve_eps(1, X, unit="std"), std)
+    array = X[["age", "rare"]].to_numpy()
+    np.testing.assert_allclose(resolve_eps({1: 2}, array, unit="range"), [0, 10])
+    np.testing.assert_allclose(resolve_eps([1, 0.1], array, unit="range"), [40, 0.5])
+    images = np.arange(24.0).reshape(2, 3, 2, 2)
+    assert resolve_eps(0.5, images, unit="range") == 11.5
+
+
+@pytest.mark.parametrize(
+    ("eps", "options", "message"),
+    [
+        ({"aeg": 1}, {}, "unknown column 'aeg'. Did you mean 'age'"),
+        ({"job": 1}, {}, "'job', which holds no numbers"),
+        ({"age": -1}, {}, "not negative"),
+        ({"age": 1}, {"norm": 0}, "norm=0"),
+        (2, {"norm": "l0", "unit": "std"}, "norm=0"),
+        (1, {"unit": "mad"}, "eps_unit must be one of"),
+        ([1, 2, 3], {"unit": "std"}, "eps has shape"),
+    ],
+)
+def test_eps_that_names_or_fits_nothing_is_refused(eps, options, message):
+    X = pd.DataFrame({"age": [1.0, 2.0], "job": ["a", "b"]})
+    with pytest.raises(ValueError, match=message):
+        resolve_eps(eps, X, **options)
+
+
+def test_eps_by_name_needs_columns():
+    with pytest.raises(ValueError, match="give the columns"):
+        LpBall(2, {"age": 1.0})
