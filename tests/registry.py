@@ -116,6 +116,8 @@ EXTRACTION = [
 
 POISONERS = [
     poisoning.LabelFlipping(RidgeClassifier(), random_state=0),
+    poisoning.LabelFlipping(RidgeClassifier(), strategy="alfa", random_state=0),
+    poisoning.LabelFlipping(RidgeClassifier(), strategy="farthest", random_state=0),
     poisoning.LabelFlipping(strategy="random", random_state=0),
 ]
 

@@ -49,6 +49,8 @@ class TrainingData:
         Weights, where some came in.
     rng : RandomState
         What is random is drawn from it.
+    seed : int
+        Seed of models that are trained more than once, each time alike.
     """
 
     rows: Any
@@ -56,6 +58,7 @@ class TrainingData:
     classes: np.ndarray | None
     sample_weight: np.ndarray | None
     rng: np.random.RandomState
+    seed: int
 
     def labels(self, codes=None):
         """Return labels for codes, of all rows by default: what estimators are told."""
@@ -329,12 +332,13 @@ class PoisoningAttack(Resampler):
         data, given = self._check(X, y, sample_weight)
         rng = check_random_state(self.random_state)
         placing = np.random.RandomState(rng.randint(2**31 - 1))
+        seed = int(rng.randint(2**31 - 1))
         codec = array = None
         if self.changes != "labels":
             codec = RowCodec(data["rows"])
             array = codec.encode(data["rows"])
         budget = self._count(len(data["y"]))
-        task = PoisonTask(**data, rng=rng, budget=budget, codec=codec, X=array)
+        task = PoisonTask(**data, rng=rng, seed=seed, budget=budget, codec=codec, X=array)
         self.classes_ = data["classes"]
         with self._reported(X, y):
             poison = self._poison(task) if budget else _nothing(self.changes, array)
@@ -407,7 +411,8 @@ class Sanitizer(Resampler):
 
     def _fit_resample(self, X, y, sample_weight):
         data, given = self._check(X, y, sample_weight)
-        data = TrainingData(**data, rng=check_random_state(self.random_state))
+        rng = check_random_state(self.random_state)
+        data = TrainingData(**data, rng=rng, seed=int(rng.randint(2**31 - 1)))
         with self._reported(X, y):
             verdict = self._judge(data)
         self.scores_ = verdict.scores

@@ -1,10 +1,19 @@
 """Label flipping: which labels to change so that the trained model is worst."""
 
+from dataclasses import dataclass, replace
+from numbers import Integral
+
 import numpy as np
-from sklearn.utils._param_validation import StrOptions
+from scipy.special import softmax
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length
 
 from ..._labels import class_positions
+from ..._rows import is_dataframe
 from .._base import Poison, PoisoningAttack
+from ._retrained import retrained
+
+_ALFA_ROUNDS = 10  # alternations; most runs repeat themselves after three or four
 
 
 class LabelFlipping(PoisoningAttack):
@@ -15,20 +24,41 @@ class LabelFlipping(PoisoningAttack):
     estimator : classifier or None, default=None
         The surrogate, for all strategies but "random". None makes the attack a
         prototype, which takes the classifier that it is to poison.
-    strategy : {"random", "farthest"}, default="farthest"
+    strategy : {"random", "farthest", "alfa", "gradient"}, default="gradient"
         - "random" flips rows drawn at random, to classes drawn at random;
         - "farthest" flips the rows that lie deepest in their own class, by the scores of
-          the surrogate, to the class that is farthest away.
+          the surrogate, to the class that is farthest away;
+        - "alfa" alternates between training on the flipped labels and choosing the flips
+          that the trained model fits best and the clean one worst [1]_;
+        - "gradient" flips, in rounds, the labels by which the error on validation rows of
+          the *retrained* surrogate grows most, to first order; takes the best of these
+          and the other strategies; and swaps flips as long as the error of the retrained
+          surrogate rises. The gradient in the labels is implicit for
+          `LogisticRegression`, `LinearSVC` and `RidgeClassifier` (also behind other steps
+          of a pipeline, which stay as the clean data made them), and unrolled for
+          `MLPClassifier` and skorch nets.
     budget : int or float, default=0.1
         How many labels are flipped: a number, or a share of the rows.
     goal : {"misclassification", "targeted"}, default="misclassification"
         Whether predictions shall be wrong, or shall be `target_class`.
-    target : None, label, ndarray of bool or callable, default=None
-        Whose predictions: those of all rows, of rows with a label, of a subpopulation
+    target : None, label, ndarray, DataFrame or callable, default=None
+        Whose predictions: those of all rows; of the rows with a label; of some rows that
+        are not in the training data, given as such; or of a subpopulation [2]_. That is
         given by a mask of the training rows, or by a function of rows that returns one,
-        such as ``lambda X: kmeans.predict(X) == 3``. Only its labels are flipped.
+        such as ``lambda X: kmeans.predict(X) == 3``. Only labels of the rows with the
+        label, or of the subpopulation, are flipped.
     target_class : label, default=None
-        With ``goal="targeted"``, the label that flipped rows get.
+        With ``goal="targeted"``, the label that predictions shall have, and that flipped
+        rows get.
+    validation : tuple (X, y), default=None
+        Clean rows on which "gradient" measures the harm. By default the training rows
+        with their clean labels, which the flipped model has seen in part.
+    n_rounds : int, default=10
+        For "gradient", how often the surrogate is retrained while flips are chosen.
+    n_swaps : int, default=20
+        For "gradient", how many exchanges of flips are tried, each of them by retraining.
+    n_steps : int, default=20
+        For networks, how many steps of training are differentiated.
     random_state : int, RandomState instance or None, default=None
         Seed.
 
@@ -40,13 +70,24 @@ class LabelFlipping(PoisoningAttack):
         All rows, in their order.
     classes_ : ndarray of shape (n_classes,)
         The labels.
+    validation_errors_ : dict of str to float
+        For "gradient": the mean probability of error on the validation rows (with
+        ``goal="targeted"``, of the target class) after retraining, "clean" and for each
+        strategy; "swapped" is that of the flips that are returned.
+
+    Raises
+    ------
+    NoGradientError
+        If ``strategy="gradient"`` and the surrogate has no gradient in its labels.
 
     References
     ----------
     .. [1] H. Xiao, H. Xiao, C. Eckert, "Adversarial label flips attack on support vector
-       machines", ECAI 2012 (Section 5: random flips, and flips by distance).
+       machines", ECAI 2012 (Algorithm 1; the linear program is solved by sorting).
     .. [2] M. Jagielski et al., "Subpopulation data poisoning attacks", arXiv:2006.14026
        (Section 4: subpopulations by features and by clusters).
+    .. [3] L. Munoz-Gonzalez et al., "Towards poisoning of deep learning algorithms with
+       back-gradient optimization", arXiv:1708.08689 (Section 3: the bilevel problem).
 
     Examples
     --------
@@ -54,29 +95,40 @@ class LabelFlipping(PoisoningAttack):
     >>> from sklearn.linear_model import RidgeClassifier
     >>> from sklearn_advsec.poisoning import LabelFlipping
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> attack = LabelFlipping(RidgeClassifier(), strategy="farthest", budget=20)
+    >>> attack = LabelFlipping(RidgeClassifier(), budget=20)
     >>> X_poisoned, y_poisoned = attack.fit_resample(X, y)
     >>> len(attack.poison_indices_), int((y != y_poisoned).sum())
     (20, 20)
+    >>> errors = attack.validation_errors_
+    >>> errors["swapped"] >= errors["farthest"] > errors["clean"]
+    True
     """
 
     changes = "labels"
-    knowledge = "score"
+    knowledge = "gradient"
 
     _parameter_constraints = {
         **PoisoningAttack._parameter_constraints,
-        "strategy": [StrOptions({"random", "farthest"})],
+        "strategy": [StrOptions({"random", "farthest", "alfa", "gradient"})],
+        "validation": [tuple, None],
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+        "n_swaps": [Interval(Integral, 0, None, closed="left")],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
         self,
         estimator=None,
         *,
-        strategy="farthest",
+        strategy="gradient",
         budget=0.1,
         goal="misclassification",
         target=None,
         target_class=None,
+        validation=None,
+        n_rounds=10,
+        n_swaps=20,
+        n_steps=20,
         random_state=None,
     ):
         self.estimator = estimator
@@ -85,43 +137,96 @@ class LabelFlipping(PoisoningAttack):
         self.goal = goal
         self.target = target
         self.target_class = target_class
+        self.validation = validation
+        self.n_rounds = n_rounds
+        self.n_swaps = n_swaps
+        self.n_steps = n_steps
         self.random_state = random_state
 
+    def _n_tasks(self):
+        return self.n_rounds + self.n_swaps if self.strategy == "gradient" else 1
+
     def _poison(self, task):
-        candidates = self._candidates(task)
-        if self.strategy == "random":
-            flips = self._random(task, candidates)
-        else:
-            flips = self._farthest(task, candidates)
-        return Poison(*flips)
+        aim = self._aim(task)
+        choice = _Choice(task.y, self._candidates(task, aim), aim, task.budget)
+        codes = getattr(self, f"_{self.strategy}")(task, choice)
+        flipped = np.flatnonzero(codes != task.y)
+        return Poison(flipped, codes[flipped])
 
-    def _candidates(self, task):
-        """Return the rows whose labels may be flipped."""
-        may = self._hit(task)
-        if self._aim(task) is not None:
-            may &= task.y != self._aim(task)
-        if not may.any():
-            raise ValueError(
-                "target: no training row is left whose label could be flipped."
-            )
-        return np.flatnonzero(may)
+    # Each strategy returns the codes of all rows, some of them flipped ------------------
 
-    def _hit(self, task):
-        """Return a mask of the training rows that `target` is about."""
-        if self.target is None:
-            return np.ones(len(task.y), dtype=bool)
-        if callable(self.target):
-            mask = np.asarray(self.target(task.rows))
-        elif np.ndim(self.target) == 0:
-            return task.y == class_positions([self.target], task.classes, "target")[0]
-        else:
-            mask = np.asarray(self.target)
-        if mask.shape != task.y.shape or mask.dtype != bool:
-            raise ValueError(
-                f"target must be a label, or say True or False for each of the "
-                f"{len(task.y)} rows; got an array of {mask.dtype} of shape {mask.shape}."
-            )
-        return mask.copy()
+    def _random(self, task, choice):
+        gains = task.rng.random_sample((len(task.y), len(task.classes)))
+        return choice.best(gains)
+
+    def _farthest(self, task, choice):
+        scores = class_scores(self._surrogate(task, task.y), task.rows)
+        return choice.best(-_over_own(scores, task.y))
+
+    def _alfa(self, task, choice):
+        clean = _hinge(class_scores(self._surrogate(task, task.y), task.rows))
+        codes, seen = choice.best(_over_own(clean, task.y)), []
+        for _ in range(_ALFA_ROUNDS):
+            seen.append(codes)
+            tainted = _hinge(class_scores(self._surrogate(task, codes), task.rows))
+            codes = choice.best(_over_own(clean - tainted, task.y))
+            if any(np.array_equal(codes, old) for old in seen):
+                break
+        return codes
+
+    def _gradient(self, task, choice):
+        self._own_estimator()
+        model, prepare = retrained(self, task, self.n_steps)
+        model.fit(task.y)
+        harm = self._harm(task, model, prepare, choice.aim)
+        errors = self.validation_errors_ = {"clean": harm.value(model)}
+        best = self._greedy(model, harm, choice)
+        errors["gradient"] = harm.value(model)
+        for name in ("alfa", "farthest", "random"):
+            codes = getattr(self, f"_{name}")(task, choice)
+            errors[name] = harm.value(model.fit(codes))
+            if errors[name] == max(errors.values()):
+                best = codes
+        codes = self._swap(model.fit(best), harm, choice)
+        errors["swapped"] = harm.value(model.fit(codes))
+        return codes
+
+    def _greedy(self, model, harm, choice):
+        """Flip, in rounds, what the gradient says does most harm."""
+        codes = choice.y
+        for i in self._tasks(range(self.n_rounds), "round"):
+            n_flips = choice.budget * (i + 1) // self.n_rounds
+            codes = choice.best(harm.gains(model), n_flips, kept=codes)
+            model.fit(codes)
+        return codes
+
+    def _swap(self, model, harm, choice):
+        """Exchange flips for better ones while the retrained model gets worse."""
+        codes, value = model.codes, harm.value(model)
+        n_pairs = max(1, choice.budget // 4)
+        for _ in self._tasks(range(self.n_swaps), "swap"):
+            gains = harm.gains(model)
+            flipped = np.flatnonzero(codes != choice.y)
+            order = np.argsort(-gains[flipped, choice.y[flipped]], kind="stable")
+            back = flipped[order[:n_pairs]]
+            fewer = codes.copy()
+            fewer[back] = choice.y[back]
+            gains[back] = -np.inf
+            tried = choice.best(gains, kept=fewer)
+            if harm.value(model.fit(tried)) > value:
+                codes, value = tried, harm.value(model)
+            elif n_pairs == 1:
+                break
+            else:
+                n_pairs //= 2
+                model.fit(codes)
+        return codes
+
+    def _surrogate(self, task, codes):
+        changed = replace(task, y=codes)
+        return self._trained_on(self._own_estimator(), changed, task.seed)
+
+    # Whose predictions, and which labels ------------------------------------------------
 
     def _aim(self, task):
         """Return the code of `target_class`, or None."""
@@ -134,42 +239,134 @@ class LabelFlipping(PoisoningAttack):
             return None
         return class_positions([self.target_class], task.classes, "target_class")[0]
 
-    def _random(self, task, candidates):
-        rows = task.rng.permutation(candidates)[: task.budget]
-        step = task.rng.randint(1, len(task.classes), size=len(rows))
-        codes = (task.y[rows] + step) % len(task.classes)
-        aim = self._aim(task)
-        return rows, codes if aim is None else np.full(len(rows), aim)
+    def _candidates(self, task, aim):
+        """Return a mask of the rows whose labels may be flipped."""
+        if _is_rows(self.target):
+            may = np.ones(len(task.y), dtype=bool)
+        else:
+            may = self._hit(task.rows, task.y, task)
+        if aim is not None:
+            may &= task.y != aim
+        if not may.any():
+            raise ValueError(
+                "target: there is no training row whose label could be flipped."
+            )
+        return may
 
-    def _farthest(self, task, candidates):
-        model = self._trained_on(
-            self._own_estimator(), task, seed=task.rng.randint(2**31 - 1)
-        )
-        scores = class_scores(model, task.rows)[candidates]
-        own = task.y[candidates]
-        at = np.arange(len(own))
-        aim = self._aim(task)
-        codes = (
-            np.full(len(own), aim) if aim is not None else _farthest_other(scores, own)
-        )
-        depth = scores[at, own] - scores[at, codes]
-        order = np.argsort(-depth, kind="stable")[: task.budget]
-        return candidates[order], codes[order]
+    def _hit(self, rows, codes, task):
+        """Return a mask of the rows that `target` is about."""
+        if self.target is None:
+            return np.ones(len(codes), dtype=bool)
+        if callable(self.target):
+            mask = np.asarray(self.target(rows))
+        elif np.ndim(self.target) == 0:
+            return codes == class_positions([self.target], task.classes, "target")[0]
+        else:
+            mask = np.asarray(self.target)
+        if mask.shape != codes.shape or mask.dtype != bool:
+            raise ValueError(
+                f"target must be a label, rows, or say True or False for each of "
+                f"{len(codes)} rows; got an array of {mask.dtype} of shape {mask.shape}. "
+                "A mask is one of the training rows: with validation, use a function."
+            )
+        return mask.copy()
+
+    def _harm(self, task, model, prepare, aim):
+        """Return what is maximised, on the validation rows that `target` is about."""
+        if _is_rows(self.target):
+            Z = model.features(prepare(self.target))
+            return _Harm(Z, model.scores(Z).argmax(1), aim)
+        rows, codes = task.rows, task.y
+        if self.validation is not None:
+            if len(self.validation) != 2:
+                raise ValueError("validation must be a tuple (X, y).")
+            rows, labels = self.validation
+            codes = class_positions(labels, task.classes, "validation")
+            check_consistent_length(rows, codes)
+        hit = self._hit(rows, codes, task)
+        if not hit.any():
+            raise ValueError("target: no validation row is among those it is about.")
+        Z = model.features(prepare(rows))[hit]
+        return _Harm(Z, codes[hit], aim)
+
+
+@dataclass
+class _Choice:
+    """Which labels may be flipped, to what, and how many."""
+
+    y: np.ndarray
+    candidates: np.ndarray
+    aim: int | None
+    budget: int
+
+    def best(self, gains, n_flips=None, kept=None):
+        """Return codes with the flips of largest gain, shape (n_samples, n_classes).
+
+        Flips of the codes `kept` stay.
+        """
+        codes = self.y.copy() if kept is None else kept.copy()
+        n_flips = self.budget if n_flips is None else n_flips
+        gains = gains.copy()
+        gains[np.arange(len(codes)), self.y] = -np.inf
+        if self.aim is not None:
+            gains[:, np.arange(gains.shape[1]) != self.aim] = -np.inf
+        best = gains.max(1)
+        best[~self.candidates | (codes != self.y)] = -np.inf
+        n_more = max(0, n_flips - int((codes != self.y).sum()))
+        rows = np.argsort(-best, kind="stable")[:n_more]
+        rows = rows[best[rows] > -np.inf]
+        codes[rows] = gains[rows].argmax(1)
+        return codes
+
+
+class _Harm:
+    """The mean probability that rows get another label, or get the one aimed at."""
+
+    def __init__(self, Z, codes, aim):
+        self.Z, self.aim = Z, aim
+        self.codes = codes if aim is None else np.full(len(codes), aim)
+
+    def value(self, model):
+        """Return it for a model."""
+        proba = softmax(model.scores(self.Z), axis=1)
+        own = proba[np.arange(len(proba)), self.codes].mean()
+        return float(1 - own if self.aim is None else own)
+
+    def gains(self, model):
+        """Return how it would grow if training rows had other labels."""
+        proba = softmax(model.scores(self.Z), axis=1)
+        at = np.arange(len(proba)), self.codes
+        own = proba[at][:, None]
+        slope = proba * own
+        slope[at] -= own[:, 0]
+        slope /= len(proba)  # of the probability of another label
+        return model.gains(self.Z, slope if self.aim is None else -slope)
 
 
 def class_scores(model, X):
     """Return a classifier's score of each class, of shape (n_samples, n_classes)."""
     if hasattr(model, "decision_function"):
         scores = np.asarray(model.decision_function(X))
-        if scores.ndim == 1:
-            return np.stack([-scores, scores], axis=1)
+        if scores.ndim == 1:  # the difference of the two is the decision
+            return np.stack([-scores, scores], axis=1) / 2
         if scores.shape[1] == len(model.classes_):
             return scores
     return np.asarray(model.predict_proba(X))
 
 
-def _farthest_other(scores, own):
-    """Return the class of the lowest score that is not a row's own."""
-    scores = scores.copy()
-    scores[np.arange(len(own)), own] = np.inf
-    return scores.argmin(1)
+def _over_own(values, codes):
+    """Return values of each label of a row, less that of its own."""
+    return values - values[np.arange(len(values)), codes][:, None]
+
+
+def _hinge(scores):
+    """Return the hinge loss that each row would have with each label."""
+    loss = np.empty_like(scores)
+    for k in range(scores.shape[1]):
+        others = np.delete(scores, k, axis=1).max(1)
+        loss[:, k] = np.maximum(0, 1 + others - scores[:, k])
+    return loss
+
+
+def _is_rows(target):
+    return not callable(target) and (is_dataframe(target) or np.ndim(target) > 1)
