@@ -26,13 +26,13 @@ from sklearn_advsec.extraction import (
     ActiveExtraction,
     CopycatCNN,
     EquationSolving,
-    ExtractionCurveDisplay,
     JacobianSubstitute,
     KnockoffNets,
     LabelsOnly,
     ReverseSigmoid,
     RoundedProbabilities,
 )
+from sklearn_advsec.inspection import ExtractionCurveDisplay
 
 X, y = load_digits(return_X_y=True)
 X = X / 16

@@ -148,7 +148,6 @@ NOT_CHECKED = {
     "Brightness": "a transformation of images",
     "Contrast": "a transformation of images",
     "EvasionResult": "a result",
-    "ExtractionCurveDisplay": "a display",
     "ExtractionDetected": "an error",
     "GaussianNoise": "a transformation of images",
     "JPEGCompression": "a transformation of images",

@@ -4,7 +4,7 @@ All are transformers: ``transform(X)`` gives the adversarial rows, ``run(X, y)``
 was reached, ``score(X, y)`` is the robust accuracy.
 """
 
-from ..metrics import destruction_rate
+from ..metrics._destruction import destruction_rate
 from ._composed._auto_attack import AutoAttack
 from ._composed._expectation import ExpectationOverTransformation
 from ._composed._transfer import TransferAttack

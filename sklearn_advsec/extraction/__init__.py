@@ -1,6 +1,5 @@
 """Attacks that copy a model by asking it, and what a victim can do about it."""
 
-from ..inspection._extraction_curve import ExtractionCurveDisplay
 from ._active import ActiveExtraction
 from ._equation_solving import EquationSolving
 from ._jacobian_substitute import JacobianSubstitute
@@ -14,7 +13,6 @@ __all__ = [
     "ActiveExtraction",
     "CopycatCNN",
     "EquationSolving",
-    "ExtractionCurveDisplay",
     "ExtractionDetected",
     "JacobianSubstitute",
     "KnockoffNets",

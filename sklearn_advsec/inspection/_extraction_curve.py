@@ -37,7 +37,8 @@ class ExtractionCurveDisplay:
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.frozen import FrozenEstimator
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn_advsec.extraction import ExtractionCurveDisplay, KnockoffNets
+    >>> from sklearn_advsec.extraction import KnockoffNets
+    >>> from sklearn_advsec.inspection import ExtractionCurveDisplay
     >>> X, y = load_iris(return_X_y=True)
     >>> victim = FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y))
     >>> display = ExtractionCurveDisplay.from_estimator(

@@ -86,7 +86,6 @@ def destruction_rate(
     import torch
 
     from .._images import image_shape_of
-    from ..evasion._physical._transformations import ImageTransformation
     from ..victim._validation import check_victim
 
     check_victim(estimator)
@@ -98,10 +97,12 @@ def destruction_rate(
     if not counts.any():
         return float("nan")
     rows = X_adv[counts]
-    if isinstance(transformation, ImageTransformation):
+    # Transformations of images say whether they move pixels; other functions do not.
+    pixelwise = getattr(transformation, "pixelwise", None)
+    if pixelwise is not None:
         rows = np.asarray(rows)
         shape = image_shape_of(rows.shape[1:], image_shape)
-        if shape is None and transformation.pixelwise:
+        if shape is None and pixelwise:
             shape = (1, 1, rows.shape[1])
         if shape is None:
             raise ValueError(

@@ -1,9 +1,8 @@
 """Transformations, expectation over them, patches, and the destruction rate."""
 
 import io
-import os
-from pathlib import Path
 
+import data
 import numpy as np
 import pytest
 import torch
@@ -63,14 +62,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def mnist():
-    folder = os.environ.get("SKLEARN_ADVSEC_DATA")
-    here = Path(__file__).resolve().parents[2] / "shared" / "data"
-    path = (Path(folder) if folder else here) / "mnist.npz"
-    if not path.exists():
-        pytest.skip("needs mnist.npz in the folder SKLEARN_ADVSEC_DATA")
-    with np.load(path) as arrays:
-        X = arrays["X_train"][:4000].reshape(4000, -1).astype(np.float64) / 255
-        y = arrays["y_train"][:4000]
+    X, y = data.mnist(4000)
     # Stops by itself after 15 epochs: no improvement is as large as `tol`.
     model = MLPClassifier((100,), random_state=0, tol=10, n_iter_no_change=14)
     return X, y, FrozenEstimator(model.fit(X[:3000], y[:3000]))

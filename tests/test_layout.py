@@ -1,0 +1,224 @@
+"""The house: public import paths, and layers that never import upward or in a circle."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "sklearn_advsec"
+
+# Whatever was importable once stays so. New names are added, none is taken away without
+# a deprecation.
+PUBLIC = {
+    "batched": """
+        batchable fit_many
+    """,
+    "defense": """
+        AdversarialDetector AdversarialTrainingClassifier Certificate FeatureNoise
+        FeatureSqueezing IntervalBoundClassifier JPEGCompression
+        LabelSmoothingClassifier LogitPairingClassifier MARTClassifier MagNet
+        MixupClassifier RandomDepthwiseSignedClassifier RandomizedSmoothingClassifier
+        RobustDecisionTreeClassifier RobustRandomForestClassifier TRADESClassifier
+        certify
+    """,
+    "differentiable": """
+        ClassifierView TransformerView binary_logits bpda register supported view
+    """,
+    "evasion": """
+        AdversarialPatch AutoAttack AutoProjectedGradientDescent BasicIterativeMethod
+        Blur Brightness CarliniWagner ConstrainedAPGD ConstrainedAdaptiveAttack
+        Contrast DeepFool EvasionResult ExpectationOverTransformation
+        FastAdaptiveBoundary FastGradientMethod FastMinimumNorm GaussianNoise
+        GreedyFeatureAttack HopSkipJump IterativeLeastLikely JPEGCompression
+        JacobianSaliencyMap LabelOnlyNES MultiObjectiveEvolution
+        NaturalEvolutionStrategy OnePixel Perspective PointwiseAttack PrintScan
+        ProjectedGradientDescent RayS Rotation Scaling Shift SimBA SquareAttack
+        TransferAttack TreeCoordinateAttack TreeExactAttack TreeExactResult
+        UniversalPerturbation ZerothOrderOptimization destruction_rate
+    """,
+    "exceptions": """
+        GradientMaskingWarning NoGradientError QueryBudgetExceeded
+    """,
+    "extraction": """
+        ActiveExtraction CopycatCNN EquationSolving ExtractionDetected
+        JacobianSubstitute KnockoffNets LabelsOnly PRADADetector PathFinding
+        ReLUExtraction ReverseSigmoid RoundedProbabilities TopKProbabilities
+    """,
+    "inspection": """
+        AdversarialExamplesDisplay ExtractionCurveDisplay MembershipRocDisplay
+        RobustnessCurveDisplay
+    """,
+    "metrics": """
+        attack_success_scorer bootstrap_interval certified_accuracy_scorer
+        clopper_pearson destruction_rate fidelity_scorer gradient_masking_report
+        membership_advantage robust_accuracy_scorer roc_auc_interval tpr_at_fpr
+        tpr_at_fpr_scorer
+    """,
+    "poisoning": """
+        KNNSanitizer LabelFlipping PoisonedClassifier PoisoningAttack PoisoningReport
+        SanitizedClassifier Sanitizer poisoning_report
+    """,
+    "pretrained": """
+        PretrainedModule
+    """,
+    "privacy": """
+        AttributeInference BoundaryDistance DPSGDClassifier GapAttack LikelihoodRatio
+        LossThreshold MembershipGame MembershipRound ModelInversion ModifiedEntropy
+        QuantileMembership RMIA ShadowModels epsilon_from_guesses epsilon_lower_bound
+        make_records rmia_scores
+    """,
+    "threat": """
+        Box FeatureConstraints LpBall
+    """,
+    "trees": """
+        TreeEnsemble certify is_tree_ensemble leaf_boxes register supported
+        tree_ensemble
+    """,
+    "victim": """
+        GradientAccess LabelAccess RegressionVictim ScoreAccess
+    """,
+}
+
+# From below to above: a module imports from its own unit and from lower rows. Those of
+# the lowest row may use each other.
+LAYERS = [
+    {"exceptions", "_rows", "_images", "_labels", "_estimators", "_seeding", "_progress"}
+    | {"_hardware", "_optional", "_sklearn"},
+    {"threat", "trees", "batched", "differentiable"},
+    {"victim", "pretrained"},
+    # Scores that need no family: the package `metrics` itself stands above all families.
+    {"metrics._destruction", "metrics._membership"},
+    {"evasion"},
+    {"defense"},
+    {"privacy", "poisoning", "extraction", "encryption"},
+    {"metrics"},
+    {"inspection"},
+    {"audit"},
+    {"__main__"},
+]
+FAMILIES = {"evasion", "defense", "privacy", "poisoning", "extraction", "encryption"}
+
+# The private modules of a family that those above it may use: its bases, on which they
+# build. Everything else of another family comes by its public name.
+BASES = {
+    "evasion._base",
+    "evasion._goal",
+    "evasion._state",
+    "defense._base",
+    "defense._net_training",
+    "defense._wrapping",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_can_be_imported(module):
+    imported = import_module(f"sklearn_advsec.{module}")
+    names = PUBLIC[module].split()
+    assert [name for name in names if not hasattr(imported, name)] == []
+    assert set(names) <= set(imported.__all__)
+
+
+def test_few_modules_stand_at_the_top():
+    private = {
+        path.stem for path in PACKAGE.glob("_*.py") if not path.stem.startswith("__")
+    }
+    assert len(private) <= 8, sorted(private)
+
+
+# Imports ------------------------------------------------------------------------------
+
+
+def _name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def _imports(module):
+    """Yield `(imported module, whether it is imported with this one)` of the package."""
+    path = MODULES[module]
+    tree = ast.parse(path.read_text())
+    package = module.split(".") if module else []
+    if path.stem != "__init__":
+        package = package[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+                base = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            elif node.module.split(".")[0] == PACKAGE.name:
+                base = node.module.partition(".")[2]
+            else:
+                continue
+            for alias in node.names:
+                whole = f"{base}.{alias.name}".strip(".")
+                yield (whole if whole in MODULES else base), node in tree.body
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == PACKAGE.name:
+                    yield alias.name.partition(".")[2], node in tree.body
+
+
+IMPORTS = {module: set(_imports(module)) for module in MODULES}
+
+
+def _unit(module):
+    """Return what of `LAYERS` a module belongs to."""
+    own = [unit for layer in LAYERS for unit in layer if unit == module]
+    return own[0] if own else module.split(".")[0]
+
+
+def _height(module):
+    unit = _unit(module)
+    found = [height for height, layer in enumerate(LAYERS) if unit in layer]
+    assert found, f"{module} is in no layer of tests/test_layout.py"
+    return found[0]
+
+
+def test_no_import_runs_upward():
+    """Those inside of functions count too: they hide a circle, and do not undo it."""
+    upward = [
+        (module, imported)
+        for module in MODULES
+        for imported, _ in IMPORTS[module]
+        if module and imported and module.split(".")[0] != imported.split(".")[0]
+        if _height(imported) >= _height(module) > 0
+    ]
+    assert upward == []
+
+
+def test_families_meet_at_public_names_and_bases():
+    private = [
+        (module, imported)
+        for module in MODULES
+        for imported, _ in IMPORTS[module]
+        if {_unit(module), _unit(imported)} <= FAMILIES
+        if imported.split(".")[0] != module.split(".")[0]
+        if "._" in imported and imported not in BASES
+    ]
+    assert private == []
+
+
+@pytest.mark.parametrize("layer", ["threat", "victim", "trees", "batched"])
+def test_lower_layers_know_no_family(layer):
+    own = [module for module in MODULES if module.split(".")[0] == layer]
+    assert own
+    known = {_unit(imported) for module in own for imported, _ in IMPORTS[module]}
+    assert not known & FAMILIES
+
+
+def test_no_modules_import_each_other():
+    """Of what is imported with a module; a package's `__init__` is a module as well."""
+    waiting = {
+        module: {name for name, at_once in IMPORTS[module] if at_once} - {module}
+        for module in MODULES
+    }
+    while free := [module for module, needs in waiting.items() if not needs]:
+        for module in free:
+            del waiting[module]
+        for needs in waiting.values():
+            needs.difference_update(free)
+    assert waiting == {}, "a circle among these, or below them"
