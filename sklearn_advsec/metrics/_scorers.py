@@ -1,5 +1,7 @@
 """Scorers of estimators under attack, of attacks, of copies and of certificates."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -94,12 +96,8 @@ class _CertifiedAccuracy(_Scorer):
 
     def __call__(self, estimator, X, y, sample_weight=None):
         from ..defense import certify
-        from ..defense._certified._certify import certifies_itself
 
-        options = dict(self.options)
-        if not certifies_itself(estimator):
-            options["eps"] = self.eps
-        certificate = certify(estimator, X, **options)
+        certificate = certify(estimator, X, **{"eps": self.eps, **self.options})
         return certificate.accuracy(y, self.eps, sample_weight)
 
     def __repr__(self):
@@ -135,6 +133,8 @@ def certified_accuracy_scorer(eps, **options):
     >>> float(score.mean().round(1))
     0.9
     """
+    if not isinstance(eps, Real) or not 0 <= eps < np.inf:
+        raise ValueError(f"eps must be a finite radius, not negative; got {eps!r}.")
     return _CertifiedAccuracy(eps, options)
 
 

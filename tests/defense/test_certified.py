@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nets import net
@@ -21,6 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
+from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
 from sklearn_advsec import differentiable
@@ -40,6 +42,7 @@ from sklearn_advsec.evasion import (
     ProjectedGradientDescent,
 )
 from sklearn_advsec.metrics import certified_accuracy_scorer
+from sklearn_advsec.pretrained import PretrainedModule
 
 X, y = load_iris(return_X_y=True)
 X = MinMaxScaler().fit_transform(X)
@@ -401,6 +404,120 @@ def test_scorer_and_certificate_by_hand():
     assert "0.02" in repr(scorer)
 
 
+class Functional(nn.Module):
+    """A perceptron whose layers alone look linear."""
+
+    def __init__(self, n_features=4, n_classes=3):
+        super().__init__()
+        self.first, self.last = nn.Linear(n_features, 8), nn.Linear(8, n_classes)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_what_looks_linear_is_not_taken_for_it():
+    model = make_pipeline(
+        StandardScaler(), LabelSmoothingClassifier(net(Functional, max_epochs=40))
+    ).fit(X, y)
+    certificate = certify(model, X, norm=2)
+    found = attacked(model, X, certificate.y_pred, [DeepFool(norm=2, bounds=None)])
+    assert (found >= certificate.radius).all() and certificate.radius.mean() > 0
+    with pytest.raises(ValueError, match="'exact' is none"):
+        certify(model, X, method="exact")
+
+
+class Rounding(LogisticRegression):
+    def predict(self, X):
+        return super().predict(np.round(X))
+
+
+class Calling(nn.Module):
+    """One call of a function that is no layer."""
+
+    def __init__(self, call, n_features=4, n_classes=3):
+        super().__init__()
+        self.call, self.last = call, nn.Linear(n_features, n_classes)
+
+    def forward(self, x):
+        return self.last(self.call(x))
+
+
+def test_no_certificate_where_the_layers_do_not_say_what_is_predicted():
+    with pytest.raises(TypeError, match="predict of its own"):
+        certify(Rounding().fit(X, y), X)
+    linear = LogisticRegression().fit(X, y)
+    linear.predict = lambda rows: np.zeros(len(rows), int)
+    with pytest.raises(TypeError, match="predicts something else than its layers"):
+        certify(linear, X)
+    binary = NeuralNetBinaryClassifier(
+        Calling, module__call=torch.relu, module__n_classes=1, train_split=None, verbose=0
+    )
+    rows, labels = X.astype(np.float32), (y == 0).astype(np.float32)
+    binary.fit(rows, labels)
+    assert (certify(binary, rows).radius >= 0).all()
+    for parameters, text in (
+        ({"threshold": 0.7}, "threshold"),
+        ({"predict_nonlinearity": torch.sigmoid}, "predict_nonlinearity"),
+    ):
+        other = pickle.loads(pickle.dumps(binary)).set_params(**parameters)
+        with pytest.raises(TypeError, match=text):
+            certify(other, rows)
+    ended = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+    with pytest.raises(TypeError, match="is a probability"):
+        certify(PretrainedModule(ended, classes=[0, 1]), rows)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        nn.LeakyReLU(-0.5),
+        nn.ELU(-1.0),
+        nn.BatchNorm1d(4, track_running_stats=False),
+        lambda x: torch.add(x, torch.relu(x), alpha=-2),
+        lambda x: nn.functional.leaky_relu(x, -1.0),
+        lambda x: nn.functional.dropout(x, 0.5),
+        lambda x: x * x,
+    ],
+    ids=lambda call: type(call).__name__,
+)
+def test_functions_that_do_not_grow_have_no_intervals(call):
+    torch.manual_seed(0)
+    model = PretrainedModule(Calling(call), classes=[0, 1, 2])
+    for method in ("auto", "ibp", "crown"):
+        with pytest.raises(
+            TypeError, match="no interval bounds|Linear bounds take|else than"
+        ):
+            certify(model, X.astype(np.float32), method=method)
+
+
+def test_rows_and_radii_are_validated():
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    one = KNeighborsClassifier(1)
+    models = [LogisticRegression(), perceptron((4,)), one, RandomForestClassifier(3)]
+    smooth = RandomizedSmoothingClassifier(LogisticRegression(), n_certify=10)
+    for model in [*models, smooth]:
+        model.fit(frame, y)
+        norm = 2 if model in (one, smooth) else np.inf
+        with pytest.raises(ValueError, match="feature names should match"):
+            certify(model, frame[list("dcba")], norm=norm)
+        with pytest.raises(ValueError, match="unseen at fit"):
+            certify(model, frame.assign(e=0.0), norm=norm)
+        assert isinstance(certify(model, frame[:3], norm=norm), Certificate)
+    linear = models[0]
+    for eps in (-1, np.nan, np.inf, "0.1"):
+        with pytest.raises(ValueError, match="eps"):
+            certify(linear, frame, eps=eps)
+        with pytest.raises(ValueError, match="eps"):
+            certified_accuracy_scorer(eps)
+        with pytest.raises(ValueError, match="eps"):
+            certify(linear, frame).accuracy(y, eps)
+    for bounds in ((1, 0), (0,), (0.5, 1)):
+        with pytest.raises(ValueError, match="bounds"):
+            certify(models[1], frame, bounds=bounds)
+    with pytest.raises(ValueError, match="max_radius"):
+        certify(models[1], frame, max_radius=0)
+
+
 def test_errors(images):
     with pytest.raises(TypeError, match="GaussianNB has no bounds"):
         certify(GaussianNB().fit(X, y), X)
@@ -427,3 +544,5 @@ def test_errors(images):
         certify(residual, rows[:2], norm=2)
     with pytest.raises(ValueError, match="exact"):
         certify(perceptron((5,)).fit(X, y), X, method="exact")
+    with pytest.raises(ValueError, match="'crown' is none for RandomForestClassifier"):
+        certify(RandomForestClassifier(3).fit(X, y), X, method="crown")

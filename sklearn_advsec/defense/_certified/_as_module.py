@@ -77,6 +77,7 @@ def as_module(estimator):
         For any other classifier.
     """
     estimator = inner(estimator)
+    _check_own_answers(estimator)
     if isinstance(estimator, Pipeline):
         steps = [s for _, s in estimator.steps[:-1] if s not in (None, "passthrough")]
         n_features = estimator.n_features_in_
@@ -97,7 +98,8 @@ def as_module(estimator):
         return nn.Sequential(*layers[:-1]).eval()
     module = getattr(estimator, "module_", getattr(estimator, "module", None))
     if isinstance(module, nn.Module):
-        return _frozen_copy(module, getattr(estimator, "criterion_", None))
+        _check_outputs(estimator)
+        return copy.deepcopy(module).eval().requires_grad_(False)
     raise TypeError(
         f"{type(estimator).__name__} has no bounds here. Known are networks, "
         "MLPClassifier and linear classifiers, alone or behind StandardScaler and the "
@@ -105,13 +107,39 @@ def as_module(estimator):
     )
 
 
-def _frozen_copy(module, criterion):
+# Whose `predict` is the class of the largest output.
+_OWN = ("sklearn", "skorch", "sklearn_advsec")
+
+
+def _check_own_answers(estimator):
+    """Raise for a class derived from a known one that answers in another way."""
+    for name in ("predict", "decision_function", "infer"):
+        method = getattr(type(estimator), name, None)
+        package = getattr(method, "__module__", None) or _OWN[0]
+        if package.partition(".")[0] not in _OWN:
+            raise TypeError(
+                f"{type(estimator).__name__} has a {name} of its own, of which its "
+                "layers alone do not say enough for bounds."
+            )
+
+
+def _check_outputs(net):
+    """Raise where the largest output of a module is not what the net predicts."""
+    criterion = getattr(net, "criterion_", None)
     if isinstance(criterion, (nn.NLLLoss, nn.BCELoss)):
         raise TypeError(
             f"estimator: with criterion={type(criterion).__name__} the module returns "
             "probabilities. Bounds are of logits: use CrossEntropyLoss."
         )
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    if getattr(net, "threshold", 0.5) != 0.5:
+        raise TypeError(
+            f"estimator: bounds are of the threshold 0.5; it has {net.threshold}."
+        )
+    if callable(getattr(net, "predict_nonlinearity", None)):
+        raise TypeError(
+            "estimator: bounds are of the largest output of the module; with a function "
+            "as predict_nonlinearity it need not be the label. Set it to 'auto'."
+        )
 
 
 def _affine_layer(transformer, n_features):

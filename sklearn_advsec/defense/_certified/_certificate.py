@@ -1,8 +1,10 @@
-"""What a certificate says."""
+"""Certificates: radii within which predictions provably do not change."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_sample_weight
 
 
 @dataclass
@@ -44,13 +46,14 @@ class Certificate:
         accuracy : float or ndarray of shape (n_eps,)
             A lower bound of the accuracy under any attack with perturbations below `eps`.
         """
-        right = self.y_pred == np.asarray(y)
-        holds = right & (self.radius >= np.asarray(eps)[..., None])
+        y, eps = column_or_1d(y), np.asarray(eps)
+        check_consistent_length(self.y_pred, y)
+        if eps.dtype.kind not in "iuf" or not ((eps >= 0) & (eps < np.inf)).all():
+            raise ValueError(f"eps must be finite radii, not negative; got {eps!r}.")
+        holds = (self.y_pred == y) & (self.radius >= eps[..., None])
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, y)
         accuracy = np.average(
-            holds,
-            axis=-1,
-            weights=None
-            if sample_weight is None
-            else np.broadcast_to(np.asarray(sample_weight, dtype=float), holds.shape),
-        )
-        return accuracy if np.ndim(eps) else float(accuracy)
+            holds.reshape(-1, len(y)), axis=1, weights=sample_weight
+        ).reshape(eps.shape)
+        return accuracy if eps.ndim else float(accuracy)

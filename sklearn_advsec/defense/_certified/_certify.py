@@ -1,28 +1,45 @@
-"""One function for certificates: exact distances, bounds of networks, smoothing."""
+"""Certificates of fitted classifiers: which proof there is for which kind of them."""
+
+from numbers import Real
 
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_params
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
 from ... import trees
-from ._as_module import LINEAR, as_module, inner
+from ..._estimators import name_of
+from ..._labels import class_positions
+from ...threat import Box
+from ._as_module import as_module, inner
 from ._certificate import Certificate
 from ._exact_distances import linear_distance, neighbour_distance
 from ._intervals import margin_bounds, trace, with_two_rows
 from ._linear_bounds import Ball, LinearBounds
 from ._smoothing import RandomizedSmoothingClassifier
 
-_METHODS = ("auto", "exact", "ibp", "crown-ibp", "crown")
 _NORMS = (np.inf, 2, 1)
 # Above so many ReLUs, bounding each by linear bounds takes too long for a default.
 _MANY_RELUS = 1000
 # Bisections of the radius, and how many rows are bounded at once.
 _HALVINGS = 14
 _ROWS = {"ibp": 512, "crown-ibp": 128, "crown": 16}
+# How far, for its size, a module's logit may be from that of the classifier's own label.
+_ROUNDING = 1e-4
 
 
+@validate_params(
+    {
+        "norm": [Options(Real, set(_NORMS))],
+        "eps": [Interval(Real, 0, None, closed="left"), None],
+        "method": [StrOptions({"auto", "exact", "ibp", "crown-ibp", "crown"})],
+        "bounds": [tuple, list, None],
+        "max_radius": [Interval(Real, 0, None, closed="neither"), None],
+    },
+    prefer_skip_nested_validation=True,
+)
 def certify(
     estimator, X, *, norm=np.inf, eps=None, method="auto", bounds=None, max_radius=None
 ):
@@ -33,33 +50,37 @@ def certify(
     - Linear classifiers (also behind scalers and PCA) and ``KNeighborsClassifier`` of one
       neighbour (``norm=2``) have the exact distance to their boundary.
     - Tree ensembles have lower bounds, or with ``method="exact"`` the exact distance to
-      the nearest row of another class: see :func:`sklearn_advsec.trees.certify`.
+      the nearest row of another class, as :mod:`sklearn_advsec.trees` computes them.
     - Networks and MLPClassifier have lower bounds: intervals (IBP), or linear bounds
       (CROWN), whose ReLUs are bounded by linear bounds again or by intervals. They are
       tight for nets trained for it, such as :class:`IntervalBoundClassifier`, and for
       small ones. They hold up to the rounding of the net's own arithmetic.
 
+    The layers that bounds are computed from are compared with the classifier's own
+    predictions of `X`; where they disagree there is an error, and no certificate.
+
     Parameters
     ----------
     estimator : classifier
         Fitted.
-    X : array-like of shape (n_rows, ...)
-        Rows.
+    X : {array-like, DataFrame} of shape (n_rows, ...)
+        Rows, with the columns that the classifier was fitted with.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm of the perturbations. Intervals bound only the norm inf.
     eps : float, default=None
-        For networks, the one radius to try, which costs one pass: rows then have radius
-        `eps` or 0. None looks for the largest one, by bisection.
+        The one radius that matters. Networks and trees then try no other, which costs
+        one pass: rows have radius `eps` or 0. What is exact in closed form, or a vote, is
+        given in full. None looks for the largest radius.
     method : {"auto", "exact", "ibp", "crown-ibp", "crown"}, default="auto"
         "auto" is exact where that is possible, else "crown" for chains of affine layers
         and ReLUs of up to 1000 neurons, "crown-ibp" for larger ones, and "ibp" for any
         other network.
     bounds : tuple (lower, upper), default=None
-        A box that perturbed rows stay in, such as (0, 1) for images. Bounds of networks
-        in the norm inf are tighter with it; others do not use it.
+        A box that perturbed rows stay in, such as (0, 1) for images, and that holds `X`.
+        Bounds of networks in the norm inf are tighter with it; others do not use it.
     max_radius : float, default=None
-        Where the search for a radius of a network begins to halve; by default the range
-        of `X`, or 1.
+        Where the search for a radius of a network begins to halve, and the largest that
+        it gives; by default the range of `X`, or 1.
 
     Returns
     -------
@@ -69,9 +90,16 @@ def certify(
     Raises
     ------
     TypeError
-        If there are no bounds for such a classifier, or for a layer of the network.
+        If there are no bounds for such a classifier, or for a layer of the network, or
+        if its predictions are not those of its layers.
     ValueError
-        If the method does not go with the classifier or the norm.
+        If a parameter has no such value, if the method does not go with the classifier
+        or the norm, or if `X` has other columns than in `fit`.
+
+    See Also
+    --------
+    sklearn_advsec.metrics.certified_accuracy_scorer : The accuracy that is certified.
+    sklearn_advsec.evasion.TreeExactAttack : Adversarial rows to the distances of trees.
 
     References
     ----------
@@ -93,91 +121,275 @@ def certify(
     [0.97, 0.72, 0.41]
     """
     check_is_fitted(estimator)
-    if method not in _METHODS:
-        raise ValueError(f"method must be one of {_METHODS}; got {method!r}.")
-    if norm not in _NORMS:
-        raise ValueError(f"norm must be np.inf, 2 or 1; got {norm!r}.")
-    found = inner_smoothing(estimator)
-    if found is not None:
-        _only(method, "auto", "A RandomizedSmoothingClassifier has no bounds")
-        if norm != 2:
-            raise ValueError("norm must be 2 for a RandomizedSmoothingClassifier.")
-        return found.certify(X)
-    y_pred = np.asarray(estimator.predict(X))
+    found = certifier(estimator, method, bounds, max_radius)
+    found.check(norm)
+    return found.certificate(X, norm, eps)
+
+
+def certifier(estimator, method="auto", bounds=None, max_radius=None):
+    """Return what certifies a fitted classifier: a :class:`Certifier`.
+
+    Parameters are those of :func:`certify`.
+    """
+    innermost = inner(estimator)
+    if isinstance(innermost, RandomizedSmoothingClassifier):
+        return Smoothed(estimator, method)
     if trees.is_tree_ensemble(estimator):
-        if method not in ("auto", "exact"):
-            raise ValueError(f"method={method!r} is for networks; trees have 'exact'.")
-        by = "bounds" if method == "auto" else "exact"
-        radius = trees.certify(estimator, X, eps, norm=norm, method=by)
-        return Certificate(y_pred, radius if eps is None else eps * radius, norm)
-    X = check_array(X, dtype=np.float64, allow_nd=True, input_name="X")
-    labels = np.searchsorted(estimator.classes_, y_pred)
-    neighbours = inner(estimator)
-    if isinstance(neighbours, KNeighborsClassifier):
-        radius = _neighbours(neighbours, X, labels, norm, method)
-        return Certificate(y_pred, radius, norm)
+        return Trees(estimator, method)
+    if isinstance(innermost, KNeighborsClassifier):
+        return Neighbour(estimator, method)
     module = as_module(estimator)
-    if method in ("auto", "exact"):
-        layer = _one_layer(module)
-        if layer is not None:
-            weight, bias = (t.double().cpu().numpy() for t in with_two_rows(layer))
-            radius = linear_distance(weight, bias, X, labels, norm)
-            return Certificate(y_pred, radius, norm)
-    if method == "exact":
-        raise ValueError("method='exact' is for linear classifiers and one neighbour.")
-    box = (-np.inf, np.inf) if bounds is None else bounds
-    margin, rows_at_once = _margin_function(module, X, labels, norm, method, box)
-    if eps is None:
-        start = max_radius or float(np.ptp(X)) or 1.0
-        radius = _bisect(margin, len(X), start, rows_at_once)
-    else:
+    layer = _one_layer(module)
+    if method in ("auto", "exact") and layer is not None:
+        return Linear(estimator, method, module, layer)
+    return Network(estimator, method, module, bounds, max_radius)
+
+
+class Certifier:
+    """A kind of proof for a fitted classifier; a subclass writes `radius`.
+
+    Attributes
+    ----------
+    methods : tuple of str
+        What `method` may be.
+    norms : tuple of float
+        The norms that it knows.
+    """
+
+    methods = ("auto", "exact")
+    norms = _NORMS
+
+    def __init__(self, estimator, method):
+        self.estimator = estimator
+        self.method = method
+
+    def check(self, norm):
+        """Raise where the method or the norm is none of this proof."""
+        kind = type(self).__name__
+        name = name_of(inner(self.estimator))
+        if self.method not in self.methods:
+            raise ValueError(
+                f"method={self.method!r} is none for {name}, which is certified as "
+                f"{kind!r}: use one of {self.methods}."
+            )
+        if norm not in self.norms:
+            raise ValueError(
+                f"norm must be {' or '.join(map(str, self.norms))} for {name}; got "
+                f"{norm}."
+            )
+
+    def certificate(self, X, norm, eps):
+        """Return the :class:`Certificate` of rows, whose columns `predict` checks."""
+        y_pred = np.asarray(self.estimator.predict(X))
+        return Certificate(y_pred, self.radius(X, norm, eps), norm)
+
+    def radius(self, X, norm, eps):
+        """Return radii within which predictions do not change.
+
+        Parameters
+        ----------
+        X : {ndarray, DataFrame} of shape (n_rows, ...)
+            Rows.
+        norm : float
+            The norm of the perturbations.
+        eps : float or None
+            The radius that matters, where others cost more.
+
+        Returns
+        -------
+        radius : ndarray of shape (n_rows,)
+        """
+        raise NotImplementedError
+
+    def _numbers_and_labels(self, X):
+        """Return rows as an array of floats, and the positions of their predictions."""
+        y_pred = np.asarray(self.estimator.predict(X))
+        array = check_array(
+            X, dtype=np.float64, allow_nd=True, input_name="X", force_writeable=True
+        )  # a DataFrame's array is not writeable, of which torch warns
+        return array, class_positions(y_pred, self.estimator.classes_, "predict")
+
+
+class Smoothed(Certifier):
+    """Randomized smoothing: radii of the vote, with a confidence."""
+
+    methods = ("auto",)
+    norms = (2,)
+
+    def certificate(self, X, norm, eps):
+        """Let the classifier certify itself."""
+        return inner(self.estimator).certify(X)
+
+    def radius(self, X, norm, eps):
+        """Return the radii of its certificate."""
+        return self.certificate(X, norm, eps).radius
+
+
+class Trees(Certifier):
+    """Trees: bounds of each leaf's box, or the exact distance."""
+
+    def radius(self, X, norm, eps):
+        """Return distances to another class, or bounds of them."""
+        by = "bounds" if self.method == "auto" else "exact"
+        found = trees.certify(self.estimator, X, eps, norm=norm, method=by)
+        return found if eps is None else eps * found
+
+
+class Neighbour(Certifier):
+    """One nearest neighbour: the exact distance to another cell."""
+
+    norms = (2,)
+
+    def __init__(self, estimator, method):
+        super().__init__(estimator, method)
+        self.neighbours = known = inner(estimator)
+        if known.n_neighbors != 1 or known.effective_metric_ != "euclidean":
+            raise ValueError(
+                "KNeighborsClassifier is certified for n_neighbors=1 and "
+                f"metric='euclidean'; got n_neighbors={known.n_neighbors}, "
+                f"metric={known.effective_metric_!r}."
+            )
+
+    def radius(self, X, norm, eps):
+        """Return distances to where the nearest neighbour is of another class."""
+        X, labels = self._numbers_and_labels(X)
+        return neighbour_distance(self.neighbours._fit_X, self.neighbours._y, X, labels)
+
+
+class _Layers(Certifier):
+    """What is computed from a module that answers as the classifier does."""
+
+    def __init__(self, estimator, method, module):
+        super().__init__(estimator, method)
+        self.module = module
+
+    def _compared(self, X):
+        """Return rows and labels, or raise where the module says something else."""
+        X, labels = self._numbers_and_labels(X)
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        self.like = next(t for t in tensors if t.is_floating_point())
+        with torch.no_grad():
+            parts = torch.as_tensor(X).to(self.like).split(1024)
+            logits = torch.cat([self.module(part).flatten(1) for part in parts])
+        if logits.shape[1] == 1:
+            if 0 <= logits.min() and logits.max() <= 1 and _ends_in_sigmoid(self.module):
+                raise TypeError(
+                    f"estimator: the only output of {name_of(self.estimator)} is a "
+                    "probability. Bounds are of logits: leave the last sigmoid out."
+                )
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        logits = logits.double().cpu().numpy()
+        behind = logits.max(1) - logits[np.arange(len(X)), labels]
+        differ = behind > _ROUNDING * (1 + np.abs(logits).max(1))
+        if differ.any():
+            raise TypeError(
+                f"estimator: of row {int(differ.argmax())}, {name_of(self.estimator)} "
+                "predicts something else than its layers do, so that bounds of them "
+                "would prove nothing."
+            )
+        return X, labels
+
+
+class Linear(_Layers):
+    """A linear classifier: the exact distance to its boundary."""
+
+    def __init__(self, estimator, method, module, layer):
+        super().__init__(estimator, method, module)
+        self.layer = layer
+
+    def radius(self, X, norm, eps):
+        """Return distances to the nearest boundary."""
+        X, labels = self._compared(X)
+        weight, bias = (t.double().cpu().numpy() for t in with_two_rows(self.layer))
+        return linear_distance(weight, bias, X, labels, norm)
+
+
+class Network(_Layers):
+    """A network: lower bounds of the margins over a ball, by intervals or by lines."""
+
+    methods = ("auto", "ibp", "crown-ibp", "crown")
+
+    def __init__(self, estimator, method, module, bounds, max_radius):
+        super().__init__(estimator, method, module)
+        self.bounds = bounds
+        self.max_radius = max_radius
+        self.graph = trace(module)
+        self.chain = None
+        if method not in ("ibp", "exact"):
+            try:
+                self.chain = LinearBounds(self.graph)
+            except TypeError:
+                if method != "auto":
+                    raise
+
+    def radius(self, X, norm, eps):
+        """Return the largest radii that are proved, or which rows have that of `eps`."""
+        X, labels = self._compared(X)
+        box = Box(self.bounds, X)
+        margin, rows_at_once = self._margin_function(X, labels, norm, box)
+        if eps is None:
+            start = self.max_radius or float(np.ptp(X)) or 1.0
+            return _bisect(margin, len(X), start, rows_at_once)
         holds = _holds(margin, np.full(len(X), float(eps)), rows_at_once)
-        radius = np.where(holds, float(eps), 0.0)
-    return Certificate(y_pred, radius, norm)
+        return np.where(holds, float(eps), 0.0)
+
+    def _margin_function(self, X, labels, norm, box):
+        """Return ``margin(rows, radius)``, the least margin of each, and a batch size."""
+        x = torch.as_tensor(X).to(self.like)
+        labels = torch.as_tensor(labels, device=x.device)
+        method = self._choose_method(x, norm)
+
+        def margin(rows, radius):
+            radius = torch.as_tensor(radius).to(x)
+            ball = Ball(x[rows], radius, norm, box.lower, box.upper)
+            own = labels[rows]
+            with torch.no_grad():
+                least = margin_bounds(self.graph, ball.box, own)
+                if method != "ibp":
+                    by_lines = self.chain.margins(ball, own, method)
+                    least = torch.maximum(least, by_lines)
+            return least.scatter(1, own[:, None], torch.inf).amin(1).cpu().numpy()
+
+        return margin, _ROWS[method]
+
+    def _choose_method(self, x, norm):
+        method = self.method
+        if method == "auto" and self.chain is None:
+            method = "ibp"
+        elif method == "auto":
+            small = norm != np.inf or self.chain.n_hidden(x) <= _MANY_RELUS
+            method = "crown" if small else "crown-ibp"
+        if method != "crown" and norm != np.inf:
+            raise ValueError(
+                f"method={method!r} bounds only perturbations in norm=np.inf; for norm="
+                f"{norm} use method='crown'."
+            )
+        return method
 
 
-def certifies_itself(estimator):
-    """Whether a certificate costs the same whatever the radius."""
-    if inner_smoothing(estimator) is not None:
-        return True
-    return isinstance(inner(estimator), (*LINEAR, KNeighborsClassifier))
-
-
-def inner_smoothing(estimator):
-    """Return the smoothed classifier inside of wrappers, or None."""
-    estimator = inner(estimator)
-    return estimator if isinstance(estimator, RandomizedSmoothingClassifier) else None
-
-
-def _only(method, wanted, what):
-    if method != wanted:
-        raise ValueError(f"{what}: use method={wanted!r}; got {method!r}.")
-
-
-def _neighbours(estimator, X, labels, norm, method):
-    if estimator.n_neighbors != 1 or method not in ("auto", "exact") or norm != 2:
-        raise ValueError(
-            "KNeighborsClassifier is certified for n_neighbors=1, norm=2 and "
-            f"method='exact'; got n_neighbors={estimator.n_neighbors}, norm={norm}, "
-            f"method={method!r}."
-        )
-    if estimator.effective_metric_ != "euclidean":
-        raise ValueError(
-            "KNeighborsClassifier is certified for metric='euclidean'; got "
-            f"{estimator.effective_metric_!r}."
-        )
-    return neighbour_distance(estimator._fit_X, estimator._y, X, labels)
+def _ends_in_sigmoid(module):
+    graph = trace(module)
+    last = [node for node in graph.graph.nodes if node.op != "output"][-1]
+    if last.op == "call_module":
+        return isinstance(graph.get_submodule(last.target), nn.Sigmoid)
+    return last.target in (torch.sigmoid, "sigmoid")
 
 
 def _one_layer(module):
-    """Return a linear classifier's only layer, its scalers multiplied in; or None."""
-    layers = [m for m in module.modules() if not list(m.children())]
-    if not all(type(layer) is nn.Linear for layer in layers):
+    """Return an affine module's only layer, all its layers multiplied out; or None."""
+    try:
+        graph = trace(module)
+    except TypeError:
         return None
-    if len(layers) == 1 and layers[0] is module:
-        return module
-    if not isinstance(module, nn.Sequential):
+    *nodes, output = (n for n in graph.graph.nodes if n.op != "placeholder")
+    if output.args[0] not in nodes or not all(
+        node.op == "call_module" and type(graph.get_submodule(node.target)) is nn.Linear
+        for node in nodes
+    ):
         return None
+    layers = [graph.get_submodule(node.target) for node in nodes]
+    if len(layers) == 1:
+        return layers[0]
     with torch.no_grad():
         width = layers[0].in_features
         like = layers[0].weight
@@ -187,44 +399,6 @@ def _one_layer(module):
     joined.weight = nn.Parameter((units - origin).T.contiguous(), requires_grad=False)
     joined.bias = nn.Parameter(origin[0], requires_grad=False)
     return joined
-
-
-def _margin_function(module, X, labels, norm, method, box):
-    """Return ``margin(rows, radius)``, the least margin of each, and a batch size."""
-    tensors = [*module.parameters(), *module.buffers()]
-    like = next(t for t in tensors if t.is_floating_point())
-    x = torch.as_tensor(X).to(like)
-    labels = torch.as_tensor(labels, device=like.device)
-    graph = trace(module)
-    chain = None
-    if method != "ibp":
-        try:
-            chain = LinearBounds(graph)
-        except TypeError:
-            if method != "auto":
-                raise
-    if method == "auto":
-        if chain is None:
-            method = "ibp"
-        else:
-            small = norm != np.inf or chain.n_hidden(x) <= _MANY_RELUS
-            method = "crown" if small else "crown-ibp"
-    if method != "crown" and norm != np.inf:
-        raise ValueError(
-            f"method={method!r} bounds only perturbations in norm=np.inf; for norm="
-            f"{norm} use method='crown'."
-        )
-
-    def margin(rows, radius):
-        ball = Ball(x[rows], torch.as_tensor(radius).to(like), norm, *box)
-        with torch.no_grad():
-            least = margin_bounds(graph, ball.box, labels[rows])
-            if method != "ibp":
-                least = torch.maximum(least, chain.margins(ball, labels[rows], method))
-        own = labels[rows][:, None]
-        return least.scatter(1, own, torch.inf).amin(1).cpu().numpy()
-
-    return margin, _ROWS[method]
 
 
 def _holds(margin, radius, rows_at_once):

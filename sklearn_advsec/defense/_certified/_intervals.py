@@ -31,7 +31,6 @@ _MONOTONE_LAYERS = (
 _MONOTONE_FUNCTIONS = {
     torch.relu,
     F.relu,
-    F.leaky_relu,
     F.max_pool2d,
     F.avg_pool2d,
     F.adaptive_avg_pool2d,
@@ -78,6 +77,8 @@ def trace(module):
     """
     if isinstance(module, torch.fx.GraphModule):
         return module
+    if not list(module.children()):  # a layer is traced whole where it is inside of one
+        module = nn.Sequential(module)
     try:
         return torch.fx.symbolic_trace(module)
     except Exception as error:  # whatever a module's own code raises on a symbolic input
@@ -103,11 +104,11 @@ class IntervalInterpreter(torch.fx.Interpreter):
         if isinstance(layer, _CONVOLUTIONS):
             radius = layer._conv_forward(box.radius, layer.weight.abs(), None)
             return around(layer(box.middle), radius)
-        if isinstance(layer, _NORMALISATIONS):
+        if has_running_statistics(layer):
             return around(*_normalised(layer, box))
         if isinstance(layer, _DROPOUTS):
             return box
-        if isinstance(layer, _MONOTONE_LAYERS):
+        if isinstance(layer, _MONOTONE_LAYERS) and not _falls(layer):
             return Interval(layer(box.lower), layer(box.upper))
         raise unknown(type(layer).__name__)
 
@@ -117,11 +118,13 @@ class IntervalInterpreter(torch.fx.Interpreter):
             return target(*args, **kwargs)
         if target in _MONOTONE_FUNCTIONS:
             return self._at_corners(target, args, kwargs)
-        if target in (operator.add, torch.add, operator.iadd):
+        if target in (operator.add, torch.add, operator.iadd) and not kwargs:
             return Interval(*(sum(_corner(arg, i) for arg in args) for i in (0, 1)))
         if target is operator.sub and not isinstance(args[1], Interval):
             return Interval(args[0].lower - args[1], args[0].upper - args[1])
-        if target is F.dropout:
+        if target is F.leaky_relu and _slope(*args, **kwargs) >= 0:
+            return self._at_corners(target, args, kwargs)
+        if target is F.dropout and not _drops(*args, **kwargs):
             return args[0]
         if target is getattr:
             return getattr(args[0].lower, args[1])
@@ -222,6 +225,28 @@ def unknown(name):
         f"{name} has no interval bounds here. Known are linear and convolutional layers, "
         "batch normalisation, pooling, monotone activations, sums and reshaping."
     )
+
+
+def has_running_statistics(layer):
+    """Whether a layer is a batch normalisation whose statistics do not move."""
+    return isinstance(layer, _NORMALISATIONS) and layer.running_var is not None
+
+
+def _falls(layer):
+    """Whether a negative slope makes an activation fall where it should grow."""
+    return any(
+        getattr(layer, name, 1) < 0 for name in ("negative_slope", "alpha", "beta")
+    )
+
+
+def _slope(x, negative_slope=0.01, inplace=False):
+    """Return the slope of a call of `leaky_relu` below 0."""
+    return negative_slope
+
+
+def _drops(x, p=0.5, training=True, inplace=False):
+    """Whether a call of `dropout` is at work (the function's default, in any mode)."""
+    return training
 
 
 def _corner(value, i):

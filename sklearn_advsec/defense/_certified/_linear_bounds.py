@@ -4,15 +4,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ._intervals import Interval, IntervalInterpreter, trace
+from ._intervals import Interval, IntervalInterpreter, has_running_statistics, trace
 
 _AFFINE_LAYERS = (
     nn.Linear,
     nn.Conv1d,
     nn.Conv2d,
     nn.Conv3d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
     nn.AvgPool1d,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool1d,
@@ -231,7 +229,8 @@ def _stages(graph):
 
 def _is_affine(node, graph):
     if node.op == "call_module":
-        return isinstance(graph.get_submodule(node.target), _AFFINE_LAYERS)
+        layer = graph.get_submodule(node.target)
+        return isinstance(layer, _AFFINE_LAYERS) or has_running_statistics(layer)
     return node.target in _AFFINE
 
 
