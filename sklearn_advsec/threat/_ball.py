@@ -1,4 +1,4 @@
-"""Balls around rows: their projections, steps and random points.
+"""Lp balls: norms, radii, projections, steps and random points.
 
 All of it is batched torch; it keeps the precision and the device of its input, and works
 on perturbations `delta` of any shape (n_rows, ...).

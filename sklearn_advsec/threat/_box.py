@@ -1,4 +1,4 @@
-"""The range that rows stay in."""
+"""Bounds that rows stay in: a box, given or learned from data."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Feature constraints: which rows an attacker can really make."""
+"""Constraints on the features of a table: what an attacker may really change."""
 
 import copy
 import difflib
@@ -18,308 +18,13 @@ from ._features import NAMED, SCALES, Feature, infer_features
 from ._region import Region
 from ._relations import Relation, check_linear
 
-
-class Codes:
-    """The part of `FeatureConstraints` that turns rows into numbers and back."""
-
-    @property
-    def codes(self):
-        """The categories of each column of them, for :class:`RowCodec`."""
-        return {
-            f.name: [*f.categories, np.nan] if f.missing else f.categories
-            for f in self.features.values()
-            if f.kind in NAMED
-        }
-
-    def encode(self, X):
-        """Return rows as a tensor of float64, shape (n_rows, n_features)."""
-        if is_dataframe(X):
-            unknown = [c for c in X.columns if c not in self.features]
-            lost = [c for c in self.features if c not in X.columns]
-            if unknown or lost:
-                what = f"{lost[0]!r} is missing in X" if lost else f"{unknown[0]!r} in X"
-                raise ValueError(
-                    f"unknown column: {what}; the constraints are for "
-                    f"{few(list(self.features))}."
-                )
-            X = X[list(self.features)]
-            codec = RowCodec(X, categories=self.codes)
-            return torch.as_tensor(missing_as_nan(codec, codec.encode(X)))
-        X = np.asarray(X)
-        if X.ndim != 2 or X.shape[1] != len(self.features):
-            raise ValueError(
-                f"X has shape {X.shape}; the constraints are for rows of "
-                f"{len(self.features)} columns."
-            )
-        return self.codes_of(X)
-
-    def codes_of(self, X):
-        """Replace categories that are numbers by their codes."""
-        array = np.array(X, dtype=np.float64)
-        for j, feature in enumerate(self.features.values()):
-            if feature.kind in NAMED:
-                array[:, j] = _code(array[:, j], feature)
-        return torch.as_tensor(array)
-
-    def values_of(self, array):
-        """Undo :meth:`codes_of`, in a copy."""
-        array = array.copy()
-        for j, feature in enumerate(self.features.values()):
-            if feature.kind in NAMED:
-                known = array[:, j] >= 0
-                values = np.asarray(feature.categories, dtype=np.float64)
-                array[known, j] = values[array[known, j].astype(int)]
-        return array
-
-    def _decode(self, X_ref, x):
-        if is_dataframe(X_ref):
-            X = X_ref[list(self.features)]
-            codec = RowCodec(X, categories=self.codes)
-            x = nan_as_code(codec, x.numpy())
-            decoded = codec.decode(x, codec.encode(X), np.arange(len(X)))
-            return decoded[list(X_ref.columns)]
-        X_ref = np.asarray(X_ref)
-        return self.values_of(x.numpy()).astype(
-            X_ref.dtype if X_ref.dtype.kind == "f" else np.float64
-        )
-
-    def _encode_both(self, X_ref, X):
-        ref, x = self.encode(X_ref), self.encode(X)
-        if len(ref) != len(x):
-            raise ValueError(f"X_ref has {len(ref)} rows, and X has {len(x)}.")
-        return ref, x
-
-
-def missing_as_nan(codec, array):
-    """Replace the code of a missing value, in columns of codes, by NaN; in place."""
-    for j, at in _missing_codes(codec):
-        array[array[:, j] == at, j] = np.nan
-    return array
-
-
-def nan_as_code(codec, array):
-    """Undo :func:`missing_as_nan`, in a copy."""
-    array = array.copy()
-    for j, at in _missing_codes(codec):
-        array[np.isnan(array[:, j]), j] = at
-    return array
-
-
-def _missing_codes(codec):
-    import pandas as pd
-
-    for j, values in enumerate(codec.columns.values):
-        lost = [] if values is None else np.flatnonzero(pd.isna(values))
-        if len(lost):
-            yield j, lost[0]
-
-
-def _code(values, feature):
-    """Return the positions of numbers in the categories; -1 where unknown."""
-    known = np.asarray(feature.categories, dtype=np.float64)
-    order = np.argsort(known)
-    at = order[np.minimum(np.searchsorted(known, values, sorter=order), len(known) - 1)]
-    codes = np.where(known[at] == values, at, -1.0)
-    return np.where(np.isnan(values), np.nan, codes)
-
-
-def few(names):
-    return f"{names[:8]}{' and more' if len(names) > 8 else ''}"
-
-
 # So many rows are looked at together.
 _BATCH = 8192
 
 Violation = namedtuple("Violation", ["row", "constraint", "reason"])
 
 
-class Judge(Codes):
-    """The part of `FeatureConstraints` that users put rows to."""
-
-    def violations(self, X_ref, X):
-        """Say which rows break what.
-
-        Parameters
-        ----------
-        X_ref : {DataFrame, array-like} of shape (n_rows, n_features)
-            The rows before the attack.
-        X : {DataFrame, array-like} of shape (n_rows, n_features)
-            The rows after it.
-
-        Returns
-        -------
-        violations : list of Violation
-            Tuples of the row's position, the column's name (or the text of the relation)
-            and the reason; empty if all rows are valid. ``pandas.DataFrame(violations)``
-            is a table.
-        """
-        ref, x = self._encode_both(X_ref, X)
-        names, found = list(self.features), []
-        for j, reason, mask in self.region.breaks(ref, x, _tolerance(X)):
-            what = reason if j is None else names[j]
-            reason = "is broken" if j is None else reason
-            for row in mask.nonzero().flatten().tolist():
-                found.append(Violation(row, what, reason))
-        return sorted(found, key=lambda v: v.row)
-
-    def project(self, X_ref, X):
-        """Give the nearest valid row, in units of scale, to each row.
-
-        Exact for bounds, steps, whole numbers, one-hot groups and limits; of linear
-        relations, each has its closed form, and several that share columns take turns
-        [1]_. Other relations are repaired by Newton's steps; what cannot be repaired
-        goes back towards the row before the attack.
-
-        Parameters
-        ----------
-        X_ref : {DataFrame, array-like} of shape (n_rows, n_features)
-            The rows before the attack; they have to be valid themselves.
-        X : {DataFrame, array-like} of shape (n_rows, n_features)
-            The rows as they are wanted.
-
-        Returns
-        -------
-        X_valid : {DataFrame, ndarray} of shape (n_rows, n_features)
-            In the form and the dtypes of `X_ref`.
-
-        References
-        ----------
-        .. [1] J. P. Boyle and R. L. Dykstra, "A method for finding projections onto the
-           intersection of convex sets in Hilbert spaces", 1986.
-        """
-        self.check(X_ref)
-        ref, x = self._encode_both(X_ref, X)
-        return self._decode(X_ref, self.region.project(ref, x))
-
-    def sample(self, X_ref, *, random_state=None):
-        """Draw one random valid row for each row.
-
-        Parameters
-        ----------
-        X_ref : {DataFrame, array-like} of shape (n_rows, n_features)
-            The rows to start from.
-        random_state : int, RandomState instance or None, default=None
-            Seed.
-
-        Returns
-        -------
-        X : {DataFrame, ndarray} of shape (n_rows, n_features)
-            Valid rows, far from those given: uniform in the room of each feature.
-        """
-        self.check(X_ref)
-        ref = self.encode(X_ref)
-        rng = check_random_state(random_state)
-        return self._decode(X_ref, self.region.sample(ref, rng))
-
-    def check(self, X):
-        """Raise where rows break the constraints before anything was done to them.
-
-        Parameters
-        ----------
-        X : {DataFrame, array-like} of shape (n_rows, n_features)
-            Rows to be attacked.
-
-        Raises
-        ------
-        ValueError
-            If a row is out of bounds, is on no lattice, or breaks a relation.
-        """
-        names = list(self.features)
-        X = X if is_dataframe(X) else np.asarray(X)
-        for rows in gen_batches(len(X), _BATCH):
-            part = X.iloc[rows] if is_dataframe(X) else X[rows]
-            ref = self.encode(part)
-            for j, reason, mask in self.region.breaks(ref, ref, _tolerance(X), True):
-                row = int(mask.nonzero()[0])
-                of = "" if j is None else f"{names[j]!r} ({_show(part, row, j)}) "
-                raise ValueError(
-                    f"constraints exclude the data: row {rows.start + row} of X, "
-                    f"{of}{reason}. Change the constraints, or leave such rows out."
-                )
-
-    def distance(self, X_ref, X):
-        """Moves in units of scale, each times the feature's cost, and their number.
-
-        Parameters
-        ----------
-        X_ref, X : {DataFrame, array-like} of shape (n_rows, n_features)
-            Rows before and after.
-
-        Returns
-        -------
-        cost : ndarray of shape (n_rows,)
-        n_changed : ndarray of int, shape (n_rows,)
-        """
-        ref, x = self._encode_both(X_ref, X)
-        region = self.region
-        return region.total_cost(ref, x).numpy(), region.changed(ref, x).numpy()
-
-
-def _tolerance(X):
-    return 1e-5 if getattr(X, "dtype", None) == np.float32 else 1e-6
-
-
-def _show(X, row, j):
-    value = X.iloc[row, j] if is_dataframe(X) else np.asarray(X)[row, j]
-    return repr(value.item() if isinstance(value, np.generic) else value)
-
-
-def write(path, features, relations, limits, frame):
-    """Write the parts of `FeatureConstraints`."""
-    lines = ["# Feature constraints of sklearn_advsec.", f"frame = {_toml(frame)}"]
-    lines += [f"{key} = {_toml(v)}" for key, v in limits.items() if v is not None]
-    for title, tables in (("features", features), ("relations", relations)):
-        for table in tables:
-            lines += ["", f"[[{title}]]"]
-            lines += [f"{key} = {_toml(value)}" for key, value in table.items()
-                      if value is not None]  # fmt: skip
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def read(path):
-    """Return features, relations, limits and whether they are of a DataFrame."""
-    with open(path, "rb") as file:
-        data = tomllib.load(file)
-    known = {field.name for field in fields(Feature)}
-    features = data.get("features", [])
-    if not features:
-        raise ValueError(f"{path} holds no [[features]].")
-    for table in features:
-        unknown = set(table) - known
-        if unknown or "name" not in table:
-            what = f"unknown key {min(unknown)!r}" if unknown else "no name"
-            raise ValueError(f"{path}: a table of [[features]] has {what}.")
-        if "transitions" in table:
-            table["transitions"] = {before: to for before, to in table["transitions"]}
-    limits = {key: data[key] for key in ("max_cost", "max_changed") if key in data}
-    return features, data.get("relations", []), limits, data.get("frame", True)
-
-
-def _toml(value):
-    """Write a value; dicts become lists of pairs, as their keys may be numbers."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "inf" if value > 0 else "-inf"
-        return repr(value)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, dict):
-        value = [[before, list(to)] for before, to in value.items()]
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    raise TypeError(
-        f"{value!r} of type {type(value).__name__} cannot be written to TOML: use texts, "
-        "numbers or booleans as names and categories."
-    )
-
-
-class FeatureConstraints(Judge):
+class FeatureConstraints:
     """What an attacker may do to the features of a row.
 
     Made from data by :meth:`from_frame`, refined by :meth:`set`, :meth:`relate` and
@@ -586,6 +291,195 @@ class FeatureConstraints(Judge):
             constraints.relate(relation["formula"], repair=relation.get("repair"))
         return constraints.limit(**limits)
 
+    # Rows -------------------------------------------------------------------------------
+
+    def violations(self, X_ref, X):
+        """Say which rows break what.
+
+        Parameters
+        ----------
+        X_ref : {DataFrame, array-like} of shape (n_rows, n_features)
+            The rows before the attack.
+        X : {DataFrame, array-like} of shape (n_rows, n_features)
+            The rows after it.
+
+        Returns
+        -------
+        violations : list of Violation
+            Tuples of the row's position, the column's name (or the text of the relation)
+            and the reason; empty if all rows are valid. ``pandas.DataFrame(violations)``
+            is a table.
+        """
+        ref, x = self._encode_both(X_ref, X)
+        names, found = list(self.features), []
+        for j, reason, mask in self.region.breaks(ref, x, _tolerance(X)):
+            what = reason if j is None else names[j]
+            reason = "is broken" if j is None else reason
+            for row in mask.nonzero().flatten().tolist():
+                found.append(Violation(row, what, reason))
+        return sorted(found, key=lambda v: v.row)
+
+    def project(self, X_ref, X):
+        """Give the nearest valid row, in units of scale, to each row.
+
+        Exact for bounds, steps, whole numbers, one-hot groups and limits; of linear
+        relations, each has its closed form, and several that share columns take turns
+        [1]_. Other relations are repaired by Newton's steps; what cannot be repaired
+        goes back towards the row before the attack.
+
+        Parameters
+        ----------
+        X_ref : {DataFrame, array-like} of shape (n_rows, n_features)
+            The rows before the attack; they have to be valid themselves.
+        X : {DataFrame, array-like} of shape (n_rows, n_features)
+            The rows as they are wanted.
+
+        Returns
+        -------
+        X_valid : {DataFrame, ndarray} of shape (n_rows, n_features)
+            In the form and the dtypes of `X_ref`.
+
+        References
+        ----------
+        .. [1] J. P. Boyle and R. L. Dykstra, "A method for finding projections onto the
+           intersection of convex sets in Hilbert spaces", 1986.
+        """
+        self.check(X_ref)
+        ref, x = self._encode_both(X_ref, X)
+        return self._decode(X_ref, self.region.project(ref, x))
+
+    def sample(self, X_ref, *, random_state=None):
+        """Draw one random valid row for each row.
+
+        Parameters
+        ----------
+        X_ref : {DataFrame, array-like} of shape (n_rows, n_features)
+            The rows to start from.
+        random_state : int, RandomState instance or None, default=None
+            Seed.
+
+        Returns
+        -------
+        X : {DataFrame, ndarray} of shape (n_rows, n_features)
+            Valid rows, far from those given: uniform in the room of each feature.
+        """
+        self.check(X_ref)
+        ref = self.encode(X_ref)
+        rng = check_random_state(random_state)
+        return self._decode(X_ref, self.region.sample(ref, rng))
+
+    def check(self, X):
+        """Raise where rows break the constraints before anything was done to them.
+
+        Parameters
+        ----------
+        X : {DataFrame, array-like} of shape (n_rows, n_features)
+            Rows to be attacked.
+
+        Raises
+        ------
+        ValueError
+            If a row is out of bounds, is on no lattice, or breaks a relation.
+        """
+        names = list(self.features)
+        X = X if is_dataframe(X) else np.asarray(X)
+        for rows in gen_batches(len(X), _BATCH):
+            part = X.iloc[rows] if is_dataframe(X) else X[rows]
+            ref = self.encode(part)
+            for j, reason, mask in self.region.breaks(ref, ref, _tolerance(X), True):
+                row = int(mask.nonzero()[0])
+                of = "" if j is None else f"{names[j]!r} ({_show(part, row, j)}) "
+                raise ValueError(
+                    f"constraints exclude the data: row {rows.start + row} of X, "
+                    f"{of}{reason}. Change the constraints, or leave such rows out."
+                )
+
+    def distance(self, X_ref, X):
+        """Moves in units of scale, each times the feature's cost, and their number.
+
+        Parameters
+        ----------
+        X_ref, X : {DataFrame, array-like} of shape (n_rows, n_features)
+            Rows before and after.
+
+        Returns
+        -------
+        cost : ndarray of shape (n_rows,)
+        n_changed : ndarray of int, shape (n_rows,)
+        """
+        ref, x = self._encode_both(X_ref, X)
+        region = self.region
+        return region.total_cost(ref, x).numpy(), region.changed(ref, x).numpy()
+
+    # Rows as numbers --------------------------------------------------------------------
+
+    @property
+    def codes(self):
+        """The categories of each column of them, for :class:`RowCodec`."""
+        return {
+            f.name: [*f.categories, np.nan] if f.missing else f.categories
+            for f in self.features.values()
+            if f.kind in NAMED
+        }
+
+    def encode(self, X):
+        """Return rows as a tensor of float64, shape (n_rows, n_features)."""
+        if is_dataframe(X):
+            unknown = [c for c in X.columns if c not in self.features]
+            lost = [c for c in self.features if c not in X.columns]
+            if unknown or lost:
+                what = f"{lost[0]!r} is missing in X" if lost else f"{unknown[0]!r} in X"
+                raise ValueError(
+                    f"unknown column: {what}; the constraints are for "
+                    f"{few(list(self.features))}."
+                )
+            X = X[list(self.features)]
+            codec = RowCodec(X, categories=self.codes)
+            return torch.as_tensor(missing_as_nan(codec, codec.encode(X)))
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != len(self.features):
+            raise ValueError(
+                f"X has shape {X.shape}; the constraints are for rows of "
+                f"{len(self.features)} columns."
+            )
+        return self.codes_of(X)
+
+    def codes_of(self, X):
+        """Replace categories that are numbers by their codes."""
+        array = np.array(X, dtype=np.float64)
+        for j, feature in enumerate(self.features.values()):
+            if feature.kind in NAMED:
+                array[:, j] = _code(array[:, j], feature)
+        return torch.as_tensor(array)
+
+    def values_of(self, array):
+        """Undo :meth:`codes_of`, in a copy."""
+        array = array.copy()
+        for j, feature in enumerate(self.features.values()):
+            if feature.kind in NAMED:
+                known = array[:, j] >= 0
+                values = np.asarray(feature.categories, dtype=np.float64)
+                array[known, j] = values[array[known, j].astype(int)]
+        return array
+
+    def _decode(self, X_ref, x):
+        if is_dataframe(X_ref):
+            X = X_ref[list(self.features)]
+            codec = RowCodec(X, categories=self.codes)
+            x = nan_as_code(codec, x.numpy())
+            decoded = codec.decode(x, codec.encode(X), np.arange(len(X)))
+            return decoded[list(X_ref.columns)]
+        X_ref = np.asarray(X_ref)
+        return self.values_of(x.numpy()).astype(
+            X_ref.dtype if X_ref.dtype.kind == "f" else np.float64
+        )
+
+    def _encode_both(self, X_ref, X):
+        ref, x = self.encode(X_ref), self.encode(X)
+        if len(ref) != len(x):
+            raise ValueError(f"X_ref has {len(ref)} rows, and X has {len(x)}.")
+        return ref, x
+
     # For the attacks -------------------------------------------------------------------
 
     @property
@@ -647,3 +541,104 @@ def _association(x, y, nominal):
             means[x == value] = y[x == value].mean()
         return float(means.std() / y.std())
     return 0.0 if x.std() == 0 else float(abs(np.corrcoef(x, y)[0, 1]))
+
+
+def missing_as_nan(codec, array):
+    """Replace the code of a missing value, in columns of codes, by NaN; in place."""
+    for j, at in _missing_codes(codec):
+        array[array[:, j] == at, j] = np.nan
+    return array
+
+
+def nan_as_code(codec, array):
+    """Undo :func:`missing_as_nan`, in a copy."""
+    array = array.copy()
+    for j, at in _missing_codes(codec):
+        array[np.isnan(array[:, j]), j] = at
+    return array
+
+
+def _missing_codes(codec):
+    import pandas as pd
+
+    for j, values in enumerate(codec.columns.values):
+        lost = [] if values is None else np.flatnonzero(pd.isna(values))
+        if len(lost):
+            yield j, lost[0]
+
+
+def _code(values, feature):
+    """Return the positions of numbers in the categories; -1 where unknown."""
+    known = np.asarray(feature.categories, dtype=np.float64)
+    order = np.argsort(known)
+    at = order[np.minimum(np.searchsorted(known, values, sorter=order), len(known) - 1)]
+    codes = np.where(known[at] == values, at, -1.0)
+    return np.where(np.isnan(values), np.nan, codes)
+
+
+def few(names):
+    return f"{names[:8]}{' and more' if len(names) > 8 else ''}"
+
+
+def _tolerance(X):
+    return 1e-5 if getattr(X, "dtype", None) == np.float32 else 1e-6
+
+
+def _show(X, row, j):
+    value = X.iloc[row, j] if is_dataframe(X) else np.asarray(X)[row, j]
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def write(path, features, relations, limits, frame):
+    """Write the parts of `FeatureConstraints`."""
+    lines = ["# Feature constraints of sklearn_advsec.", f"frame = {_toml(frame)}"]
+    lines += [f"{key} = {_toml(v)}" for key, v in limits.items() if v is not None]
+    for title, tables in (("features", features), ("relations", relations)):
+        for table in tables:
+            lines += ["", f"[[{title}]]"]
+            lines += [f"{key} = {_toml(value)}" for key, value in table.items()
+                      if value is not None]  # fmt: skip
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read(path):
+    """Return features, relations, limits and whether they are of a DataFrame."""
+    with open(path, "rb") as file:
+        data = tomllib.load(file)
+    known = {field.name for field in fields(Feature)}
+    features = data.get("features", [])
+    if not features:
+        raise ValueError(f"{path} holds no [[features]].")
+    for table in features:
+        unknown = set(table) - known
+        if unknown or "name" not in table:
+            what = f"unknown key {min(unknown)!r}" if unknown else "no name"
+            raise ValueError(f"{path}: a table of [[features]] has {what}.")
+        if "transitions" in table:
+            table["transitions"] = {before: to for before, to in table["transitions"]}
+    limits = {key: data[key] for key in ("max_cost", "max_changed") if key in data}
+    return features, data.get("relations", []), limits, data.get("frame", True)
+
+
+def _toml(value):
+    """Write a value; dicts become lists of pairs, as their keys may be numbers."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "inf" if value > 0 else "-inf"
+        return repr(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        value = [[before, list(to)] for before, to in value.items()]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    raise TypeError(
+        f"{value!r} of type {type(value).__name__} cannot be written to TOML: use texts, "
+        "numbers or booleans as names and categories."
+    )

@@ -1,4 +1,4 @@
-"""What is known of one feature, and what data tells of it."""
+"""Kinds of features, and what data tells of each column."""
 
 import math
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""Relations between features: whether rows keep them, and by how much they do not."""
+"""Relations between features: formulas, read and put into disjunctive form."""
 
 import ast
 import operator
