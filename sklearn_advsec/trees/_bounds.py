@@ -1,4 +1,4 @@
-"""Lower bounds of what it takes to change an ensemble's answer.
+"""Lower bounds of the cost of changing an ensemble's answer, by merging trees.
 
 Chen et al. (2019, arXiv:1906.03849) merge the boxes of a few trees at a time, and add up
 the best value of each group. Here every merged box also carries its own cost, so that one
@@ -58,7 +58,7 @@ def first_cost(cost, group, gain, base, least):
     return float(found)
 
 
-class Groups:
+class MergedTrees:
     """Trees that are merged step by step, the two smallest groups first.
 
     Parameters
@@ -102,7 +102,7 @@ class Groups:
                 problem.low[:, at].T,
                 problem.high[:, at].T,
                 problem.gain[:, at],
-                problem.around.reach[problem.leaf[at]],
+                problem.row_cells.reach[problem.leaf[at]],
             )
             self._push(heap, ticket, self._prune(boxes))
             if not self.feasible:
@@ -182,7 +182,7 @@ class Boxes:
         high = np.minimum(self.high[:, None], other.high)
         i, j = np.nonzero((low <= high).all(2))
         low, high = low[i, j], high[i, j]
-        nearest = np.clip(problem.home, low, high)
+        nearest = np.clip(problem.own_cell, low, high)
         return Boxes(
             low,
             high,

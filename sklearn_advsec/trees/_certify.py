@@ -1,27 +1,27 @@
-"""Radii within which an ensemble's answer is proved not to change."""
+"""Certified radii: within them an ensemble's answer is proved not to change."""
 
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.utils import gen_batches
 
 from .._rows import RowCodec, check_rows, is_dataframe
-from ._bounds import Groups, first_cost
+from ._bounds import MergedTrees, first_cost
 from ._exact import close_gap, solve
 from ._grid import TreeGrid
 from ._reading import tree_ensemble
-from ._row import RowProblem, Surroundings
+from ._row import RowCells, RowProblem
 from ._search import Search
 
 # By how much the radius that is tried grows.
 _GROWTH = (1.05, 1.1, 1.2, 1.35, 1.6, 2.0)
 
 
-class Question:
+class ClassFlip:
     """What it takes, for one row, to put one class ahead of one or several others.
 
     Parameters
     ----------
-    around : Surroundings
+    row_cells : RowCells
         The row in the grid.
     target : int
         Position of the class that is wanted.
@@ -32,7 +32,7 @@ class Question:
     ----------
     gains, base : ndarray of shape (n_rivals, n_leaves) and (n_rivals,)
         How far leaves put the class ahead.
-    sure, least : ndarray of shape (n_rivals,)
+    confirmed, least : ndarray of shape (n_rivals,)
         The gains that are enough, and that are needed at the least.
     halves : ndarray of shape (n_rivals,)
         What whole numbers have to be above.
@@ -40,30 +40,32 @@ class Question:
         A cost below which it does not succeed.
     """
 
-    def __init__(self, around, target, rivals):
-        grid = self.grid = around.grid
+    def __init__(self, row_cells, target, rivals):
+        grid = self.grid = row_cells.grid
         ensemble = grid.ensemble
         parts = [ensemble.gains(target, rival) for rival in rivals]
-        self.around = around
+        self.row_cells = row_cells
         self.gains = np.stack([gain[grid.leaf_node] for gain, _ in parts])
         self.base = np.array([base for _, base in parts])
         needed = [ensemble.needed(target, rival) for rival in rivals]
-        self.sure, self.least = np.array(needed).T
+        self.confirmed, self.least = np.array(needed).T
         self.halves = np.array([ensemble.half(target, rival) for rival in rivals])
         self.lower = first_cost(
-            around.reach, grid.leaf_tree, self.gains, self.base, self.least
+            row_cells.reach, grid.leaf_tree, self.gains, self.base, self.least
         )
 
     def search(self, upper):
         """Return the search for what costs less than `upper`."""
-        return Search(self.around, self.gains, self.base, self.sure, self.lower, upper)
+        return Search(
+            self.row_cells, self.gains, self.base, self.confirmed, self.lower, upper
+        )
 
     def holds(self, budget):
         """Whether bounds prove that nothing succeeds within a budget; and a bound."""
         if self.lower > budget:
             return True, self.lower
-        problem = RowProblem(self.around, self.gains, self.base, budget)
-        bound = Groups(problem, self.least).bound()
+        problem = RowProblem(self.row_cells, self.gains, self.base, budget)
+        bound = MergedTrees(problem, self.least).bound()
         return bound > budget, bound
 
     def bound(self):
@@ -71,7 +73,7 @@ class Question:
         proved = self.lower
         if not np.isfinite(proved) or proved == 0:
             return proved
-        counts = self.around.norm == 0  # whole numbers: the next cost is one more
+        counts = self.row_cells.norm == 0  # whole numbers: the next cost is one more
         for factor in _GROWTH:
             budget = proved if counts else self.lower * factor
             holds, bound = self.holds(budget)
@@ -186,33 +188,33 @@ def _certify_rows(grid, X, labels, wrong, settings):
             continue
         free = movable & ~np.isnan(x)
         row = X.iloc[i : i + 1] if is_dataframe(X) else X[i : i + 1]
-        around = Surroundings(
+        row_cells = RowCells(
             grid, x, np.where(free, -np.inf, x), np.where(free, np.inf, x), norm, row
         )
         others = [k for k in range(len(grid.ensemble.classes)) if k != labels[i]]
-        cost = _certify_row(around, labels[i], others, budget, method, time_limit)
-        radii[i] = around.distance(cost)
+        cost = _certify_row(row_cells, labels[i], others, budget, method, time_limit)
+        radii[i] = row_cells.distance(cost)
     return radii if eps is None else (radii > eps) & ~wrong
 
 
-def _certify_row(around, label, others, budget, method, time_limit):
+def _certify_row(row_cells, label, others, budget, method, time_limit):
     """Return a cost below which no class wins; above the budget if none does within."""
     lowest = np.inf
     for target in others:
-        question = Question(around, target, [label])
-        if question.lower > min(lowest, budget):
-            lowest = min(lowest, question.lower)
+        flip = ClassFlip(row_cells, target, [label])
+        if flip.lower > min(lowest, budget):
+            lowest = min(lowest, flip.lower)
         elif method == "bounds" and np.isfinite(budget):
-            holds, bound = question.holds(budget)
+            holds, bound = flip.holds(budget)
             lowest = min(lowest, np.inf if holds else bound)
         elif method == "bounds":
-            lowest = min(lowest, question.bound())
+            lowest = min(lowest, flip.bound())
         else:
             upper = min(lowest, np.nextafter(budget, np.inf))
-            search = question.search(upper).run()
-            lower, _ = solve(search, question, time_limit, lambda x: False)
-            lower, proved = close_gap(around, lower, search.cost)
+            search = flip.search(upper).run()
+            lower, _ = solve(search, flip, time_limit, lambda x: False)
+            lower, proved = close_gap(row_cells, lower, search.cost)
             if not proved:
-                lower = max(lower, question.bound())
+                lower = max(lower, flip.bound())
             lowest = min(lowest, lower)
     return lowest

@@ -1,4 +1,4 @@
-"""Where, in the raw columns, a tree's comparisons change their outcome: to the last bit.
+"""Thresholds of trees pulled back to the raw columns, exact to the last bit.
 
 A step in front of the trees is a black box that grows with its column. Bisection over the
 floating point numbers themselves finds the largest one that still goes left, so scaling,

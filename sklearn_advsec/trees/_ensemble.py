@@ -1,4 +1,4 @@
-"""The one array form of all tree ensembles, and their predictions."""
+"""The array form of all tree ensembles, and its predictions."""
 
 from dataclasses import dataclass, field
 
@@ -257,8 +257,8 @@ class TreeEnsemble:
 
         Returns
         -------
-        sure, least : float
-            A lead of `sure` or more wins, one below `least` does not.
+        confirmed, least : float
+            A lead of `confirmed` or more wins, one below `least` does not.
         """
         if self.exact_sums:
             return self.half(target, label), self.half(target, label)

@@ -1,4 +1,4 @@
-"""The smallest change that succeeds, as a mixed-integer program.
+"""The cheapest change of an ensemble's answer, as a mixed-integer program.
 
 Kantchelian et al. (2016, arXiv:1509.07892): a binary variable per edge says on which side
 of it the row is; leaves are continuous variables that the edges force to 0 or 1.
@@ -172,8 +172,8 @@ class Program:
         column, number = self._edges()
         cell = problem.first[column] + number
         price = (problem.cost[cell] - problem.cost[cell - 1]) / self.unit
-        up = number > problem.home[column]
-        # Below the home cell it costs not to be above: price * (p - 1).
+        up = number > problem.own_cell[column]
+        # Below the own cell it costs not to be above: price * (p - 1).
         if problem.norm != np.inf:
             self._objective[: self.n_edges] = price
             self.offset = -float(price[~up].sum())
@@ -275,19 +275,19 @@ def prune(problem, least):
         return None
     alone = problem.gain + (top[:, None] - best[:, problem.tree])
     weak = (alone < (least - slack)[:, None]).any(0)
-    alive = problem.around.reach <= problem.budget
+    alive = problem.row_cells.reach <= problem.budget
     alive[problem.leaf[weak]] = False
     return problem.select(alive)
 
 
-def solve(search, question, time_limit, confirm):
+def solve(search, flip, time_limit, confirm):
     """Prove that the cheapest success is known, or find it.
 
     Parameters
     ----------
     search : Search
         A search that has ended; its result is replaced by what is cheaper.
-    question : Question
+    flip : ClassFlip
         What is searched for.
     time_limit : float
         In seconds.
@@ -303,14 +303,14 @@ def solve(search, question, time_limit, confirm):
     """
     end = time.monotonic() + time_limit
     problem = search.problem(np.nextafter(search.cost, 0))
-    problem = prune(problem, question.least)
+    problem = prune(problem, flip.least)
     if problem is None:
         return search.cost, True
-    program = Program(problem, question.least)
-    ensemble = question.around.grid.ensemble
-    leaf_value = ensemble.value[question.around.grid.leaf_node[problem.leaf]]
-    whole = ensemble.whole[question.around.grid.leaf_node[problem.leaf]]
-    program.part_whole_numbers(whole, question.halves)
+    program = Program(problem, flip.least)
+    ensemble = flip.row_cells.grid.ensemble
+    leaf_value = ensemble.value[flip.row_cells.grid.leaf_node[problem.leaf]]
+    whole = ensemble.whole[flip.row_cells.grid.leaf_node[problem.leaf]]
+    program.part_whole_numbers(whole, flip.halves)
     lower = search.lower
     for _ in range(_MAX_TIES):
         left = max(end - time.monotonic(), 1e-3)
@@ -338,9 +338,9 @@ def _accept(search, problem, cells, confirm):
     return True
 
 
-def close_gap(around, lower, upper):
+def close_gap(row_cells, lower, upper):
     """Return the lower bound, and whether it proves that the upper one is the optimum."""
-    if around.norm == 0 and np.isfinite(lower):
+    if row_cells.norm == 0 and np.isfinite(lower):
         lower = np.ceil(lower - TOLERANCE)  # a number of columns
     proved = lower >= upper * (1 - TOLERANCE)
     return (upper if proved else lower), bool(proved)

@@ -1,4 +1,4 @@
-"""The raw columns cut at all thresholds, and the box of cells of each leaf."""
+"""Grid of the raw columns, cut at all thresholds, with the box of cells of each leaf."""
 
 import numpy as np
 

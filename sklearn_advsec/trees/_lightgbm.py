@@ -1,4 +1,4 @@
-"""How LightGBM's classifiers are read, through their JSON dump."""
+"""Reader of LightGBM's classifiers, through their JSON dump."""
 
 import numpy as np
 from lightgbm import LGBMClassifier

@@ -1,4 +1,4 @@
-"""Which classes of tree ensembles can be read, and by which reader."""
+"""Registry of the readers of tree ensembles."""
 
 import sys
 from functools import singledispatch

@@ -1,9 +1,9 @@
-"""What is left of an ensemble around one row: the leaves and cells within reach."""
+"""The cells and leaves of an ensemble that one row can reach, and what they cost."""
 
 import numpy as np
 
 
-class Surroundings:
+class RowCells:
     """One row in the grid: what each cell costs, and how far each leaf is away.
 
     Parameters
@@ -25,7 +25,7 @@ class Surroundings:
 
     Attributes
     ----------
-    home : ndarray of int, shape (n_columns,)
+    own_cell : ndarray of int, shape (n_columns,)
         The cell of the row itself.
     cost : ndarray of shape (n_cells,)
         What it takes to get to a cell: the distance, its square for norm 2, or 1 for norm
@@ -41,18 +41,18 @@ class Surroundings:
         self.grid, self.norm, self.x = grid, norm, x
         self.scale = np.ones(len(x)) if scale is None else scale
         self.frozen = np.isnan(x) | ~grid.movable | ~(lower < upper)
-        self.home = grid.cells(x)
+        self.own_cell = grid.cells(x)
         self._cost_cells(lower, upper, np.zeros(len(x)) if step is None else step)
         column = grid.entry_column
         first = self.first_cell[column]
         low, high = first + grid.entry_low, first + grid.entry_high
-        home = first + self.home[column]
+        own = first + self.own_cell[column]
         # The nearest cell of the box that holds a value at all.
         before, after = neighbours(np.isfinite(self.cost))
-        nearest = np.where(low > home, after[low], home)
-        nearest = np.where(high < home, before[high], nearest)
+        nearest = np.where(low > own, after[low], own)
+        nearest = np.where(high < own, before[high], nearest)
         held = (low <= nearest) & (nearest <= high)
-        cost = np.where(held, self.cost[np.where(held, nearest, home)], np.inf)
+        cost = np.where(held, self.cost[np.where(held, nearest, own)], np.inf)
         self.reach = self._sum_up(np.where(self.frozen[column], 0.0, cost))
         self.reach[grid.blocked(row, self.frozen)] = np.inf
 
@@ -63,9 +63,9 @@ class Surroundings:
         total = int(n_cells.sum())
         self.cell_column = np.repeat(np.arange(grid.n_columns), n_cells)
         position = np.arange(total) - self.first_cell[self.cell_column]
-        home = self.home[self.cell_column]
+        own = self.own_cell[self.cell_column]
         self.place = self.x[self.cell_column].copy()
-        above, below = position > home, position < home
+        above, below = position > own, position < own
         edge = grid.first_edge[self.cell_column] + position
         self.place[above] = grid.up[edge[above] - 1]
         self.place[below] = grid.down[edge[below]]
@@ -109,7 +109,7 @@ class RowProblem:
 
     Parameters
     ----------
-    around : Surroundings
+    row_cells : RowCells
         The row in the grid.
     gains : ndarray of shape (n_rivals, n_leaves)
         How far each leaf puts the wanted class ahead of each rival.
@@ -126,7 +126,7 @@ class RowProblem:
         Columns in which the leaves differ.
     first, size : ndarray of int, shape (n_active,)
         Where their cells begin in `cost`, and how many there are.
-    home : ndarray of int, shape (n_active,)
+    own_cell : ndarray of int, shape (n_active,)
         The row's own cell.
     cost, place : ndarray of shape (n_cells,)
         What each cell costs, and its nearest value.
@@ -143,11 +143,11 @@ class RowProblem:
         The gain of all else.
     """
 
-    def __init__(self, around, gains, base, budget, alive=None):
-        self.around, self.norm, self.budget = around, around.norm, budget
+    def __init__(self, row_cells, gains, base, budget, alive=None):
+        self.row_cells, self.norm, self.budget = row_cells, row_cells.norm, budget
         self._gains, self._base = gains, base
-        grid = around.grid
-        keep = (around.reach <= budget) & np.isfinite(around.reach)
+        grid = row_cells.grid
+        keep = (row_cells.reach <= budget) & np.isfinite(row_cells.reach)
         if alive is not None:
             keep &= alive
         leaf = np.flatnonzero(keep)
@@ -165,17 +165,17 @@ class RowProblem:
 
     def _cut(self):
         """Find the cells that tell the leaves apart."""
-        around, grid, leaf = self.around, self.around.grid, self.leaf
+        row_cells, grid, leaf = self.row_cells, self.row_cells.grid, self.leaf
         counts = grid.first_entry[leaf + 1] - grid.first_entry[leaf]
         owner = np.repeat(np.arange(len(leaf)), counts)
         begins = np.repeat(grid.first_entry[leaf] - np.cumsum(counts) + counts, counts)
         entry = begins + np.arange(len(owner))
         column = grid.entry_column[entry]
-        keep = ~around.frozen[column]
+        keep = ~row_cells.frozen[column]
         owner, entry, column = owner[keep], entry[keep], column[keep]
-        near = (around.cost <= self.budget) & np.isfinite(around.cost)
+        near = (row_cells.cost <= self.budget) & np.isfinite(row_cells.cost)
         begin = np.zeros(len(near), dtype=bool)
-        first, last = around.first_cell[column], grid.first_edge[column + 1]
+        first, last = row_cells.first_cell[column], grid.first_edge[column + 1]
         last = first + last - grid.first_edge[column]
         low, high = first + grid.entry_low[entry], first + grid.entry_high[entry]
         begin[low] = True
@@ -183,7 +183,7 @@ class RowProblem:
         # Of the cells in reach, those begin one that have a beginning, or another column,
         # between them and the one before.
         reached = np.flatnonzero(near)
-        of = around.cell_column[reached]
+        of = row_cells.cell_column[reached]
         begin = np.diff(np.cumsum(begin)[reached], prepend=-1) > 0
         begin |= np.diff(of, prepend=-1) > 0
         label = np.cumsum(begin) - 1  # of the cells in reach: the joined cell
@@ -192,10 +192,10 @@ class RowProblem:
         full[reached] = label
         # The cheapest of the cells that were joined.
         starts = np.flatnonzero(begin)
-        cost = np.minimum.reduceat(around.cost[reached], starts)
-        nearest = self._nearest(around.cost[reached], label, cost)
-        place = around.place[reached][nearest]
-        home = full[around.first_cell + around.home]
+        cost = np.minimum.reduceat(row_cells.cost[reached], starts)
+        nearest = self._nearest(row_cells.cost[reached], label, cost)
+        place = row_cells.place[reached][nearest]
+        own = full[row_cells.first_cell + row_cells.own_cell]
         size = np.bincount(joined_column, minlength=grid.n_columns)
         self.columns = np.flatnonzero(size > 1)
         active = size[joined_column] > 1
@@ -204,7 +204,7 @@ class RowProblem:
         self.first = np.cumsum(self.size) - self.size
         self.cell = np.repeat(np.arange(len(self.columns)), self.size)
         shift = np.searchsorted(joined_column, self.columns)  # first label of each
-        self.home = home[self.columns] - shift
+        self.own_cell = own[self.columns] - shift
         # Boxes, in the cells of their column.
         slot = np.full(grid.n_columns, -1)
         slot[self.columns] = np.arange(len(self.columns))
@@ -229,7 +229,7 @@ class RowProblem:
 
     def select(self, alive):
         """Return the same problem with those leaves only, of all leaves of the grid."""
-        return RowProblem(self.around, self._gains, self._base, self.budget, alive)
+        return RowProblem(self.row_cells, self._gains, self._base, self.budget, alive)
 
     def total(self, cells):
         """Cost of points, given by their cells, of shape (n, n_active)."""
@@ -246,15 +246,18 @@ class RowProblem:
 
     def point(self, cells):
         """Return the row's nearest point in the given cells, of shape (n_active,)."""
-        x = self.around.x.copy()
+        x = self.row_cells.x.copy()
         x[self.columns] = self.place[self.first + cells]
         return x
 
     def cells_of(self, x):
         """Return the cells in reach that are next to a point, of shape (n_active,)."""
-        around, columns = self.around, self.columns
-        own = around.grid.cells(x)[columns]
-        above, cell = own > around.home[columns], around.first_cell[columns] + own
+        row_cells, columns = self.row_cells, self.columns
+        own = row_cells.grid.cells(x)[columns]
+        above, cell = (
+            own > row_cells.own_cell[columns],
+            row_cells.first_cell[columns] + own,
+        )
         cell = np.where(above, self._before[cell], self._after[cell])
         return self._label[cell] - self._shift
 

@@ -1,4 +1,4 @@
-"""The search for a cheap point that changes an ensemble's answer."""
+"""Coordinate search for a cheap change of an ensemble's answer."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from ._row import RowProblem
 _ONE = 2**16
 
 
-class Profiles:
+class ClimbingPoints:
     """Points of a row's cells, and what every move of one column gains.
 
     Parameters
@@ -152,24 +152,24 @@ def climb(problem, cells, budget, need, max_moves=200):
     slots = slots_of(problem)
     final = cells.copy()
     arrived = np.zeros(len(cells), dtype=bool)
-    profiles, open_points = Profiles(problem, cells), np.arange(len(cells))
+    climbing, open_points = ClimbingPoints(problem, cells), np.arange(len(cells))
     for _ in range(max_moves):
-        lead = (profiles.look() - need[:, None, None]).min(0)
-        margin = (profiles.margin - need[:, None]).min(0)
-        allowed = allowed_moves(problem, slots, profiles.cells, budget[open_points])
+        lead = (climbing.look() - need[:, None, None]).min(0)
+        margin = (climbing.margin - need[:, None]).min(0)
+        allowed = allowed_moves(problem, slots, climbing.cells, budget[open_points])
         lead[~allowed] = -np.inf
-        best = _rank(problem, slots, profiles.cells, lead, margin).argmax(1)
+        best = _rank(problem, slots, climbing.cells, lead, margin).argmax(1)
         reached = lead[np.arange(len(best)), best]
         done = margin >= 0
         go = np.flatnonzero(~done & (reached > margin + 1e-12))
-        profiles.move(go, slots.column[best[go]], slots.cell[best[go]])
-        final[open_points] = profiles.cells
+        climbing.move(go, slots.column[best[go]], slots.cell[best[go]])
+        final[open_points] = climbing.cells
         arrived[open_points] = done
         arrived[open_points[go]] = reached[go] >= 0
         keep = go[reached[go] < 0]
         if not len(keep):
             break
-        profiles.select(keep)
+        climbing.select(keep)
         open_points = open_points[keep]
     return final, arrived
 
@@ -214,20 +214,20 @@ def trim(problem, cells, need, max_moves=200):
     """
     slots = slots_of(problem)
     final = cells.copy()
-    profiles, open_points = Profiles(problem, cells), np.arange(len(cells))
+    climbing, open_points = ClimbingPoints(problem, cells), np.arange(len(cells))
     for _ in range(max_moves):
-        lead = (profiles.look() - need[:, None, None]).min(0)
-        own = problem.cost[problem.first + profiles.cells]
+        lead = (climbing.look() - need[:, None, None]).min(0)
+        own = problem.cost[problem.first + climbing.cells]
         saved = own[:, slots.column] - slots.cost
         saved[lead < 0] = -np.inf
         best = saved.argmax(1)
         go = np.flatnonzero(saved[np.arange(len(best)), best] > 0)
         if not len(go):
             break
-        profiles.move(go, slots.column[best[go]], slots.cell[best[go]])
-        profiles.select(go)
+        climbing.move(go, slots.column[best[go]], slots.cell[best[go]])
+        climbing.select(go)
         open_points = open_points[go]
-        final[open_points] = profiles.cells
+        final[open_points] = climbing.cells
     return final
 
 
@@ -244,7 +244,7 @@ class Search:
 
     Parameters
     ----------
-    around : Surroundings
+    row_cells : RowCells
         The row in the grid.
     gains, base : ndarray of shape (n_rivals, n_leaves) and (n_rivals,)
         How far leaves put the wanted class ahead of each rival.
@@ -263,8 +263,8 @@ class Search:
         Where it is; None where there is none yet.
     """
 
-    def __init__(self, around, gains, base, need, lower, upper=np.inf):
-        self.around, self.gains, self.base = around, gains, base
+    def __init__(self, row_cells, gains, base, need, lower, upper=np.inf):
+        self.row_cells, self.gains, self.base = row_cells, gains, base
         self.need, self.lower = need, lower
         self.cost, self.x = upper, None
         self.failed = lower  # the largest budget without a success so far
@@ -276,7 +276,7 @@ class Search:
             self.seed(seeds)
         if self.x is None:
             problem = self.problem(self.cost)
-            self._look_around(problem, problem.home[None])
+            self._look_around(problem, problem.own_cell[None])
         if self.x is not None:
             self.refine()
             self.polish()
@@ -284,7 +284,7 @@ class Search:
 
     def problem(self, budget):
         """Return what is in reach of a budget."""
-        return RowProblem(self.around, self.gains, self.base, budget)
+        return RowProblem(self.row_cells, self.gains, self.base, budget)
 
     def note(self, problem, cells, arrived):
         """Keep the cheapest of the points that arrived; return whether it is new."""
@@ -309,8 +309,8 @@ class Search:
         points : ndarray of shape (n_points, n_columns)
             Rows; what a row may not change or leave is put back.
         """
-        around = self.around
-        points = np.where(around.frozen, around.x, points)
+        row_cells = self.row_cells
+        points = np.where(row_cells.frozen, row_cells.x, points)
         problem = self.problem(np.inf)
         if not len(points) or not len(problem.columns):
             return
@@ -319,7 +319,7 @@ class Search:
 
     def begin(self):
         """Try growing budgets, several at a time, until one is enough."""
-        costs = self.around.cost
+        costs = self.row_cells.cost
         costs = costs[(costs > 0) & np.isfinite(costs)]
         if not len(costs):
             return
@@ -330,7 +330,7 @@ class Search:
             if np.isfinite(limit):
                 budgets = np.linspace(last, limit, _BUDGETS + 1)[1:]
             problem = self.problem(limit)
-            start = np.tile(problem.home, (len(budgets), 1))
+            start = np.tile(problem.own_cell, (len(budgets), 1))
             cells, arrived = climb(problem, start, budgets, self.need)
             if self.note(problem, cells, arrived):
                 self._fail(budgets[~arrived])
@@ -365,7 +365,7 @@ class Search:
             problem = self.problem(np.nextafter(self.cost, 0))
             if not len(problem.columns):
                 return
-            starts = np.stack([problem.home, *self._neighbours(problem)])
+            starts = np.stack([problem.own_cell, *self._neighbours(problem)])
             cells, arrived = climb(problem, starts, _same(problem, starts), self.need)
             if self.note(problem, cells, arrived):
                 continue
@@ -394,20 +394,20 @@ class Search:
                 beyond = each > budget
                 if not beyond.any():
                     return cells
-                cells = np.where(beyond, cells + np.sign(problem.home - cells), cells)
+                cells = np.where(beyond, cells + np.sign(problem.own_cell - cells), cells)
             elif each.sum() <= budget:
                 return cells
             else:
-                cells[each.argmax()] = problem.home[each.argmax()]
+                cells[each.argmax()] = problem.own_cell[each.argmax()]
 
     def _neighbours(self, problem):
         """Points next to the best one that cost less."""
         if problem.norm == np.inf:
             return [self._within(problem, problem.budget)]
         cells = problem.cells_of(self.x)
-        moved = np.flatnonzero(cells != problem.home)
+        moved = np.flatnonzero(cells != problem.own_cell)
         points = np.tile(cells, (len(moved), 1))
-        points[np.arange(len(moved)), moved] = problem.home[moved]
+        points[np.arange(len(moved)), moved] = problem.own_cell[moved]
         return list(points)
 
     def _single_moves(self, problem, cells):
@@ -415,9 +415,9 @@ class Search:
         if not len(problem.columns):
             return cells[:0]
         slots = slots_of(problem)
-        profiles = Profiles(problem, cells)
-        lead = (profiles.look() - self.need[:, None, None]).min(0)
-        two = np.argsort(-(profiles.margin - self.need[:, None]).min(0), kind="stable")[
+        climbing = ClimbingPoints(problem, cells)
+        lead = (climbing.look() - self.need[:, None, None]).min(0)
+        two = np.argsort(-(climbing.margin - self.need[:, None]).min(0), kind="stable")[
             :2
         ]
         lead, cells = lead[two], cells[two]

@@ -1,4 +1,4 @@
-"""How the tree ensembles of scikit-learn are read."""
+"""Readers of the tree ensembles of scikit-learn."""
 
 import numpy as np
 from sklearn.dummy import DummyClassifier

@@ -1,4 +1,4 @@
-"""How XGBoost's classifiers are read, through their JSON dump."""
+"""Reader of XGBoost's classifiers, through their JSON dump."""
 
 import json
 

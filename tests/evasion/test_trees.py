@@ -26,9 +26,9 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn_advsec.evasion import HopSkipJump, TreeCoordinateAttack, TreeExactAttack
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
-from sklearn_advsec.trees._certify import Question
+from sklearn_advsec.trees._certify import ClassFlip
 from sklearn_advsec.trees._grid import TreeGrid
-from sklearn_advsec.trees._row import RowProblem, Surroundings
+from sklearn_advsec.trees._row import RowCells, RowProblem
 
 SMALL = {
     "tree": DecisionTreeClassifier(max_depth=4, random_state=0),
@@ -347,12 +347,12 @@ def test_points_of_a_search_gain_what_the_trees_say(step, budget, cancer):
     for x in X_test[:5]:
         low, high = np.where(free, 0.0, x), np.where(free, 1.0, x)
         steps = np.full(30, step)
-        around = Surroundings(grid, x, low, high, np.inf, x[None], step=steps)
-        question = Question(around, 1, [0])
-        problem = RowProblem(around, question.gains, question.base, budget)
+        row_cells = RowCells(grid, x, low, high, np.inf, x[None], step=steps)
+        flip = ClassFlip(row_cells, 1, [0])
+        problem = RowProblem(row_cells, flip.gains, flip.base, budget)
         cells = rng.integers(problem.size, size=(50, len(problem.size)))
-        points = np.stack([problem.point(c) for c in [problem.home, *cells]])
-        lead = [problem.margin(c)[0] for c in [problem.home, *cells]]
+        points = np.stack([problem.point(c) for c in [problem.own_cell, *cells]])
+        lead = [problem.margin(c)[0] for c in [problem.own_cell, *cells]]
         np.testing.assert_allclose(lead, ensemble.scores(points)[:, 0], atol=1e-9)
         assert (points[:, ~free] == x[~free]).all()
         assert (np.abs(points - x).max() <= budget) and (points[0] == x).all()
@@ -360,7 +360,7 @@ def test_points_of_a_search_gain_what_the_trees_say(step, budget, cancer):
             moves = (points - x) / step
             np.testing.assert_allclose(moves, np.rint(moves), atol=1e-9)
         back = np.stack([problem.cells_of(point) for point in points])
-        np.testing.assert_array_equal(back, [problem.home, *cells])
+        np.testing.assert_array_equal(back, [problem.own_cell, *cells])
 
 
 def whole_iris():

@@ -1,4 +1,4 @@
-"""What the attacks on tree ensembles share: the trees, the grid, row after row."""
+"""Base of the attacks on tree ensembles: the trees, the grid, row after row."""
 
 from numbers import Real
 
@@ -8,9 +8,9 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from ..._rows import RowCodec, is_dataframe
 from ...trees import tree_ensemble
-from ...trees._certify import Question
+from ...trees._certify import ClassFlip
 from ...trees._grid import TreeGrid
-from ...trees._row import Surroundings
+from ...trees._row import RowCells
 from ...victim import LabelAccess
 from .._base import EvasionAttack
 
@@ -18,6 +18,86 @@ from .._base import EvasionAttack
 _KEPT, _SEEDS = 200, 8
 # How often a row is searched again with what constraints spoiled left alone.
 _MAX_AGAIN = 8
+
+
+class TreeRow:
+    """One row under attack: what it may become, and what the victim says of that.
+
+    Parameters
+    ----------
+    state : AttackState
+        The attack on all rows.
+    at : int
+        Which row this is.
+    row : {ndarray, DataFrame} of shape (1, n_columns)
+        The row as the victim takes it.
+    grid : TreeGrid
+        The columns, cut at all thresholds.
+    norm : {np.inf, 1, 2, 0}
+        The norm of changes.
+
+    Attributes
+    ----------
+    label : int
+        Position of the class to leave, or to reach.
+    x, lower, upper : ndarray of float64, shape (n_columns,)
+        The row and the range of each column; under constraints, in their units.
+    scale : ndarray of float64, shape (n_columns,)
+        The units in which changes are measured, and those of the access's rows.
+    may_be_spoiled : bool
+        Whether constraints between columns may move what a search finds.
+    """
+
+    def __init__(self, state, at, row, grid, norm):
+        self.state, self.at = state, torch.tensor([at])
+        self.row, self.grid, self.norm = row, grid, norm
+        self.label = int(state.goal.labels[at])
+        access = self.access = state.access
+        self.may_be_spoiled, self.step = False, None
+        if hasattr(access, "region"):
+            region = access.region
+            parts = access.ref[at], access.free_lower[at], access.free_upper[at]
+            self.scale = region.scale.numpy().astype(np.float64)
+            self.step = torch.where(region.lattice, region.step, 0.0).numpy()
+            self.may_be_spoiled = not region.simple
+        else:
+            x = access.x[at]
+            parts = x, x + state.lower[at], x + state.upper[at]
+            self.scale = np.ones(len(x))
+        self.x, self.lower, self.upper = (p.numpy().astype(np.float64) for p in parts)
+
+    def surround(self, lower=None, upper=None):
+        """Return the cells around the row, within a narrower range if one is given."""
+        return RowCells(
+            self.grid,
+            self.x,
+            self.lower if lower is None else lower,
+            self.upper if upper is None else upper,
+            self.norm,
+            self.row,
+            self.scale,
+            self.step,
+        )
+
+    def confirm(self, point):
+        """Ask the victim whether a point is a success."""
+        point = torch.as_tensor(point / self.scale)[None]
+        return bool(self.state.goal.select(self.at).ask(self.access, point, self.at)[1])
+
+    def let_others_follow(self, point, lower, upper):
+        """Return the valid row near a point that keeps what the point moved."""
+        wanted, ref = torch.as_tensor(point)[None], self.access.ref[self.at]
+        moved = (wanted != ref) & ~wanted.isnan()
+        held = (torch.where(moved, wanted, torch.as_tensor(b)) for b in (lower, upper))
+        return self.access.region.project(ref, wanted, *held)[0].numpy()
+
+    def spoiled(self, point):
+        """Which of the moved columns the projection moves elsewhere; all, if none."""
+        wanted = torch.as_tensor(point)[None]
+        valid = self.access.valid(wanted / self.access.region.scale, self.at)[0].numpy()
+        moved = (point != self.x) & ~np.isnan(point)
+        spoiled = moved & (np.abs(valid - point) > 1e-9 * self.scale)
+        return spoiled if spoiled.any() else moved
 
 
 class TreeAttack(EvasionAttack):
@@ -108,26 +188,16 @@ class TreeAttack(EvasionAttack):
         grid = self.grid_
         if _kinds(rows) != self._kinds:
             grid = TreeGrid(self.ensemble_, rows, self._step())
-        x, lower, upper, scale, step = _in_units_of_the_rows(state)
-        simple = not hasattr(access, "region") or access.region.simple
         found = state.open_rows()
         x_adv = access.x[found].clone()
         for k, i in enumerate(found.tolist()):
             row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
-
-            def surround(low, high, i=i, row=row):
-                return Surroundings(grid, x[i], low, high, self.norm, row, scale, step)
-
-            def confirm(point, i=i):
-                point = torch.as_tensor(point / scale)[None]
-                at = torch.tensor([i])
-                return bool(state.goal.select(at).ask(access, point, at)[1])
-
-            point = self._search_row(state, i, surround(lower[i], upper[i]), confirm)
-            if point is not None and not simple:
-                point = self._mend(state, i, point, surround, confirm)
+            tree_row = TreeRow(state, i, row, grid, self.norm)
+            point = self._search_row(tree_row)
+            if point is not None and tree_row.may_be_spoiled:
+                point = self._mend(tree_row, point)
             if point is not None:
-                x_adv[k] = torch.as_tensor(point / scale)
+                x_adv[k] = torch.as_tensor(point / tree_row.scale)
         moved = found[(x_adv != access.x[found]).any(1)]
         if len(moved):
             shown = x_adv[torch.isin(found, moved)]
@@ -135,11 +205,11 @@ class TreeAttack(EvasionAttack):
             state.record(moved, shown, predicted, reached)
         state.finished[:] = True
 
-    def _search_row(self, state, row, around, confirm):
+    def _search_row(self, tree_row):
         """Return the adversarial row in the victim's units, or None."""
         raise NotImplementedError
 
-    def _mend(self, state, row, point, surround, confirm):
+    def _mend(self, tree_row, point):
         """Search again while constraints between columns spoil what was found.
 
         The search knows the range of each column only; relations, groups and limits of
@@ -147,38 +217,32 @@ class TreeAttack(EvasionAttack):
         where that does not do, what the projection took elsewhere stays as it was in the
         next search.
         """
-        access, at = state.access, slice(row, row + 1)
-        ref, scale = access.ref[at], access.region.scale
-        lower, upper = access.free_lower[at], access.free_upper[at]
-        first, label = point, int(state.goal.labels[row])
+        first, lower, upper = point, tree_row.lower, tree_row.upper
         for _ in range(_MAX_AGAIN):
-            if confirm(point):
+            if tree_row.confirm(point):
                 return point
-            wanted = torch.as_tensor(point)[None]
-            moved = (wanted != ref) & ~wanted.isnan()
-            held = (torch.where(moved, wanted, bound) for bound in (lower, upper))
-            follows = access.region.project(ref, wanted, *held)[0].numpy()
-            if confirm(follows):
+            follows = tree_row.let_others_follow(point, lower, upper)
+            if tree_row.confirm(follows):
                 return follows
-            valid = access.valid(wanted / scale, torch.tensor([row]))
-            spoiled = moved & ((valid - wanted).abs() > 1e-9 * scale)
-            spoiled = spoiled if spoiled.any() else moved
-            lower, upper = (torch.where(spoiled, ref, bound) for bound in (lower, upper))
-            around = surround(lower[0].numpy(), upper[0].numpy())
-            best = self._coordinate_search(self._questions(around, label), label)
+            spoiled = tree_row.spoiled(point)
+            lower, upper = (
+                np.where(spoiled, tree_row.x, bound) for bound in (lower, upper)
+            )
+            flips = self._flips(tree_row.surround(lower, upper), tree_row.label)
+            best = self._coordinate_search(flips, tree_row.label)
             if best is None:
                 break
             point = best.x
         return first
 
-    def _questions(self, around, label):
-        """Return the questions of a row, the one of the least lower bound first."""
+    def _flips(self, row_cells, label):
+        """Return the flips of a row, the one of the least lower bound first."""
         classes = range(len(self.ensemble_.classes))
         others = [k for k in classes if k != label]
         if self.goal == "targeted":
-            return [Question(around, label, others)]
-        questions = [Question(around, target, [label]) for target in others]
-        return sorted(questions, key=lambda question: question.lower)
+            return [ClassFlip(row_cells, label, others)]
+        flips = [ClassFlip(row_cells, target, [label]) for target in others]
+        return sorted(flips, key=lambda flip: flip.lower)
 
     def _limit(self):
         """Return the cost that a success has to be below."""
@@ -187,40 +251,26 @@ class TreeAttack(EvasionAttack):
         eps = float(self.eps)
         return np.nextafter(eps**2 if self.norm == 2 else eps, np.inf)
 
-    def _coordinate_search(self, questions, label):
-        """Return the cheapest search of all questions, or None."""
+    def _coordinate_search(self, flips, label):
+        """Return the cheapest search of all flips, or None."""
         best, limit = None, self._limit()
-        for question in questions:
-            if question.lower >= limit:
+        for flip in flips:
+            if flip.lower >= limit:
                 break
-            search = question.search(limit).run(self._seeds(question, label))
+            search = flip.search(limit).run(self._seeds(flip, label))
             if search.x is not None:
                 best, limit = search, search.cost
         return best
 
-    def _seeds(self, question, label):
+    def _seeds(self, flip, label):
         """Return rows of the data that have a wanted class, the nearest first."""
         same = self.seed_labels_ == label
         seeds = self.seeds_[same if self.goal == "targeted" else ~same]
-        away = np.nan_to_num(seeds - question.around.x)
-        distance = np.linalg.norm(away / question.around.scale, axis=1)
+        away = np.nan_to_num(seeds - flip.row_cells.x)
+        distance = np.linalg.norm(away / flip.row_cells.scale, axis=1)
         return seeds[np.argsort(distance, kind="stable")[:_SEEDS]]
 
 
 def _kinds(X):
     """Return what decides where the edges lie: the kinds of the columns."""
     return [str(t) for t in X.dtypes] if is_dataframe(X) else [str(X.dtype)]
-
-
-def _in_units_of_the_rows(state):
-    """Return the rows, their range, and the scales and steps of changes."""
-    access = state.access
-    if hasattr(access, "ref"):  # under constraints, all else is in units of scale
-        parts = access.ref, access.free_lower, access.free_upper
-        region = access.region
-        scale = region.scale.numpy().astype(np.float64)
-        step = torch.where(region.lattice, region.step, 0.0).numpy().astype(np.float64)
-    else:
-        parts = access.x, access.x + state.lower, access.x + state.upper
-        scale, step = np.ones(access.x.shape[1]), None
-    return *(part.numpy().astype(np.float64) for part in parts), scale, step

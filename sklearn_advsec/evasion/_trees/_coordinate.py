@@ -132,7 +132,7 @@ class TreeCoordinateAttack(TreeAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _search_row(self, state, row, around, confirm):
-        label = int(state.goal.labels[row])
-        best = self._coordinate_search(self._questions(around, label), label)
+    def _search_row(self, tree_row):
+        flips = self._flips(tree_row.surround(), tree_row.label)
+        best = self._coordinate_search(flips, tree_row.label)
         return None if best is None else best.x

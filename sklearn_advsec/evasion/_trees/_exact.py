@@ -171,25 +171,26 @@ class TreeExactAttack(TreeAttack):
         state.lowest, state.in_time = np.zeros(n_rows), np.ones(n_rows, dtype=bool)
         super()._attack(state)
 
-    def _search_row(self, state, row, around, confirm):
-        label = int(state.goal.labels[row])
-        questions = self._questions(around, label)
-        best = self._coordinate_search(questions, label)
+    def _search_row(self, tree_row):
+        state, row = tree_row.state, int(tree_row.at)
+        row_cells = tree_row.surround()
+        flips = self._flips(row_cells, tree_row.label)
+        best = self._coordinate_search(flips, tree_row.label)
         limit = self._limit() if best is None else best.cost
         lowest, end = np.inf, time.monotonic() + self.time_limit
-        for question in questions:
-            if question.lower >= limit:
+        for flip in flips:
+            if flip.lower >= limit:
                 lowest = min(lowest, limit)
                 break
-            search = question.search(limit)
+            search = flip.search(limit)
             left = max(end - time.monotonic(), 1e-3)
-            lower, solved = solve(search, question, left, confirm)
+            lower, solved = solve(search, flip, left, tree_row.confirm)
             if search.x is not None:
                 best, limit = search, search.cost
             lowest = min(lowest, lower)
             state.in_time[row] &= solved
-        lowest, _ = close_gap(around, lowest, limit)
-        state.lowest[row] = around.distance(lowest)
+        lowest, _ = close_gap(row_cells, lowest, limit)
+        state.lowest[row] = row_cells.distance(lowest)
         return None if best is None else best.x
 
     def _result(self, state, offset, finished_only=False):
