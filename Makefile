@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-slow lint bench clean help
+.PHONY: demo test test-slow test-kernels test-array-api lint bench clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -20,11 +20,33 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@echo "==> The tests (the slow ones: make test-slow)"
-	$(BIN)/python -m pytest -n 2 -q -m "not slow"
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" --durations=25
 
 test-slow: $(VENV)/.installed
 	@echo "==> The slow tests"
 	$(BIN)/python -m pytest -n 2 -q -m slow
+
+# Libraries choose their kernels by the processor, and these add in another order. What
+# compares floats (all but scikit-learn's own checks) has to hold with any of them.
+KERNEL_haswell := OPENBLAS_CORETYPE=Haswell
+KERNEL_haswell-2 := OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2
+KERNEL_skylakex := OPENBLAS_CORETYPE=SkylakeX
+KERNEL_nehalem := OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default \
+	ONEDNN_MAX_CPU_ISA=SSE41
+KERNEL_nehalem-2 := $(KERNEL_nehalem) OMP_NUM_THREADS=2
+KERNELS ?= haswell haswell-2 nehalem nehalem-2 \
+	$(if $(shell grep -m1 avx512f /proc/cpuinfo),skylakex)
+
+test-kernels: $(addprefix test-kernel-,$(KERNELS))
+
+test-kernel-%: $(VENV)/.installed
+	@echo "==> What compares floats, with $(KERNEL_$*)"
+	env $(KERNEL_$*) $(BIN)/python -m pytest -n 2 -q -m "not slow" \
+	--deselect tests/test_common.py::test_scikit_learn_contract
+
+test-array-api: $(VENV)/.installed
+	@echo "==> scikit-learn's array API check, which scipy's setting switches on"
+	SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 -q tests/test_common.py -k array_api
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""One thread for torch: the tests' networks are tiny, and runs stay reproducible."""
+"""One thread, unless the environment says more: the tests' models are tiny."""
 
 import os
 
@@ -8,7 +8,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_collection_modifyitems(items):

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from importlib.util import find_spec
 
 import joblib
 import numpy as np
@@ -55,7 +54,6 @@ LINEAR = FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y))
 TREE = FrozenEstimator(DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, y))
 SHADOW = DecisionTreeClassifier(max_depth=4)
 PGD = ProjectedGradientDescent(eps=0.05, max_iter=1)
-needs_opacus = pytest.mark.skipif(not find_spec("opacus"), reason="opacus is missing")
 
 
 class Recorder:
@@ -170,9 +168,8 @@ STOPPABLE = {
         5,
     ),
     "universal": (UniversalPerturbation(LINEAR, max_iter=4), "pass", 4),
+    "dpsgd": (DPSGDClassifier(net64(), random_state=0), "epoch", 4),
 }
-if find_spec("opacus"):
-    STOPPABLE["dpsgd"] = (DPSGDClassifier(net64(), random_state=0), "epoch", 4)
 COMPLETE = {
     "forest": (
         RobustRandomForestClassifier(n_estimators=5, random_state=0),
@@ -313,7 +310,6 @@ def test_what_needs_everything_goes_on(estimator, name, n):
         assert estimator.n_queries_ == fit(clone(estimator).set_callbacks()).n_queries_
 
 
-@needs_opacus
 def test_bound_of_dpsgd_holds_whenever_it_stops():
     whole = DPSGDClassifier(net64(), random_state=0)
     part = clone(whole).set_callbacks(Recorder(stop_after=1)).fit(X, y)
@@ -374,10 +370,7 @@ def test_partial_fit_is_followed_as_well():
     "defense",
     [
         AdversarialTrainingClassifier(net64(), PGD, random_state=0),
-        pytest.param(
-            DPSGDClassifier(net64(), noise_multiplier=0.1, random_state=0),
-            marks=needs_opacus,
-        ),
+        DPSGDClassifier(net64(), noise_multiplier=0.1, random_state=0),
     ],
     ids=["adversarial", "dpsgd"],
 )

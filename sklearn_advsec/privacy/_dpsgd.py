@@ -87,8 +87,6 @@ class DPSGDClassifier(TrainingDefense):
 
     Examples
     --------
-    >>> import pytest
-    >>> _ = pytest.importorskip("opacus")
     >>> import torch
     >>> from skorch import NeuralNetClassifier
     >>> from sklearn.datasets import load_digits

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from nets import CNN, MLP, net
+from opacus.accountants import RDPAccountant
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
@@ -236,21 +237,19 @@ def rdp_epsilon(noise, rate, steps, delta):
 
 
 def test_accountant_agrees_with_the_moments_and_with_published_values():
-    opacus = pytest.importorskip("opacus.accountants")
     # MNIST, 60,000 rows: the settings and values of the tutorial of TensorFlow Privacy.
     for noise, batch, epochs, published in ((1.3, 250, 15, 1.19), (1.1, 250, 60, 3.0)):
         rate = batch / 60000
         steps = round(epochs / rate)
         ours = rdp_epsilon(noise, rate, steps, 1e-5)
         assert ours == pytest.approx(published, rel=0.02)
-        accountant = opacus.RDPAccountant()
+        accountant = RDPAccountant()
         accountant.history = [(noise, rate, steps)]
         theirs = accountant.get_epsilon(1e-5)  # by a tighter conversion
         assert 0.75 * ours < theirs < ours
 
 
 def private(**parameters):
-    pytest.importorskip("opacus")
     return DPSGDClassifier(net(max_epochs=4), random_state=0, **parameters)
 
 
@@ -308,7 +307,6 @@ def test_private_training_learns_and_is_repeatable():
     model = DPSGDClassifier(
         net(max_epochs=6, module__hidden=16, lr=0.02), epsilon=20.0, random_state=0
     )
-    pytest.importorskip("opacus")
     before = torch.get_rng_state()
     model.fit(X, y)
     assert torch.equal(torch.get_rng_state(), before)
@@ -346,7 +344,6 @@ def test_private_training_of_one_logit():
     from skorch import NeuralNetBinaryClassifier
 
     X, y = digits()
-    pytest.importorskip("opacus")
     binary = NeuralNetBinaryClassifier(
         MLP, module__n_classes=1, lr=1.0, max_epochs=6, verbose=0
     )
@@ -367,7 +364,6 @@ class Scaled(MLP):
 
 def test_private_training_weighs_classes():
     """The mean over a single row would divide its weight out."""
-    pytest.importorskip("opacus")
     X, y = digits()
     X, y = X[:60], y[:60]
     weight = torch.linspace(0.1, 2.0, 10)
@@ -386,7 +382,6 @@ def test_private_training_weighs_classes():
 
 def test_private_training_on_frames():
     """Their memory may not be written to, of which torch would warn."""
-    pytest.importorskip("opacus")
     X, y = digits()
     frame = pd.DataFrame(X[:60]).add_prefix("pixel ")
     private = DPSGDClassifier(net(MLP, max_epochs=1), random_state=0).fit(frame, y[:60])
@@ -395,7 +390,6 @@ def test_private_training_on_frames():
 
 def test_private_training_of_a_single_number():
     X, y = digits()
-    pytest.importorskip("opacus")
     scaled = net(Scaled, max_epochs=1, module__n_features=64, module__n_classes=10)
     model = DPSGDClassifier(scaled, random_state=0).fit(X, y)
     assert model.estimator_.module_.scale != 1.0
@@ -412,7 +406,6 @@ def test_private_training_on_a_gpu():
 
 def test_what_private_training_refuses():
     X, y = digits()
-    pytest.importorskip("opacus")
     with pytest.raises(ValueError, match="BatchNorm2d computes with several rows"):
         DPSGDClassifier(net(CNN)).fit(X.reshape(-1, 1, 8, 8), y)
     with pytest.raises(TypeError, match="skorch"):
