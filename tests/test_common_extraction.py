@@ -16,9 +16,16 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils._testing import assert_docstring_consistency
 
 from sklearn_advsec.exceptions import QueryBudgetExceeded
-from sklearn_advsec.extraction import PathFinding, ReLUExtraction
+from sklearn_advsec.extraction import (
+    ExtractionAttack,
+    JacobianSubstitute,
+    PathFinding,
+    ReLUExtraction,
+)
+from sklearn_advsec.extraction._pool import PoolExtraction
 from sklearn_advsec.metrics import fidelity_scorer
 
 X, y = load_iris(return_X_y=True)
@@ -186,3 +193,25 @@ CHECKS = [
 @pytest.mark.parametrize("attack", THIEVES, ids=lambda attack: type(attack).__name__)
 def test_extraction_contract(attack, check):
     check(attack)
+
+
+SHARED_BY_ALL = ["estimator", "max_queries", "batch_size", "query_log", "warm_start"]
+SHARED_BY_ALL += ["verbose", "random_state"]
+
+
+def test_shared_parameters_are_documented_alike():
+    kinds = {type(attack) for attack in THIEVES}
+    assert_docstring_consistency(
+        kinds,
+        include_params=SHARED_BY_ALL,
+        include_attrs=["estimator_", "n_queries_", "query_log_", "classes_"],
+        ignore_types=("estimator", "copy_"),
+    )
+    pool = [kind for kind in kinds if issubclass(kind, PoolExtraction)]
+    assert_docstring_consistency(
+        [kind for kind in pool if kind is not JacobianSubstitute],
+        include_params=["surrogate"],
+    )
+    base = pytest.importorskip("numpydoc.docscrape").ClassDoc(ExtractionAttack)
+    documented = {parameter.name for parameter in base["Parameters"]}
+    assert documented >= set(SHARED_BY_ALL)

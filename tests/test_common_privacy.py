@@ -16,9 +16,10 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils._testing import assert_docstring_consistency
 
 from sklearn_advsec.metrics import tpr_at_fpr_scorer
-from sklearn_advsec.privacy import BoundaryDistance
+from sklearn_advsec.privacy import BoundaryDistance, MembershipAttack, ShadowAttack
 
 # Few records: an attack by labels asks about each of them many times.
 TARGET, AUDITED, MEMBER, OWN = overfitted_target(n_members=40, n_own=80, max_iter=40)
@@ -139,6 +140,29 @@ def test_cross_validation_and_search(attack):
     search.fit(AUDITED, MEMBER)
     one, other = search.cv_results_["mean_test_score"]
     assert one == other == search.best_score_
+
+
+def test_shared_parameters_are_documented_alike():
+    of_all = ["estimator", "label_column"]
+    of_shadows = ["shadow_estimator", "shadow_size", "memory", "n_jobs", "random_state"]
+    kinds = [type(attack) for attack in MEMBERSHIP]
+    assert_docstring_consistency(
+        kinds,
+        include_params=of_all,
+        include_attrs=["estimator_", "classes_", "n_features_in_", "feature_names_in_"],
+    )
+    shadows = [kind for kind in kinds if issubclass(kind, ShadowAttack)]
+    assert_docstring_consistency(shadows, include_params=of_shadows)
+    assert_docstring_consistency(
+        [kind for kind in shadows if kind is not BoundaryDistance],
+        include_params=["n_shadow_models", "device", "verbose"],
+        include_attrs=["shadow_estimators_", "shadow_indices_"],
+        ignore_types=("n_shadow_models",),
+    )
+    ClassDoc = pytest.importorskip("numpydoc.docscrape").ClassDoc
+    for base, shared in ((MembershipAttack, of_all), (ShadowAttack, of_shadows)):
+        documented = {parameter.name for parameter in ClassDoc(base)["Parameters"]}
+        assert documented >= set(shared)
 
 
 def pytest_generate_tests(metafunc):

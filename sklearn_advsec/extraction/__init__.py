@@ -1,6 +1,7 @@
 """Attacks that copy a model by asking it, and what a victim can do about it."""
 
 from ._active import ActiveExtraction
+from ._base import ExtractionAttack
 from ._equation_solving import EquationSolving
 from ._jacobian_substitute import JacobianSubstitute
 from ._knockoff import CopycatCNN, KnockoffNets
@@ -13,6 +14,7 @@ __all__ = [
     "ActiveExtraction",
     "CopycatCNN",
     "EquationSolving",
+    "ExtractionAttack",
     "ExtractionDetected",
     "JacobianSubstitute",
     "KnockoffNets",

@@ -1,4 +1,4 @@
-"""Active learning: ask where the copy knows least."""
+"""Extraction by active learning (Pal et al. 2020)."""
 
 from numbers import Integral, Real
 
@@ -22,13 +22,15 @@ class ActiveExtraction(PoolExtraction):
     "random"         any rows of the pool: the baseline of the others
     ===============  =====================================================================
 
+    Without a `max_queries`, as many rows are asked about as the pool has. The rounds end
+    early where a pool has no row left that was not asked about.
+
     Parameters
     ----------
     estimator : classifier
-        The victim: unfitted, a `FrozenEstimator`, or any object that answers.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     surrogate : classifier, default=None
-        What becomes the copy: any scikit-learn classifier or skorch net. It is cloned.
-        None is a perceptron with 100 hidden units behind a scaler.
+        What becomes the copy; see :class:`ExtractionAttack`.
     strategy : {"uncertainty", "k_center", "adaptive", "random"}, default="uncertainty"
         How rows are chosen.
     uniform_share : float, default=0.0
@@ -43,19 +45,19 @@ class ActiveExtraction(PoolExtraction):
     temperature : float, default=1.0
         By what logits are divided before the copy is trained on their softmax.
     score_kind : {"auto", "probability", "logit"}, default="auto"
-        What the victim's scores are; "auto" looks at them.
+        What the scores of the victim are; "auto" looks at them.
     max_queries : int, default=None
-        How many rows may be sent in all. None is as many as the pool has.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
         How many rows are sent at once.
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Chooses rows, and seeds the surrogate where it has no seed of its own.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -161,7 +163,7 @@ class ActiveExtraction(PoolExtraction):
 
     def _choose(self, oracle, array, size, rng, first):
         """Return at most `size` rows that were not asked about yet."""
-        fresh = _distinct(array[~oracle.known(array)])
+        fresh = distinct_rows(array[~oracle.known(array)])
         fresh = fresh[rng.permutation(len(fresh))]
         if self.strategy == "random" or (first and self.strategy != "k_center"):
             return fresh[:size]
@@ -203,15 +205,15 @@ class ActiveExtraction(PoolExtraction):
             return copy.predict(self._rows_of(oracle, oracle.as_sent(rows)))
 
         label, other = ask(near), ask(far)
-        keep = np.flatnonzero(label != other)[:size]
-        near, far, label = near[keep], far[keep], label[keep]
+        apart = np.flatnonzero(label != other)[:size]
+        near, far, label = near[apart], far[apart], label[apart]
         for _ in range(n_steps):
             if not len(near):
                 break
             middle = (near + far) / 2
             same = ask(middle) == label
             near[same], far[~same] = middle[same], middle[~same]
-        rows = _distinct(oracle.as_sent(near))
+        rows = distinct_rows(oracle.as_sent(near))
         rows = rows[~oracle.known(rows)]
         if len(rows) < size:  # a copy that predicts one class only has no boundary
             rows = np.concatenate([rows, self._uniform(oracle, size - len(rows), rng)])
@@ -247,7 +249,7 @@ class ActiveExtraction(PoolExtraction):
         return X
 
 
-def _distinct(rows):
+def distinct_rows(rows):
     """Drop repeated rows, keeping the order."""
     _, first = np.unique(rows.reshape(len(rows), -1), axis=0, return_index=True)
     return rows[np.sort(first)]

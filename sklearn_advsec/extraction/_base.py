@@ -1,4 +1,4 @@
-"""The base of the extraction attacks: it opens the victim, a subclass steals it."""
+"""The base of the extraction attacks, and of what they steal."""
 
 from functools import partial
 from numbers import Integral
@@ -209,21 +209,82 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 class ExtractionAttack(ReportsProgress, StolenModel):
     """Base of the attacks that copy a model by asking it.
 
-    A subclass lists its parameters and writes `_steal`, which asks the oracle and sets
-    `copy_`, a fitted scikit-learn estimator. `predict` is the copy's.
+    A subclass lists, of the parameters below, those that it has, and writes
+    ``_steal(oracle, array, y)``: it asks the oracle about rows and sets `copy_`, a fitted
+    scikit-learn estimator, and `classes_`. The rest is here: the victim is opened, every
+    row is paid for once, budgets are kept to, what was paid for outlives any error, and
+    `predict` is the copy's.
 
-    A victim with `fit` and `get_params` is an estimator: it is cloned and fitted, and a
-    fitted one comes as `FrozenEstimator`. Any other object with `predict` or
-    `predict_proba` is a remote victim, such as the client of a service: it is used as it
-    is, with its `classes_` where it has them. Give it ``__sklearn_clone__`` (returning
-    itself) if it cannot be deep-copied.
+    Two class attributes say what the attack needs: `knowledge` ("label", "score" or
+    "auto") of the victim, and with `numeric` numbers only, because it makes rows of its
+    own.
+
+    Parameters
+    ----------
+    estimator : classifier or object with `predict` or `predict_proba`
+        The victim. One with `fit` and `get_params` is an estimator: it is cloned and
+        fitted, and a fitted one comes as `FrozenEstimator`. Any other object is a remote
+        victim, such as the client of a service: it is used as it is, with its `classes_`
+        where it has them. Give it ``__sklearn_clone__`` (returning itself) if it cannot
+        be deep-copied.
+    surrogate : classifier, default=None
+        What becomes the copy, of the attacks that train one: any scikit-learn classifier
+        or skorch net. It is cloned, and tried on the rows before the first of them is
+        paid for. None is a perceptron with 100 hidden units behind a scaler, after an
+        encoding of columns that hold no numbers.
+    max_queries : int, default=None
+        How many rows may be sent in all, those of earlier fits that `warm_start` takes up
+        included. None is what the attack's own text says: it is never without an end.
+    batch_size : int, default=1024
+        How many rows are sent at once.
+    query_log : bool, default=False
+        Whether to keep `query_log_` after a fit that went well. After one that did not,
+        it is there in any case.
+    warm_start : bool, default=False
+        Whether the next fit goes on with the answers that were paid for in this one.
+    verbose : int, default=0
+        Whether to print, now and then, how many rows were sent.
+    random_state : int, RandomState instance or None, default=0
+        Seed of all that is drawn: rows, starts, and the surrogate's own seed where it has
+        none.
 
     Attributes
     ----------
-    knowledge : {"label", "score", "auto"}
-        What the attacker sees of the victim (class attribute, or parameter).
-    numeric : bool
-        Whether the attack makes rows of its own and so needs numbers (class attribute).
+    copy_ : estimator
+        The copy.
+    classes_ : ndarray of shape (n_classes,)
+        The victim's classes.
+    estimator_ : object
+        The victim.
+    n_queries_ : int
+        How many rows were sent.
+    query_log_ : QueryLog
+        Rows and answers, if kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.svm import SVC
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.extraction import ExtractionAttack
+    >>> class TreeFromLabels(ExtractionAttack):
+    ...     knowledge = "label"
+    ...
+    ...     def __init__(self, estimator, *, max_queries=None):
+    ...         self.estimator = estimator
+    ...         self.max_queries = max_queries
+    ...
+    ...     def _steal(self, oracle, array, y):
+    ...         within, labels = oracle.ask_what_fits(array)
+    ...         self.classes_ = self._victim_classes(np.unique(labels))
+    ...         self.copy_ = DecisionTreeClassifier().fit(array[within], labels)
+    >>> X, y = load_iris(return_X_y=True)
+    >>> victim = FrozenEstimator(SVC().fit(X, y))
+    >>> attack = TreeFromLabels(victim, max_queries=100).fit(X[::-1])
+    >>> attack.n_queries_, attack.fidelity(X) > 0.6
+    (100, True)
     """
 
     knowledge = "auto"

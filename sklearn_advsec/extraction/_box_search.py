@@ -1,4 +1,4 @@
-"""Find the boxes of a decision tree by asking at corners and bisecting edges."""
+"""The boxes of a decision tree: corners are asked, edges bisected."""
 
 import numpy as np
 
@@ -146,15 +146,15 @@ class BoxSearch:
         features = np.flatnonzero(region.given & (region.low < region.high))
         return {
             j: self._bisect(region, region.low, j, region.low[j], region.high[j], code)
-            for j in self._leaving(region, features, code, sure=True)
+            for j in self._leaving(region, features, code, confirmed=True)
         }
 
-    def _leaving(self, region, features, code, sure=False):
+    def _leaving(self, region, features, code, confirmed=False):
         """Find by group testing which features, moved to the other end, leave the leaf.
 
         Several together stay inside just if each of them does, by itself.
         """
-        if not sure:
+        if not confirmed:
             row = region.low.copy()
             row[features] = region.high[features]
             if self._at(region, row) == code:
@@ -163,7 +163,7 @@ class BoxSearch:
             return [int(features[0])]
         half = len(features) // 2
         first = self._leaving(region, features[:half], code)
-        return first + self._leaving(region, features[half:], code, sure=not first)
+        return first + self._leaving(region, features[half:], code, confirmed=not first)
 
     def _edge_towards(self, region, row, code):
         """Find an edge between the lower corner and a row that answers otherwise."""
@@ -267,7 +267,7 @@ def last_inside(stays, inside, outside, cuts, spacing):
             if n <= 1 or not inside < value < outside:
                 tried = True
                 if n == 1:
-                    inside, outside = _around(
+                    inside, outside = _narrow_at(
                         stays, np.float32(first * spacing), inside, outside
                     )
                 continue
@@ -278,7 +278,7 @@ def last_inside(stays, inside, outside, cuts, spacing):
     return inside
 
 
-def _around(stays, value, inside, outside, most=4):
+def _narrow_at(stays, value, inside, outside, most=4):
     """Narrow the interval around one value, by at most a few steps of the last bit."""
     if not inside < value < outside:
         return inside, outside

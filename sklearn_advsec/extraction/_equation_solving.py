@@ -1,4 +1,4 @@
-"""Parameters of linear and small neural classifiers, by solving equations."""
+"""Equation solving: the parameters of linear and small neural classifiers."""
 
 from numbers import Integral
 
@@ -199,7 +199,7 @@ class EquationSolving(ExtractionAttack):
     Parameters
     ----------
     estimator : classifier
-        The victim: unfitted, a `FrozenEstimator`, or any object that answers.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     knowledge : {"auto", "score", "label"}, default="auto"
         What is asked for; "auto" asks for scores where there are some.
     n_hidden : int, default=None
@@ -210,8 +210,7 @@ class EquationSolving(ExtractionAttack):
     decimals : int or "auto", default="auto"
         To how many decimals the victim rounds; "auto" looks at its answers.
     max_queries : int, default=None
-        How many rows may be sent in all. None is as in the table; more than that is
-        never used.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     n_restarts : int, default=5
         Random starts of the fit of a network.
     batch_size : int, default=1024
@@ -219,11 +218,11 @@ class EquationSolving(ExtractionAttack):
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Draws further queries, and the starts.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -395,7 +394,7 @@ class EquationSolving(ExtractionAttack):
     def _solve_labels(self, oracle, probes):
         d = probes.n_features
         n_start = int(min(max(4 * d, 100), oracle.affordable))
-        rows = probes.around(n_start)
+        rows = probes.near_pool(n_start)
         labels = oracle.ask(rows)
         self.classes_ = self._victim_classes(np.unique(labels))
         codes = {label: i for i, label in enumerate(self.classes_.tolist())}

@@ -1,4 +1,4 @@
-"""Papernot's substitute: a small seed, grown along the substitute's own Jacobian."""
+"""Jacobian-based substitutes (Papernot et al. 2017)."""
 
 from numbers import Integral, Real
 
@@ -7,7 +7,8 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .. import differentiable
-from ._active import _distinct
+from .._labels import class_positions
+from ._active import distinct_rows
 from ._pool import PoolExtraction
 from ._surrogates import AveragedSurrogates, train
 
@@ -22,10 +23,13 @@ class JacobianSubstitute(PoolExtraction):
     differentiable, so that adversarial examples made on it (which often transfer to the
     victim) are one ``ProjectedGradientDescent(FrozenEstimator(substitute))`` away.
 
+    The seed counts among the queries. Without a `max_queries`, `n_rounds` ends them: each
+    round at most doubles the rows.
+
     Parameters
     ----------
     estimator : classifier
-        The victim: unfitted, a `FrozenEstimator`, or any object that answers.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     surrogate : classifier, list of classifiers, or None, default=None
         What becomes the copy: any that :mod:`sklearn_advsec.differentiable` has a view
         of, skorch nets among them. Of several, each moves its share of the rows. None is
@@ -48,18 +52,17 @@ class JacobianSubstitute(PoolExtraction):
         Smallest and largest values of the features, to which rows are clipped; None is no
         bounds.
     max_queries : int, default=None
-        How many rows may be sent in all, the seed included.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
         How many rows are sent at once.
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Draws the reservoir, and seeds the surrogates where they have no seed of their
-        own.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -77,7 +80,7 @@ class JacobianSubstitute(PoolExtraction):
     estimator_ : object
         The victim.
     n_queries_ : int
-        How many rows were sent. Rows are never sent twice.
+        How many rows were sent.
     query_log_ : QueryLog
         Rows and answers, if kept.
 
@@ -160,7 +163,7 @@ class JacobianSubstitute(PoolExtraction):
         self.random_state = random_state
 
     def _query(self, oracle, array, y, rng):
-        rows = _distinct(oracle.as_sent(array))
+        rows = distinct_rows(oracle.as_sent(array))
         labels = oracle.ask(rows)
         if len(np.unique(labels)) < 2:
             raise ValueError(
@@ -176,10 +179,10 @@ class JacobianSubstitute(PoolExtraction):
             if self.reservoir is not None and round_ >= self.reservoir_after:
                 base = rng.permutation(base)[: self.reservoir]
             new = self._augment(copies, rows[base], labels[base], round_)
-            new = _distinct(oracle.as_sent(new))
+            new = distinct_rows(oracle.as_sent(new))
             fresh = new[~_among(new, rows)]
-            n_paid = int(oracle.known(fresh).sum())  # in an earlier fit
-            if len(fresh) - n_paid > oracle.affordable:
+            n_known = int(oracle.known(fresh).sum())  # in an earlier fit
+            if len(fresh) - n_known > oracle.affordable:
                 fresh = fresh[rng.permutation(len(fresh))]
             within, answers = oracle.ask_what_fits(fresh)
             if not len(answers):
@@ -254,8 +257,7 @@ def _jacobian_sign(copy, rows, labels, batch_size=512):
     the probability is 0 or 1.
     """
     view = differentiable.view(copy)
-    order = np.argsort(view.classes)
-    own = order[np.searchsorted(view.classes, labels, sorter=order)]
+    own = class_positions(labels, view.classes, "labels")
     own = torch.as_tensor(own, device=view.device)
     signs = []
     for start in range(0, len(rows), batch_size):

@@ -1,4 +1,4 @@
-"""Where a piecewise linear function of one variable bends."""
+"""Kinks of piecewise linear functions of one variable."""
 
 import numpy as np
 

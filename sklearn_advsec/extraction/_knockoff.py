@@ -1,4 +1,4 @@
-"""Knockoff Nets and Copycat: a surrogate trained on the answers to a pool."""
+"""Knockoff Nets (Orekondy et al. 2019) and Copycat CNN (Correia-Silva et al. 2018)."""
 
 from numbers import Integral, Real
 
@@ -17,15 +17,14 @@ class KnockoffNets(PoolExtraction):
     The pool need not come from the victim's distribution, and needs no labels. With
     ``sampling="adaptive"``, a gradient bandit learns which groups of the pool are worth
     asking about: those for which the victim is certain, whose answers are diverse, and
-    which the copy gets wrong.
+    which the copy gets wrong. Without a `max_queries`, the whole pool is asked about.
 
     Parameters
     ----------
     estimator : classifier
-        The victim: unfitted, a `FrozenEstimator`, or any object that answers.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     surrogate : classifier, default=None
-        What becomes the copy: any scikit-learn classifier or skorch net. It is cloned.
-        None is a perceptron with 100 hidden units behind a scaler.
+        What becomes the copy; see :class:`ExtractionAttack`.
     sampling : {"random", "adaptive"}, default="random"
         How rows are chosen.
     knowledge : {"auto", "score", "label"}, default="auto"
@@ -33,8 +32,7 @@ class KnockoffNets(PoolExtraction):
     temperature : float, default=1.0
         By what logits are divided before the copy is trained on their softmax.
     score_kind : {"auto", "probability", "logit"}, default="auto"
-        What the victim's scores are. "auto" looks at them, so that logits are never
-        taken for probabilities; `score_kind_` says what they were.
+        What the scores of the victim are; "auto" looks at them.
     learning_rate : float, default=10.0
         Step of the bandit.
     n_groups : int, default=10
@@ -42,17 +40,17 @@ class KnockoffNets(PoolExtraction):
     n_rounds : int, default=10
         Rounds of the bandit; the copy is trained anew after each.
     max_queries : int, default=None
-        How many rows may be sent in all. None is the whole pool.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
         How many rows are sent at once.
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Chooses rows, and seeds the surrogate where it has no seed of its own.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -195,27 +193,26 @@ class CopycatCNN(PoolExtraction):
     """Train a surrogate on nothing but the victim's labels for rows of a pool.
 
     The pool may be natural data of quite another kind, as in the paper: what is stolen
-    is in the labels.
+    is in the labels. Without a `max_queries`, the whole pool is asked about.
 
     Parameters
     ----------
     estimator : classifier
-        The victim: unfitted, a `FrozenEstimator`, or any object that answers.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     surrogate : classifier, default=None
-        What becomes the copy: any scikit-learn classifier or skorch net. It is cloned.
-        None is a perceptron with 100 hidden units behind a scaler.
+        What becomes the copy; see :class:`ExtractionAttack`.
     max_queries : int, default=None
-        How many rows may be sent in all. None is the whole pool.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
         How many rows are sent at once.
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Chooses rows, and seeds the surrogate where it has no seed of its own.
+        Seed of all that is drawn.
 
     Attributes
     ----------

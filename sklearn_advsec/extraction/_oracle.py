@@ -1,4 +1,4 @@
-"""The victim as the thief sees it: rows go in, answers come back, each paid once."""
+"""The query oracle: rows go in, answers come back, each is paid for once."""
 
 from hashlib import blake2b
 

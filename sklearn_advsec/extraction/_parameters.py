@@ -1,4 +1,4 @@
-"""Where the attacks by equations ask: the scale of the features, and rows."""
+"""Probes and parameters: what the attacks by equations ask, and what they return."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -99,7 +99,7 @@ class Probes:
         steps = np.vstack([np.zeros(self.n_features), np.diag(self.scale)])
         return self.as_sent(self.center + steps)
 
-    def around(self, n):
+    def near_pool(self, n):
         """Rows of the pool, each moved by about the scale of the features."""
         rows = self.pool[self.rng.randint(len(self.pool), size=n)]
         noise = self.rng.normal(size=rows.shape) * self.scale
@@ -108,8 +108,8 @@ class Probes:
     def informative(self, n, weights):
         """Rows about whose class a linear model is unsure; without one, spread rows."""
         if weights is None:
-            return self.around(n)
-        near, far = self.around(4 * n), self.around(4 * n)
+            return self.near_pool(n)
+        near, far = self.near_pool(4 * n), self.near_pool(4 * n)
         z_near, z_far = (self.design(rows) @ weights.T for rows in (near, far))
         a, b = z_near.argmax(axis=1), z_far.argmax(axis=1)
         rows = np.arange(4 * n)
@@ -122,7 +122,7 @@ class Probes:
         # A third class may win there; a pair that is alone at the top tells most.
         between = between[a != b]
         if len(between) < n:
-            return self.around(n)
+            return self.near_pool(n)
         top = np.sort(self.design(between) @ weights.T, axis=1)
-        sure = np.abs(top[:, -1] - top[:, -2])
-        return self.as_sent(between[np.argsort(sure > 3, kind="stable")[:n]])
+        margin = np.abs(top[:, -1] - top[:, -2])
+        return self.as_sent(between[np.argsort(margin > 3, kind="stable")[:n]])

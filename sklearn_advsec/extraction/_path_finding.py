@@ -1,4 +1,4 @@
-"""Decision trees, leaf by leaf."""
+"""Path-finding: decision trees, leaf by leaf (Tramer et al. 2016)."""
 
 import warnings
 from functools import partial
@@ -176,11 +176,14 @@ class PathFinding(ExtractionAttack):
     rows is then checked, what they contradict is explored further, and the attack says
     how much may be left.
 
+    The victim is a classifier or a regressor, which has no `classes_`. Rows are asked
+    about one by one, all but the checks. Without a `max_queries` the search ends after
+    100,000 of them.
+
     Parameters
     ----------
     estimator : classifier or regressor
-        The victim: a tree, a pipeline that ends in one and whose transformers treat the
-        features one by one (scalers, encoders), or any object that answers.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     identity : {"auto", "leaf", "output"}, default="auto"
         What names a leaf: its id from `apply`, which comes in one answer with the
         output, or the output itself. "auto" takes the id where there is one.
@@ -195,18 +198,17 @@ class PathFinding(ExtractionAttack):
         Number of random rows without a contradiction after which the search ends, where
         outputs name the leaves.
     max_queries : int, default=None
-        How many rows may be sent in all. When they are spent, the copy is the tree as
-        far as it is known.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
-        How many rows are sent at once; all but the checks are asked one by one.
+        How many rows are sent at once.
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Draws the checks.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -234,7 +236,7 @@ class PathFinding(ExtractionAttack):
     n_leaves_ : int
         Number of leaves of the copy.
     classes_ : ndarray of shape (n_classes,)
-        The victim's classes. Regressors have none.
+        The victim's classes.
     estimator_ : object
         The victim.
     n_queries_ : int

@@ -1,4 +1,4 @@
-"""What the attacks share that train a surrogate on rows from a pool."""
+"""The base of the attacks that train a surrogate on rows from a pool."""
 
 import warnings
 from numbers import Real

@@ -1,4 +1,4 @@
-"""PRADA: tell the queries of a thief by the distances between them."""
+"""PRADA: the detection of extraction by distances of queries (Juuti et al. 2019)."""
 
 import threading
 from numbers import Integral, Real

@@ -1,4 +1,4 @@
-"""Networks of one hidden layer of ReLUs, hyperplane by hyperplane."""
+"""ReLU networks of one hidden layer, hyperplane by hyperplane."""
 
 import warnings
 from numbers import Integral
@@ -166,11 +166,11 @@ class NetworkFit:
         bias, linear = affine[:, -1], affine[:, :-1]
         size = np.abs(outgoing).max(initial=0) + np.abs(self.affine).max()
         u, sizes, basis = np.linalg.svd(linear, full_matrices=False)
-        keep = sizes > 1e-6 * size
+        nonzero = sizes > 1e-6 * size
         # What is linear everywhere: x = relu(x) - relu(-x).
-        basis = np.column_stack([basis[keep], np.zeros(keep.sum())])
+        basis = np.column_stack([basis[nonzero], np.zeros(nonzero.sum())])
         extra = np.concatenate([basis, -basis])
-        loads = u[:, keep] * sizes[keep]
+        loads = u[:, nonzero] * sizes[nonzero]
         if not len(planes) and not len(extra):  # a constant victim still needs a unit
             extra, loads = np.zeros((1, planes.shape[1])), np.zeros((len(bias), 1))
             return extra, loads, bias, 1
@@ -185,7 +185,7 @@ def _not_exact(what):
     )
 
 
-def lies_on(planes, at):
+def on_known_plane(planes, at):
     if not len(planes):
         return False
     distance = np.abs(np.array(planes) @ np.append(at, 1.0))
@@ -208,29 +208,27 @@ class ReLUExtraction(ExtractionAttack):
     Lines are tried until one crosses no new hyperplane and the copy fits more rows than
     it has unknowns, or until `max_lines` or `max_queries` is reached; the search always
     ends, and says how good the copy is. Affine steps before the network (scalers, PCA)
-    become a part of it.
+    become a part of it. Its scores have to be exact in float64: with rounded or float32
+    scores the bends cannot be located, which raises a ValueError.
 
     Parameters
     ----------
     estimator : classifier
-        The victim: unfitted, a `FrozenEstimator`, or any object that answers with
-        scores. They have to be exact in float64: with rounded or float32 scores the
-        bends cannot be located, which raises a ValueError.
+        The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     max_lines : int, default=30
         How many lines to search at most.
     max_queries : int, default=None
-        How many rows may be sent in all. If they are spent, the copy is made of what is
-        known.
+        How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
         How many rows are sent at once.
     query_log : bool, default=False
         Whether to keep `query_log_`.
     warm_start : bool, default=False
-        Whether the next fit goes on with the answers that were paid for in this one.
+        Whether the next fit goes on from what was paid for in this one.
     verbose : int, default=0
         Whether to print, now and then, how many rows were sent.
     random_state : int, RandomState instance or None, default=0
-        Draws the lines.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -385,17 +383,17 @@ class ReLUExtraction(ExtractionAttack):
         kinks, _ = find_kinks(along, low, high, noise=victim.noise)
         borders = np.concatenate([[low], kinks, [high]])
         middles = start + (borders[:-1, None] + borders[1:, None]) / 2 * direction
-        room = np.diff(borders) * np.linalg.norm(direction)
+        lengths = np.diff(borders) * np.linalg.norm(direction)
         jacobians = {}
 
         def jacobian(i):  # in the middle of the piece before bend i
             if i not in jacobians:
-                jacobians[i] = victim.jacobian(middles[i], 1e-3 * room[i])
+                jacobians[i] = victim.jacobian(middles[i], 1e-3 * lengths[i])
             return jacobians[i]
 
         for i, t in enumerate(kinks):
             at = start + t * direction
-            if lies_on(found, at):
+            if on_known_plane(found, at):
                 continue
             jump = jacobian(i + 1) - jacobian(i)
             if not np.isfinite(jump).all():

@@ -1,4 +1,4 @@
-"""Parameters of softmax models from rounded or plentiful probabilities."""
+"""Softmax models fitted to probabilities."""
 
 import numpy as np
 from scipy.optimize import minimize

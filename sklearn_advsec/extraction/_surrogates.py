@@ -1,4 +1,4 @@
-"""Train a copy on a victim's answers: on labels or on probabilities, of any estimator."""
+"""Surrogates: copies trained on labels or probabilities, of any estimator."""
 
 import warnings
 
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from .._estimators import is_net
-from .._labels import in_columns
+from .._labels import class_positions, in_columns
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seed_unset
 from ..differentiable import ClassifierView, register
@@ -108,8 +108,7 @@ class NetSurrogate(ClassifierMixin, BaseEstimator):
         if y.ndim == 2 and not issubclass(criterion, torch.nn.CrossEntropyLoss):
             y = y.argmax(axis=1)  # other criteria take no probabilities
         elif y.ndim == 1:
-            order = np.argsort(self.classes_)
-            y = order[np.searchsorted(self.classes_, y, sorter=order)]
+            y = class_positions(y, self.classes_, "y")
         params = {"classes": np.arange(len(self.classes_))}
         if y.ndim == 2:
             params |= {"train_split": None, "callbacks__valid_acc": None}

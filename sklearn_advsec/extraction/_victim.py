@@ -1,4 +1,4 @@
-"""Ask a victim: a fitted classifier, or anything remote that gives labels or scores."""
+"""The victim's answers: labels, scores, outputs and leaves."""
 
 import numpy as np
 from scipy.special import softmax

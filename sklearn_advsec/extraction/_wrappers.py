@@ -1,4 +1,4 @@
-"""What a victim can do to say less: wrappers around any classifier."""
+"""Victims that say less: wrappers around any classifier."""
 
 from numbers import Integral, Real
 

@@ -1,4 +1,4 @@
-"""Attacks that tell what a classifier gives away about its training data.
+"""Privacy attacks: what a classifier gives away about its training data.
 
 Membership attacks are binary classifiers over records: ``fit(records, y)``,
 ``predict(records)``, ``score(records, y)``. The target is a fitted classifier.
@@ -6,6 +6,7 @@ Membership attacks are binary classifiers over records: ``fit(records, y)``,
 
 from ._attributes import AttributeInference
 from ._auditing import epsilon_from_guesses, epsilon_lower_bound
+from ._base import MembershipAttack
 from ._boundary import BoundaryDistance
 from ._dpsgd import DPSGDClassifier
 from ._game import MembershipGame, MembershipRound
@@ -17,6 +18,7 @@ from ._modified_entropy import ModifiedEntropy
 from ._quantile import QuantileMembership
 from ._records import make_records
 from ._rmia import RMIA, rmia_scores
+from ._shadow_base import ShadowAttack
 from ._shadow_models import ShadowModels
 
 __all__ = [
@@ -26,12 +28,14 @@ __all__ = [
     "GapAttack",
     "LikelihoodRatio",
     "LossThreshold",
+    "MembershipAttack",
     "MembershipGame",
     "MembershipRound",
     "ModelInversion",
     "ModifiedEntropy",
     "QuantileMembership",
     "RMIA",
+    "ShadowAttack",
     "ShadowModels",
     "epsilon_from_guesses",
     "epsilon_lower_bound",

@@ -1,4 +1,4 @@
-"""Attribute inference: what a model says about a column that is missing."""
+"""Attribute inference: a column that is missing, from a model trained with it."""
 
 from numbers import Integral
 
@@ -157,16 +157,14 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         self.estimator_ = check_target(self.estimator, type(self).__name__)
         self.encoder_ = _make_encoder(X).fit(X)
-        known, answers = self.encoder_.transform(X), self._ask(X)
+        known, told = self.encoder_.transform(X), self._ask(X)
         classifier = self.attack_estimator
         if classifier is None:
             classifier = RandomForestClassifier(
                 min_samples_leaf=5, random_state=self.random_state
             )
         self.baseline_estimator_ = clone(classifier).fit(known, y)
-        self.attack_estimator_ = clone(classifier).fit(
-            np.column_stack([known, answers]), y
-        )
+        self.attack_estimator_ = clone(classifier).fit(np.column_stack([known, told]), y)
         return self
 
     def predict(self, X):
@@ -230,7 +228,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         classes = np.asarray(self.estimator_.classes_)
         records = Records(X, self.label_column, classes)
         numeric = self.classes_.dtype.kind in "biuf"
-        answers = []
+        told = []
         for i, value in enumerate(self.classes_):
             if not is_dataframe(X) and not numeric:
                 value = i
@@ -238,10 +236,10 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             whole = as_target_takes_them(whole, self.estimator_)
             proba = probabilities(self.estimator_, whole)
             if records.codes is None:
-                answers.append(proba)
+                told.append(proba)
             else:
-                answers.append(true_probability(proba, records.codes)[:, np.newaxis])
-        return np.concatenate(answers, axis=1)
+                told.append(true_probability(proba, records.codes)[:, np.newaxis])
+        return np.concatenate(told, axis=1)
 
     def _insert(self, features, value):
         """Return the rows that the target takes, with one value for all of them."""

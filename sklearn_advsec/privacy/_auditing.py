@@ -1,4 +1,4 @@
-"""Empirical auditing of differential privacy: how large epsilon must be at least."""
+"""Empirical audits of differential privacy: lower bounds of epsilon."""
 
 from numbers import Integral, Real
 

@@ -1,4 +1,4 @@
-"""The base of the membership attacks: it validates and decides, a subclass scores."""
+"""The base of the membership attacks."""
 
 from numbers import Integral, Real
 
@@ -36,14 +36,62 @@ class MembershipAttack(
 
     A record is a row of features with its label in one of the columns. ``fit(records,
     y)`` takes the records that the attacker has, where `y` says which of them the target
-    was trained on; without `y`, the attacker knows of none that was. A subclass lists its
-    parameters, of which this class reads `estimator`, `label_column` and `fpr`, and
-    writes `_score` (larger for members), and `_learn` where there is something to learn.
+    was trained on; without `y`, the attacker knows of none that was.
+
+    A subclass lists, of the parameters below, those that it has, and writes
+    ``_score(records)``, larger for members, and ``_learn(records, member)`` where there
+    is something to learn. `records` has the `features` that the target takes and the
+    `codes` of their labels in the target's `classes_`. The class attribute `knowledge`
+    says whether the attack sees "score" or "label" of the target.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
+        needs `predict_proba`, except for attacks by labels.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the label, by position or name. With None,
+        the target's own prediction takes its place, also where models are trained.
+    fpr : float, default=0.1
+        The share of the attacker's records that may be called members, where no members
+        are known. Where some are, the threshold is the one of the largest balanced
+        accuracy on them.
 
     Attributes
     ----------
-    knowledge : {"score", "label"}
-        What the attacker sees of the target (class attribute).
+    estimator_ : classifier
+        The target.
+    classes_ : ndarray of shape (2,)
+        Non-member and member.
+    threshold_ : float
+        The threshold of the score.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn_advsec.privacy import MembershipAttack
+    >>> class LargestProbability(MembershipAttack):
+    ...     def __init__(self, estimator, *, label_column=-1, fpr=0.1):
+    ...         self.estimator = estimator
+    ...         self.label_column = label_column
+    ...         self.fpr = fpr
+    ...
+    ...     def _score(self, records):
+    ...         return self.estimator_.predict_proba(records.features).max(axis=1)
+    >>> X, y = load_digits(return_X_y=True)
+    >>> target = RandomForestClassifier(30, random_state=0).fit(X[:900], y[:900])
+    >>> records, member = np.column_stack([X, y]), np.arange(len(X)) < 900
+    >>> attack = LargestProbability(FrozenEstimator(target))
+    >>> attack = attack.fit(records[::2], member[::2])
+    >>> bool(attack.score(records[1::2], member[1::2]) > 0.7)
+    True
     """
 
     knowledge = "score"

@@ -1,4 +1,4 @@
-"""Membership by the distance to the decision boundary, from labels alone."""
+"""Membership by the distance to the decision boundary (Choquette-Choo et al. 2021)."""
 
 from numbers import Integral
 
@@ -57,8 +57,7 @@ class BoundaryDistance(ShadowAttack):
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. Only
-        its labels are used.
+        The target, fitted; see :class:`MembershipAttack`.
     attack : evasion attack, default=None
         A prototype (``estimator=None``) of an attack that minimises a distance. None is
         ``HopSkipJump(norm=2)`` with `max_queries`, `n_jobs` and `random_state`. As the
@@ -68,28 +67,23 @@ class BoundaryDistance(ShadowAttack):
     max_queries : int, default=500
         How often the target may be asked about each record; for ``attack=None``.
     shadow_estimator : classifier, default=None
-        The recipe of the shadow models; None clones the target's, which a
-        `PretrainedModule` does not have. See :class:`ShadowModels`.
+        The recipe of the shadow models; see :class:`ShadowAttack`.
     n_shadow_models : int, default=4
         Number of shadow models that distances are compared with, each of which is asked
         about a record as often as the target; 4 gain most of what there is to gain. With
         fewer, `c` is the median distance. 0 takes distances alone.
     shadow_size : float or int, default=0.5
-        Share, or number, of the attacker's records that each shadow is trained on.
+        Share, or number, of the records that each shadow model is trained on.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        prediction takes its place.
+        The column that holds the label; see :class:`MembershipAttack`.
     fpr : float, default=0.1
-        The share of the attacker's records that may be called members, where no members
-        are known.
+        The false positive rate that is aimed at; see :class:`MembershipAttack`.
     memory : str or joblib.Memory, default=None
-        Where finished shadow models are kept (see
-        :func:`~sklearn_advsec.batched.fit_many`).
+        Where finished shadow models are kept; see :class:`ShadowAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over records, for ``attack=None``, and over shadow models.
-        The result does not depend on it.
+        Number of joblib jobs; the result does not depend on it.
     random_state : int, RandomState instance or None, default=0
-        Seed of the default attack and of the shadow models.
+        Seed of all that is drawn.
 
     Attributes
     ----------
@@ -101,10 +95,9 @@ class BoundaryDistance(ShadowAttack):
         How often the target was asked about each record that the threshold was chosen
         on: up to 200 of those in `fit`, and of each kind where members are known.
     shadow_estimators_ : list of classifier of length n_shadow_models
-        The shadow models; not with ``n_shadow_models=0``.
+        The shadow models.
     shadow_indices_ : list of ndarray of int
-        Rows of the records in `fit` that each shadow was trained on; not with
-        ``n_shadow_models=0``.
+        Rows that each shadow model was trained on; see :class:`ShadowAttack`.
     scale_ : float
         The scale `c` of distances; not with ``n_shadow_models=0``.
     classes_ : ndarray of shape (2,)
@@ -185,13 +178,13 @@ class BoundaryDistance(ShadowAttack):
 
     def _learn(self, records, member):
         attack = self._default_attack(records) if self.attack is None else self.attack
-        self.attack_ = _aim(attack, self.estimator_, records)
+        self.attack_ = _attack_on(attack, self.estimator_, records)
         if not self.n_shadow_models:
             return
         try:
             self._train_shadows(records)
             self._shadow_attacks = [
-                _aim(attack, model, records) for model in self.shadow_estimators_
+                _attack_on(attack, model, records) for model in self.shadow_estimators_
             ]
             self.scale_ = self._choose_scale(records)
         except ValueError as error:  # no recipe, or records too few for it
@@ -290,7 +283,7 @@ class _Learned(FeatureConstraints):
         """Let all rows pass: attacks move from where they are, into the bounds."""
 
 
-def _aim(attack, model, records):
+def _attack_on(attack, model, records):
     """Return the attack on a model, fitted; of a model with one class there is none."""
     if len(model.classes_) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The membership game: targets whose members are known, to measure attacks on."""
+"""The membership game: targets whose members are known."""
 
 from dataclasses import dataclass
 from numbers import Integral

@@ -1,4 +1,4 @@
-"""The gap attack: members are those that the target gets right."""
+"""The gap attack (Yeom et al. 2017)."""
 
 from ._base import MembershipAttack
 from ._signals import predicted_codes
@@ -10,15 +10,14 @@ class GapAttack(MembershipAttack):
     It sees labels only and learns nothing; its balanced accuracy is 1/2 plus half the
     difference between the target's accuracy on its training set and on new data, which
     any other attack has to beat. It can name no record with few false positives: its
-    scores are only right and wrong.
+    scores are only right and wrong. With ``label_column=None`` everything is a member.
 
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`.
+        The target, fitted; see :class:`MembershipAttack`.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        prediction takes its place, and this attack calls everything a member.
+        The column that holds the label; see :class:`MembershipAttack`.
 
     Attributes
     ----------
@@ -65,8 +64,8 @@ class GapAttack(MembershipAttack):
         self.label_column = label_column
 
     def _score(self, records):
-        answers = predicted_codes(self.estimator_, records.features)
-        return (answers == records.codes).astype(float)
+        predicted = predicted_codes(self.estimator_, records.features)
+        return (predicted == records.codes).astype(float)
 
     def _set_threshold(self, records, member):
         self.threshold_ = 0.5

@@ -1,4 +1,4 @@
-"""Model inversion (Fredrikson et al. 2015): what a class looks like to a model."""
+"""Model inversion (Fredrikson et al. 2015)."""
 
 from numbers import Integral, Real
 

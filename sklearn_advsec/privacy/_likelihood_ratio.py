@@ -19,7 +19,9 @@ class LikelihoodRatio(ShadowAttack):
     record, and the score is how far out the target's confidence is,
     :math:`-\log \Pr[N(\mu_{out}, \sigma^2) > \phi]`. "online", the shadows that were
     trained on the record give a second normal distribution, and the score is the log of
-    the likelihood ratio. Several queries per record are taken as independent.
+    the likelihood ratio. Several queries per record are taken as independent. It
+    takes two shadow models or more; with ``shadow_size=0.5`` and even numbers of models
+    and records, each record is in exactly half of the models.
 
     Online needs shadows that were trained on the very records that are judged: hand them
     over as `candidates`, or to `fit` (without `y`, nothing is learned about who is a
@@ -29,16 +31,13 @@ class LikelihoodRatio(ShadowAttack):
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
+        The target, fitted; see :class:`MembershipAttack`.
     shadow_estimator : classifier, default=None
-        The recipe of the shadow models; None clones the target's. See
-        :class:`ShadowModels`.
+        The recipe of the shadow models; see :class:`ShadowAttack`.
     n_shadow_models : int, default=64
-        Number of shadow models, 2 or more. With ``shadow_size=0.5`` and even numbers of
-        models and records, each record is in exactly half of the models.
+        Number of shadow models.
     shadow_size : float or int, default=0.5
-        Share, or number, of the records that each shadow is trained on.
+        Share, or number, of the records that each shadow model is trained on.
     mode : {"offline", "online"}, default="offline"
         Whether shadows trained on the record are asked, too.
     variance : {"auto", "fixed", "per_example"}, default="auto"
@@ -48,24 +47,19 @@ class LikelihoodRatio(ShadowAttack):
         Further queries per record: each maps an array of features to one of the same
         shape, for example shifted images. They must be deterministic.
     candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
-        Records that are to be judged, for ``mode="online"``: shadows are trained on them
-        as well, whose membership stays unknown. As a parameter, they survive
-        `cross_validate`. ``mode="offline"`` leaves them alone.
+        Records to be judged, for ``mode="online"``; see :class:`ShadowAttack`.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        predictions take its place.
+        The column that holds the label; see :class:`MembershipAttack`.
     fpr : float, default=0.1
-        The share of the attacker's records that may be called members, where no members
-        are known and ``mode="offline"``.
+        The false positive rate that is aimed at; see :class:`MembershipAttack`.
     memory : str or joblib.Memory, default=None
-        Where finished shadow models are kept (see
-        :func:`~sklearn_advsec.batched.fit_many`).
+        Where finished shadow models are kept; see :class:`ShadowAttack`.
     device : str or torch.device, default=None
-        Where batched shadow models are trained.
+        Where batched shadow models are trained; see :class:`ShadowAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs for shadow models. The result does not depend on it.
+        Number of joblib jobs; the result does not depend on it.
     random_state : int, RandomState instance or None, default=0
-        Seed of the shadows' rows and the shadow models.
+        Seed of all that is drawn.
     verbose : int, default=0
         Whether to print progress.
 
@@ -76,8 +70,7 @@ class LikelihoodRatio(ShadowAttack):
     shadow_estimators_ : list of classifier of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
-        Rows that each shadow was trained on: of the records in `fit`, followed by those
-        candidates that are not among them.
+        Rows that each shadow model was trained on; see :class:`ShadowAttack`.
     classes_ : ndarray of shape (2,)
         Non-member and member.
     threshold_ : float

@@ -11,24 +11,22 @@ class LossThreshold(MembershipAttack):
 
     The floor of what an attacker by scores reaches: it needs no other model and one query
     per record. At small false positive rates it finds next to nothing, since it does not
-    know which records are easy for a model that never saw them.
+    know which records are easy for a model that never saw them. With
+    ``label_column=None`` it goes by the largest probability.
 
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
+        The target, fitted; see :class:`MembershipAttack`.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        prediction takes its place, so that the attack is by the largest probability.
+        The column that holds the label; see :class:`MembershipAttack`.
     threshold : float, default=None
         The loss (in nats) below which a record is a member. Yeom et al. use the average
         loss on the training set, which some models are published with. None chooses it
         in `fit`: for the largest balanced accuracy where members are known, else by
         `fpr`.
     fpr : float, default=0.1
-        The share of the attacker's records that may be called members, where no members
-        are known.
+        The false positive rate that is aimed at; see :class:`MembershipAttack`.
 
     Attributes
     ----------

@@ -21,19 +21,16 @@ class ModifiedEntropy(MembershipAttack):
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
+        The target, fitted; see :class:`MembershipAttack`.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        prediction takes its place.
+        The column that holds the label; see :class:`MembershipAttack`.
     per_class : bool, default=True
         Whether each class has a threshold of its own. Classes of which fewer than
         `min_records` records of either kind are known share one.
     min_records : int, default=10
         See `per_class`.
     fpr : float, default=0.1
-        The share of the attacker's records (of each class) that may be called members,
-        where no members are known.
+        The false positive rate that is aimed at; see :class:`MembershipAttack`.
 
     Attributes
     ----------

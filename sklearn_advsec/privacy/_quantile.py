@@ -28,19 +28,17 @@ class QuantileMembership(MembershipAttack):
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
+        The target, fitted; see :class:`MembershipAttack`.
     quantile_estimator : regressor, default=None
         A regressor that minimises the pinball loss of the quantile ``1 - fpr`` (set it
         there as well). None is a `HistGradientBoostingRegressor`, after ordinal encoding
         of columns that are not numeric.
     fpr : float, default=0.05
-        The false positive rate that is aimed at.
+        The false positive rate that is aimed at; see :class:`MembershipAttack`.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        prediction takes its place.
+        The column that holds the label; see :class:`MembershipAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the default regressor.
+        Seed of all that is drawn.
 
     Attributes
     ----------

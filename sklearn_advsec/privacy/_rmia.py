@@ -54,22 +54,21 @@ class RMIA(ShadowAttack):
     A record gains :math:`p_{target}(x) / \Pr(x)` in probability over the average of the
     reference models; its score is the share of population records `z` that it beats by a
     factor of `gamma`. It is the strongest attack there is with few reference models, and
-    works with one. Only models that were not trained on the record are needed; the
-    average over those with it is replaced by a line, so that
+    works with one. (Reference models are what others call shadow models.) Only models
+    that were not trained on the record are needed; the average over those with it is
+    replaced by a line, so that
     :math:`\Pr(x) = ((1 + a) \Pr_{out}(x) + 1 - a) / 2`.
 
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
+        The target, fitted; see :class:`MembershipAttack`.
     shadow_estimator : classifier, default=None
-        The recipe of the reference models; None clones the target's. See
-        :class:`ShadowModels`.
+        The recipe of the shadow models; see :class:`ShadowAttack`.
     n_shadow_models : int, default=8
-        Number of reference models.
+        Number of shadow models.
     shadow_size : float or int, default=0.5
-        Share, or number, of the records that each reference model is trained on.
+        Share, or number, of the records that each shadow model is trained on.
     mode : {"offline", "online"}, default="offline"
         "online" averages over models with and without the record instead of using `a`;
         see :class:`LikelihoodRatio`.
@@ -79,21 +78,19 @@ class RMIA(ShadowAttack):
     gamma : float, default=1.0
         See above; 1 or more.
     candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
-        Records that are to be judged, for ``mode="online"``; offline they are left alone.
+        Records to be judged, for ``mode="online"``; see :class:`ShadowAttack`.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        predictions take its place.
+        The column that holds the label; see :class:`MembershipAttack`.
     fpr : float, default=0.1
-        The share of the attacker's records that may be called members, where no members
-        are known.
+        The false positive rate that is aimed at; see :class:`MembershipAttack`.
     memory : str or joblib.Memory, default=None
-        Where finished models are kept; see :func:`~sklearn_advsec.batched.fit_many`.
+        Where finished shadow models are kept; see :class:`ShadowAttack`.
     device : str or torch.device, default=None
-        Where batched models are trained.
+        Where batched shadow models are trained; see :class:`ShadowAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs for reference models. The result does not depend on it.
+        Number of joblib jobs; the result does not depend on it.
     random_state : int, RandomState instance or None, default=0
-        Seed of the reference models' rows and training.
+        Seed of all that is drawn.
     verbose : int, default=0
         Whether to print progress.
 
@@ -102,9 +99,9 @@ class RMIA(ShadowAttack):
     estimator_ : classifier
         The target.
     shadow_estimators_ : list of classifier of length n_shadow_models
-        The reference models.
+        The shadow models.
     shadow_indices_ : list of ndarray of int
-        Rows that each was trained on; see :class:`LikelihoodRatio`.
+        Rows that each shadow model was trained on; see :class:`ShadowAttack`.
     population_ : ndarray of shape (n_population,)
         The gains in probability of the population: of the records in `fit` that are not
         known to be members, and that some reference model was not trained on.

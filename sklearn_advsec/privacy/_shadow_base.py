@@ -1,4 +1,4 @@
-"""Shadow models: what the target would say, with and without a record."""
+"""Shadow models, and the base of the attacks that train them."""
 
 from numbers import Integral, Real
 
@@ -18,12 +18,89 @@ from ._signals import check_probabilities, predicted_codes, probabilities
 class ShadowAttack(MembershipAttack):
     """Base of the attacks that train shadow models on the attacker's records.
 
-    Beside those of :class:`MembershipAttack` it reads the parameters `shadow_estimator`,
-    `n_shadow_models`, `shadow_size`, `candidates`, `memory`, `device`, `n_jobs`,
-    `random_state` and `verbose`.
+    A subclass lists, of the parameters below and those of :class:`MembershipAttack`,
+    those that it has. In ``_learn(records, member)`` it calls
+    ``_train_shadows(records)``; then ``_trained_on(records)`` says which models were
+    trained on which records, and ``_shadow_signals(records, signal)`` what they say of
+    them.
+
+    Parameters
+    ----------
+    shadow_estimator : classifier, default=None
+        The recipe of the shadow models, which may be another architecture than the
+        target's. None clones the target's own, with all its parameters, the number of
+        epochs included; a `PretrainedModule` has none.
+    n_shadow_models : int
+        Number of shadow models.
+    shadow_size : float or int, default=0.5
+        Share, or number, of the records that each shadow model is trained on: best as
+        many as the target.
+    candidates : {array-like, DataFrame} of shape (n_candidates, n_columns), default=None
+        Records that are to be judged, for ``mode="online"``: shadow models are trained on
+        them as well, whose membership stays unknown. As a parameter, they survive
+        `cross_validate`. ``mode="offline"`` leaves them alone.
+    memory : str or joblib.Memory, default=None
+        Where finished shadow models are kept; see
+        :func:`~sklearn_advsec.batched.fit_many`. The folder holds pickled models: only
+        load one that you trust.
+    device : str or torch.device, default=None
+        Where those are trained that :func:`~sklearn_advsec.batched.fit_many` trains as
+        one.
+    n_jobs : int, default=None
+        Number of joblib jobs; the result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the rows of each shadow model, of its training, and of what is trained on
+        their answers.
+    verbose : int, default=0
+        Whether to print progress.
+
+    Attributes
+    ----------
+    shadow_estimators_ : list of classifier of length n_shadow_models
+        The shadow models.
+    shadow_indices_ : list of ndarray of int
+        Rows that each shadow model was trained on: of the records in `fit`, followed by
+        those candidates that are not among them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.metrics import roc_auc_score
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.privacy import ShadowAttack
+    >>> class Difficulty(ShadowAttack):
+    ...     knowledge = "label"
+    ...
+    ...     def __init__(self, estimator, *, n_shadow_models=8, label_column=-1):
+    ...         self.estimator = estimator
+    ...         self.n_shadow_models = n_shadow_models
+    ...         self.label_column = label_column
+    ...
+    ...     def _learn(self, records, member):
+    ...         self._train_shadows(records)
+    ...
+    ...     def _set_threshold(self, records, member):
+    ...         self.threshold_ = 0.5
+    ...
+    ...     def _score(self, records):  # right, though shadow models are mostly wrong
+    ...         right = self.estimator_.predict(records.features) == records.codes
+    ...         easy = self._shadow_signals(records, lambda p, y: p.argmax(1) == y)
+    ...         return right * (1 - easy.mean(axis=0) / 2)
+    >>> X, y = load_digits(return_X_y=True)
+    >>> target = DecisionTreeClassifier(random_state=0).fit(X[:450], y[:450])
+    >>> records, member = np.column_stack([X, y]), np.arange(len(X)) < 450
+    >>> attack = Difficulty(FrozenEstimator(target)).fit(records[900:])
+    >>> scores = attack.decision_function(records[:900])
+    >>> bool(roc_auc_score(member[:900], scores) > 0.65)
+    True
     """
 
-    candidates = None
+    shadow_estimator = None
+    shadow_size = 0.5
+    candidates = memory = device = n_jobs = None
+    random_state = verbose = 0
 
     _parameter_constraints = {
         **MembershipAttack._parameter_constraints,

@@ -30,21 +30,17 @@ class ShadowModels(ShadowAttack):
     Parameters
     ----------
     estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`, except with ``features="label"``.
+        The target, fitted; see :class:`MembershipAttack`.
     shadow_estimator : classifier, default=None
-        The recipe of the shadow models, which may be another architecture than the
-        target's. None clones the target's own, with all its parameters, the number of
-        epochs included.
+        The recipe of the shadow models; see :class:`ShadowAttack`.
     attack_estimator : classifier, default=None
         The attack model: any binary classifier; put a scaler before it in a pipeline if
         it needs one. Without `predict_proba`, its decision function goes through the
         logistic function. None is a random forest.
     n_shadow_models : int, default=16
-        Number of shadow models. One works, too.
+        Number of shadow models.
     shadow_size : float or int, default=0.5
-        Share, or number, of the attacker's records that each shadow is trained on: best
-        as many as the target.
+        Share, or number, of the records that each shadow model is trained on.
     features : {"auto", "top_k", "posterior", "label"}, default="auto"
         What the attack model sees of an answer: the `top_k` largest probabilities in
         descending order (ML-Leaks), all of them (Shokri et al.), or only whether the
@@ -57,17 +53,15 @@ class ShadowModels(ShadowAttack):
         Whether to train one attack model per class of the target (Shokri et al.), or one
         for all, which also sees whether the predicted label is right.
     label_column : int, str or None, default=-1
-        The column of the records that holds the label. With None, the target's own
-        predictions take its place (also to train the shadows).
+        The column that holds the label; see :class:`MembershipAttack`.
     memory : str or joblib.Memory, default=None
-        Where finished shadow models are kept (see
-        :func:`~sklearn_advsec.batched.fit_many`).
+        Where finished shadow models are kept; see :class:`ShadowAttack`.
     device : str or torch.device, default=None
-        Where batched shadow models are trained.
+        Where batched shadow models are trained; see :class:`ShadowAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs for shadow models. The result does not depend on it.
+        Number of joblib jobs; the result does not depend on it.
     random_state : int, RandomState instance or None, default=0
-        Seed of the shadows' rows, the shadow models and the attack models.
+        Seed of all that is drawn.
     verbose : int, default=0
         Whether to print progress.
 
@@ -78,7 +72,7 @@ class ShadowModels(ShadowAttack):
     shadow_estimators_ : list of classifier of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
-        Rows of the records in `fit` that each shadow was trained on.
+        Rows that each shadow model was trained on; see :class:`ShadowAttack`.
     features_ : {"top_k", "posterior", "label"}
         The features in use.
     attack_estimators_ : dict of int to classifier
@@ -195,13 +189,13 @@ class ShadowModels(ShadowAttack):
                 models = self._attack_models(records, trained[:n], features)
                 for i in left_out:
                     seen = self._see(self.shadow_estimators_[i], records, features)
-                    scores = self._judge(models, seen, records.codes)
+                    scores = self._membership_scores(models, seen, records.codes)
                     gains[features] += roc_auc_score(trained[i], scores)
         return max(gains, key=gains.get)
 
     def _attack_models(self, records, trained, features):
         """Train the attack models on what the first shadows say, as many as `trained`."""
-        answers = np.concatenate(
+        seen = np.concatenate(
             [
                 self._see(model, records, features)
                 for model in self.shadow_estimators_[: len(trained)]
@@ -219,7 +213,7 @@ class ShadowModels(ShadowAttack):
                 seed = int(rng.randint(2**31 - 1))
                 own = _as_many(np.flatnonzero(own), trained, seed)
                 models[int(code)] = seeded(clone(model), seed).fit(
-                    answers[own], trained[own]
+                    seen[own], trained[own]
                 )
         return models
 
@@ -227,10 +221,8 @@ class ShadowModels(ShadowAttack):
         """Ask a model, and reduce its answers to what the attack model sees of them."""
         if features == "label":  # also of models that give no probabilities
             codes = self._shadow_codes(model, records.features)
-            answers = np.asarray(model.classes_)[codes]
-            return (answers == records.classes[records.codes]).astype(float)[
-                :, np.newaxis
-            ]
+            labels = np.asarray(model.classes_)[codes]
+            return (labels == records.classes[records.codes]).astype(float)[:, np.newaxis]
         proba = self._shadow_probabilities(model, records.features)
         seen = proba
         if features == "top_k":
@@ -241,18 +233,18 @@ class ShadowModels(ShadowAttack):
         return np.column_stack([seen, proba.argmax(axis=1) == records.codes])
 
     def _score(self, records):
-        answers = self._see(self.estimator_, records, self.features_)
-        return self._judge(self.attack_estimators_, answers, records.codes)
+        seen = self._see(self.estimator_, records, self.features_)
+        return self._membership_scores(self.attack_estimators_, seen, records.codes)
 
-    def _judge(self, models, answers, codes):
-        """Return what the attack models say of some answers: a probability each."""
+    def _membership_scores(self, models, seen, codes):
+        """Return the attack models' probability of membership."""
         if not self.per_class:
-            return _probability(models[-1], answers)
+            return _probability(models[-1], seen)
         scores = np.full(len(codes), 0.5)
         for code in np.unique(codes):
             if code in models:
                 own = codes == code
-                scores[own] = _probability(models[code], answers[own])
+                scores[own] = _probability(models[code], seen[own])
         return scores
 
     def _set_threshold(self, records, member):
@@ -270,7 +262,7 @@ def _as_many(rows, member, seed):
     return np.sort(np.concatenate([rng.choice(kind, n, replace=False) for kind in kinds]))
 
 
-def _probability(model, answers):
+def _probability(model, seen):
     if hasattr(model, "predict_proba"):
-        return model.predict_proba(answers)[:, 1]
-    return expit(model.decision_function(answers))
+        return model.predict_proba(seen)[:, 1]
+    return expit(model.decision_function(seen))

@@ -1,9 +1,10 @@
-"""What an attacker reads off a classifier's answers, one number per record."""
+"""Membership signals: one number per record, read off a classifier's probabilities."""
 
 import numpy as np
 from scipy.special import xlogy
 
 from .._estimators import as_nets_take_them, unwrap
+from .._labels import in_columns
 from .._rows import is_dataframe
 from ..victim import LabelAccess, ScoreAccess
 
@@ -36,11 +37,9 @@ def probabilities(estimator, features, classes=None):
     else:
         access = ScoreAccess(estimator, features)
         proba = access.scores(access.x).cpu().numpy().astype(np.float64, copy=False)
-    if classes is None or np.array_equal(known, classes):
+    if classes is None:
         return proba
-    aligned, order = np.zeros((len(proba), len(classes))), np.argsort(classes)
-    aligned[:, order[np.searchsorted(classes, known, sorter=order)]] = proba
-    return aligned
+    return in_columns(proba, known, classes)
 
 
 def check_probabilities(estimator, name="estimator"):
