@@ -1,6 +1,31 @@
 """The errors and warnings of this package."""
 
-__all__ = ["GradientMaskingWarning", "NoGradientError", "QueryBudgetExceeded"]
+__all__ = [
+    "BadAnswerError",
+    "FittedVictimWarning",
+    "GradientMaskingWarning",
+    "NoGradientError",
+    "QueryBudgetExceeded",
+]
+
+
+class BadAnswerError(ValueError):
+    """The victim's answer is none: not finite, of the wrong shape, an unknown label.
+
+    Attributes
+    ----------
+    rows : ndarray of int or None
+        The rows that it was bad for, where it is not bad as a whole.
+    """
+
+    rows = None
+
+
+class FittedVictimWarning(UserWarning):
+    """A fitted victim was handed over unfrozen, and is trained anew on other rows.
+
+    What is attacked is then another model than the one that was fitted.
+    """
 
 
 class GradientMaskingWarning(UserWarning):

@@ -12,6 +12,7 @@ from sklearn.base import (
     TransformerMixin,
     _fit_context,
     clone,
+    is_regressor,
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
@@ -31,7 +32,6 @@ from .._rows import check_rows, is_dataframe
 from ..exceptions import QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
-from ..victim._regression import is_regression
 from ..victim._validation import check_victim
 from ._active_rows import ActiveRows
 from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
@@ -231,7 +231,7 @@ class EvasionAttack(
         if self.constraints is not None:
             self.constraints.encode(X[:1])  # raises where the columns do not fit
         if y is not None:
-            regression = is_regression(self.estimator)
+            regression = is_regressor(self.estimator)
             y = _check_y(y, multi_output=False, y_numeric=regression)
             check_consistent_length(X, y)
             if not regression:
@@ -292,7 +292,7 @@ class EvasionAttack(
         X = self._check_X(X, reset=False)
         n_rows = len(X)
         classes = np.asarray(self.estimator_.classes_)
-        regression = is_regression(self.estimator_)
+        regression = is_regressor(self.estimator_)
         if regression and (hasattr(self, "attack_") or hasattr(self, "attacks_")):
             raise TypeError(
                 f"{type(self).__name__} runs other attacks, which have to be given the "
@@ -344,7 +344,7 @@ class EvasionAttack(
         """
         check_is_fitted(self)
         y_pred = self.run(X, y).y_pred
-        if is_regression(self.estimator_):
+        if is_regressor(self.estimator_):
             near = np.abs(np.asarray(y) - y_pred) <= self.estimator_.delta
             return float(np.average(near, weights=sample_weight))
         return float(accuracy_score(y, y_pred, sample_weight=sample_weight))
@@ -417,13 +417,13 @@ class EvasionAttack(
 
     def _make_goal(self, access, y, target):
         if self.confidence is not None or self.goal == "confidence_reduction":
-            if not getattr(access, "probability", False):
+            if not access.probability:
                 raise ValueError(
                     "confidence, and goal='confidence_reduction', need a victim with "
                     f"predict_proba; {name_of(self.estimator_)} has none (or the "
                     "attack does not see it)."
                 )
-        unchanged = access.refer(y) if is_regression(self.estimator_) else None
+        known = access.refer(y)
         if self.goal == "targeted":
             if isinstance(target, str):  # "least_likely"
                 if not hasattr(access, "scores"):
@@ -431,10 +431,8 @@ class EvasionAttack(
                 labels = access.scores(access.x).argmin(1)
             else:
                 labels = torch.as_tensor(target, device=access.device)
-        elif unchanged is not None:
-            labels = unchanged
-        elif y is not None:
-            labels = torch.as_tensor(y, device=access.device)
+        elif known is not None:
+            labels = known
         else:
             labels = access.predict(access.x)
         return Goal(self.goal, labels, confidence=self.confidence)

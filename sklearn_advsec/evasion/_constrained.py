@@ -43,6 +43,8 @@ class ConstrainedAccess:
         The rows in the units of the region.
     region : Region
         The constraints.
+    unit : tensor of float64, shape (n_features,)
+        Of each feature, what 1 in `x` is in the units of the region.
     lower, upper : tensor of float64, shape (n_rows, n_features)
         The range of each feature, narrowed by the ball.
     """
@@ -52,6 +54,7 @@ class ConstrainedAccess:
         columns = list(X.columns) if is_dataframe(X) else None
         self._constraints = constraints.in_order(columns)
         self.region = self._constraints.region
+        self.unit = self.region.scale
         self.ref = self._constraints.encode(X)
         self._named = torch.tensor(
             [f.kind in NAMED for f in self._constraints.features.values()]
@@ -122,9 +125,9 @@ class ConstrainedAccess:
         """Return valid rows in the form of `X`."""
         return self._access.decode(self.to_victim(x, rows), rows)
 
-    def answers(self, predicted, x, rows):
+    def predictions(self, predicted, x, rows):
         """As of the victim's access."""
-        return self._access.answers(predicted, self.to_victim(x, rows), rows)
+        return self._access.predictions(predicted, self.to_victim(x, rows), rows)
 
     def moved(self, x, rows):
         """Return the move of each feature of a valid row, in units of scale."""

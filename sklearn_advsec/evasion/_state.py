@@ -146,11 +146,10 @@ class AttackState:
         moved = access.moved(x_adv, at).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=1)
         success = self.success[at]
-        if hasattr(access, "still_valid"):
-            success = success & access.still_valid(x_adv, at).to(success.device)
+        success = success & access.still_valid(x_adv, at).to(success.device)
         return EvasionResult(
             X_adv=access.decode(x_adv, at),
-            y_pred=access.answers(predicted, x_adv, at),
+            y_pred=access.predictions(predicted, x_adv, at),
             success=success.cpu().numpy(),
             distance=distance.cpu().numpy().astype(np.float64),
             n_queries=access.n_queries[host],

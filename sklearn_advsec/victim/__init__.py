@@ -5,6 +5,15 @@ labels is handed a :class:`LabelAccess`, which has no way to ask for more.
 """
 
 from ._access import GradientAccess, LabelAccess, ScoreAccess
+from ._answers import AnswerCheck, ask_labels, ask_scores
 from ._regression import RegressionVictim
 
-__all__ = ["GradientAccess", "LabelAccess", "RegressionVictim", "ScoreAccess"]
+__all__ = [
+    "AnswerCheck",
+    "GradientAccess",
+    "LabelAccess",
+    "RegressionVictim",
+    "ScoreAccess",
+    "ask_labels",
+    "ask_scores",
+]

@@ -8,9 +8,9 @@ from .._estimators import allows_nan, name_of
 from .._hardware import auto_batch_size, bfloat16_is_fast
 from .._rows import RowCodec, check_rows
 from ..exceptions import NoGradientError, QueryBudgetExceeded
-from ._forests import quick_answers
-from ._regression import by_reference, is_regression
-from ._validation import check_victim, scores_decide
+from ._answerers import answerer_of, host
+from ._answers import AnswerCheck
+from ._validation import check_victim
 
 
 class LabelAccess:
@@ -34,6 +34,10 @@ class LabelAccess:
         How many rows a network gets at once.
     categories : dict, optional
         The values of some columns by name, whose positions are to be their codes.
+    on_bad_answer : {"raise", "skip"}, default="raise"
+        What becomes of an answer that is none (NaN, an unknown label, a probability above
+        1): an error, or, where a service may fail for some rows, a row in `skipped`. What
+        is then returned for it is made up; nothing may be concluded from such a row.
 
     Attributes
     ----------
@@ -45,11 +49,19 @@ class LabelAccess:
         Whether logits are computed just as the victim's own answers are.
     n_queries : ndarray of int, shape (n_rows,)
         Rows sent so far, for each of the rows under attack.
+    skipped : ndarray of bool, shape (n_rows,)
+        The rows about which the victim once gave a bad answer.
+    region : Region or None
+        The rows that constraints allow; None without constraints.
+    unit : float or tensor of shape (n_features,)
+        What 1 in a column of `x` is in the units of the feature.
 
     Raises
     ------
     QueryBudgetExceeded
         By every method that asks, before the query that would go over a budget.
+    BadAnswerError
+        By every method that asks, where the victim's answer is none.
 
     Examples
     --------
@@ -65,10 +77,9 @@ class LabelAccess:
     """
 
     knowledge = "label"
-
-    def __new__(cls, estimator, *args, **kwargs):
-        """Open the access to a regressor where the victim is one."""
-        return super().__new__(by_reference(cls) if is_regression(estimator) else cls)
+    region = None
+    unit = 1.0
+    probability = False
 
     def __init__(
         self,
@@ -79,20 +90,23 @@ class LabelAccess:
         max_total_queries=None,
         batch_size=1024,
         categories=None,
+        on_bad_answer="raise",
     ):
         check_victim(estimator)
         X = check_rows(X, name_of(estimator), allow_nan=allows_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
-        self._answers = quick_answers(estimator)
         self.classes = np.asarray(estimator.classes_)
         self.codec = RowCodec(X, names if np.ndim(X) == 2 else None, categories)
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
-        self._order = np.argsort(self.classes)
         self._view = self._network_view()
         self._original = self.codec.encode(X)
+        self.skipped = np.zeros(len(self._original), dtype=bool)
+        skipped = self.skipped if on_bad_answer == "skip" else None
+        self.check = AnswerCheck(estimator, self.classes, skipped)
+        self._answerer = answerer_of(self, self._view)
         self.x = torch.as_tensor(self._original).to(self.device, self.dtype)
         self._x0 = self.x
         self.n_queries = np.zeros(len(self._original), dtype=np.int64)
@@ -111,7 +125,7 @@ class LabelAccess:
     @property
     def exact(self):
         """Whether logits are computed just as the victim's own answers are."""
-        return self._view is not None
+        return self._view is not None and self._view.module is not None
 
     @property
     def dtype(self):
@@ -153,19 +167,7 @@ class LabelAccess:
             Positions in `classes`.
         """
         self._spend(x, rows)
-        if self.exact:
-            with torch.no_grad():
-                return self._batched(lambda b: self._view.logits(b).argmax(1), x)
-        labels = np.asarray(self._answers.predict(self.decode(x, rows)))
-        position = np.searchsorted(self.classes, labels, sorter=self._order)
-        position = self._order[np.minimum(position, len(self.classes) - 1)]
-        if not np.array_equal(self.classes[position], labels):
-            unknown = np.setdiff1d(labels, self.classes)[:3].tolist()
-            raise ValueError(
-                f"estimator: {name_of(self.estimator)}.predict returned {unknown}, "
-                f"which its classes_ {self.classes.tolist()} do not hold."
-            )
-        return torch.as_tensor(position, device=x.device)
+        return self._answerer.labels(x, rows)
 
     def decode(self, x, rows=None):
         """Return tensors as rows in the form, the dtypes and the index of `X`.
@@ -182,8 +184,23 @@ class LabelAccess:
             np.arange(len(array)) if rows is None else at,
         )
 
-    def answers(self, predicted, x, rows):
-        """Return what the victim said of some rows, in its own terms.
+    def refer(self, y=None):
+        """Take `y` for what is true of the rows; return the classes to lead away from.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_rows,), optional
+            Positions in `classes`; of a regressor, values.
+
+        Returns
+        -------
+        labels : tensor of int64, shape (n_rows,), or None
+            None where the victim has to be asked for them.
+        """
+        return self._answerer.refer(y)
+
+    def predictions(self, predicted, x, rows):
+        """Return, in the victim's own terms, what it was found to predict for some rows.
 
         Parameters
         ----------
@@ -194,16 +211,15 @@ class LabelAccess:
         rows : tensor of int, shape (n,)
             Which rows under attack these stand for.
         """
-        return self.classes[host(predicted)]
+        return self._answerer.predictions(predicted, x, rows)
+
+    def still_valid(self, x, rows):
+        """Say which rows are, as they are returned, among those that are allowed."""
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def moved(self, x, rows):
         """Return how far each feature was moved; what is missing has not been."""
         return (x - self._x0[rows]).nan_to_num(0.0)
-
-    def _batched(self, function, x):
-        if len(x) <= self.batch_size:
-            return function(x)
-        return torch.cat([function(part) for part in x.split(self.batch_size)])
 
     def _spend(self, x, rows):
         """Count the rows of one query, or refuse it."""
@@ -247,14 +263,13 @@ class ScoreAccess(LabelAccess):
 
     def __init__(self, estimator, X, **budget):
         super().__init__(estimator, X, **budget)
-        self.probability = hasattr(estimator, "predict_proba")
-        graded = self.probability or hasattr(estimator, "decision_function")
-        if not (graded or is_regression(estimator)):
+        self.probability = self._answerer.probability
+        self.decisive = self._answerer.decisive
+        if not self._answerer.graded:
             raise TypeError(
                 f"estimator: {name_of(estimator)} has neither predict_proba nor "
                 "decision_function; use an attack whose knowledge is 'label'."
             )
-        self.decisive = self.exact or is_regression(estimator) or scores_decide(estimator)
 
     def scores(self, x, rows=None):
         """Ask for one score per class: probabilities where the victim has them.
@@ -273,27 +288,7 @@ class ScoreAccess(LabelAccess):
             where there are two classes).
         """
         self._spend(x, rows)
-        name = "predict_proba" if self.probability else "decision_function"
-        if self.exact:
-            method = self._view.predict_proba if self.probability else self._view.logits
-            with torch.no_grad():
-                scores = self._batched(method, x)
-        else:
-            scores = getattr(self._answers, name)(self.decode(x, rows))
-            scores = torch.as_tensor(np.asarray(scores), dtype=x.dtype, device=x.device)
-            if not self.probability:
-                scores = differentiable.binary_logits(scores)
-        if scores.shape[1] != len(self.classes):
-            raise ValueError(
-                f"estimator: {name} of {name_of(self.estimator)} gives "
-                f"{scores.shape[1]} scores for the classes {self.classes.tolist()}: "
-                "there has to be one for each."
-            )
-        return scores
-
-
-def host(rows):
-    return rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
+        return self._answerer.scores(x, rows)
 
 
 # What an infinite slope, as that of a square root at 0, counts as: enough to leave the
@@ -341,11 +336,6 @@ class GradientAccess(ScoreAccess):
     def _network_view(self):
         return differentiable.view(self.estimator, self.codec.columns)
 
-    @property
-    def exact(self):
-        """Whether logits are computed just as the victim's own answers are."""
-        return self._view.module is not None
-
     def auto_batch_size(self):
         """How many rows to send at once, so that a pass stays in the cache."""
         return auto_batch_size(self._view, self.x)
@@ -353,8 +343,7 @@ class GradientAccess(ScoreAccess):
     def logits(self, x, rows=None):
         """Return the logits, of shape (n, n_classes)."""
         self._spend(x, rows)
-        with torch.no_grad():
-            return self._batched(self._view.logits, x)
+        return self._answerer.logits(x, rows)
 
     def gradient(self, x, rows, loss):
         """Return the logits, and the gradient of a loss with respect to the input.
@@ -403,20 +392,22 @@ class GradientAccess(ScoreAccess):
         parts = []
         for start in range(0, len(x), self.batch_size):
             at = slice(start, start + self.batch_size)
-            parts.append(self._jacobian(x[at], at, outputs))
+            which = at if rows is None else rows[at]
+            parts.append(self._jacobian(x[at], at, which, outputs))
         if len(parts) == 1:
             return parts[0]
         logits, gradients = zip(*parts, strict=True)
         return torch.cat(logits), torch.cat(gradients)
 
-    def _jacobian(self, x, at, outputs):
+    def _jacobian(self, x, at, rows, outputs):
+        answerer = self._answerer
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             with torch.autocast(
                 self.device.type, dtype=torch.bfloat16, enabled=self._autocast
             ):
                 logits = self._gradient_view.logits(x).to(x.dtype)
-            values = outputs(logits, at).sum(0)
+            values = outputs(answerer.to_differentiate(logits, rows), at).sum(0)
         # One backward pass each: as fast as batched ones, and every view allows them.
         gradients = [
             torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)[0]
@@ -428,5 +419,6 @@ class GradientAccess(ScoreAccess):
         gradients = (
             torch.stack(gradients, 1) if len(gradients) > 1 else gradients[0].unsqueeze(1)
         )
+        logits = answerer.from_view(logits.detach(), x.detach(), rows)
         # What is missing has no slope.
-        return logits.detach(), gradients.nan_to_num(0.0, _STEEP, -_STEEP)
+        return logits, gradients.nan_to_num(0.0, _STEEP, -_STEEP)

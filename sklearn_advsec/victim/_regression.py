@@ -1,10 +1,8 @@
 """Regressors as victims: an attack moves the prediction by more than an amount."""
 
-from functools import cache
 from numbers import Real
 
 import numpy as np
-import torch
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -19,8 +17,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ..differentiable._registry import register, subview
-
-_UNCHANGED = 1
 
 
 class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
@@ -129,82 +125,3 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 def regression_victim(estimator):
     """View the regressor inside."""
     return subview(estimator.estimator_)
-
-
-def is_regression(estimator):
-    """Whether an attack's victim is a :class:`RegressionVictim`, frozen or not."""
-    while isinstance(estimator, FrozenEstimator):
-        estimator = estimator.estimator
-    return isinstance(estimator, RegressionVictim)
-
-
-class _ByReference:
-    """An access whose answers are about how far the prediction is from a reference.
-
-    The scores of the three classes are ``-m / delta - 1``, 0 and ``m / delta - 1`` with
-    the move `m`, so the largest is that of the class, and their margin grows with m.
-    """
-
-    probability = False
-
-    def refer(self, y):
-        """Measure moves from `y`, or from what the regressor says of the rows."""
-        self.reference = torch.zeros(len(self.x), dtype=self.dtype, device=self.device)
-        if y is None:
-            everything = torch.arange(len(self.x), device=self.device)
-            y = self._value(self.x, everything)
-        self.reference = torch.as_tensor(y).to(self.reference)
-        return torch.full((len(self.x),), _UNCHANGED, device=self.device)
-
-    def predict(self, x, rows=None):
-        """Ask which way the predictions moved."""
-        return self._scores_of(self._value(x, rows), rows).argmax(1)
-
-    def scores(self, x, rows=None):
-        """Ask how far the predictions moved."""
-        return self._scores_of(self._value(x, rows), rows)
-
-    def logits(self, x, rows=None):
-        """Return the same scores, from the regressor's view."""
-        return self._scores_of(super().logits(x, rows)[:, 0], rows)
-
-    def jacobian(self, x, rows, outputs):
-        """Return these scores, and gradients of functions of them."""
-        reference = self.reference if rows is None else self.reference[rows]
-
-        def of_values(values, at):
-            # A prediction that has not moved yet is drawn both ways alike: break the tie.
-            move = values[:, 0] - reference[at] + 1e-3 * self.estimator.delta
-            return outputs(self._scores(move), at)
-
-        values, gradients = super().jacobian(x, rows, of_values)
-        return self._scores(values[:, 0] - reference), gradients
-
-    def answers(self, predicted, x, rows):
-        """Return the predictions themselves."""
-        return self.estimator.predict(self.decode(x, rows))
-
-    def _value(self, x, rows):
-        self._spend(x, rows)
-        value = self.estimator.predict(self.decode(x, rows))
-        return torch.as_tensor(value, dtype=self.dtype, device=self.device)
-
-    def _scores_of(self, values, rows):
-        return self._scores(
-            values - (self.reference if rows is None else self.reference[rows])
-        )
-
-    def _scores(self, move):
-        delta = float(self.estimator.delta)
-        sides = (-move - delta, torch.zeros_like(move), move - delta)
-        scores = torch.stack(sides, 1) / (delta or 1.0)
-        # A move of delta itself is none: a tie goes to the middle.
-        tie = torch.finfo(scores.dtype).tiny
-        return scores - torch.tensor([tie, 0.0, tie]).to(scores)
-
-
-@cache
-def by_reference(access_class):
-    """Return the class of the same access for a :class:`RegressionVictim`."""
-    name = f"Regression{access_class.__name__}"
-    return type(name, (_ByReference, access_class), {"__doc__": access_class.__doc__})

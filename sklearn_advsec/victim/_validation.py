@@ -18,7 +18,6 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators import name_of
-from ._regression import is_regression
 
 # Their label is the class of the largest of their scores: that is how they find it.
 _BY_LARGEST_SCORE = (
@@ -56,10 +55,7 @@ def check_victim(estimator):
             f"estimator must be a classifier; got {name}. Wrap a trained torch module as "
             "PretrainedModule(module, classes=...)."
         )
-    if is_regression(estimator):
-        check_is_fitted(estimator)
-        return
-    if is_regressor(estimator):
+    if is_regressor(estimator) and not hasattr(estimator, "classes_"):
         raise TypeError(
             f"estimator must be a classifier; {name} is a regressor. Attacks take "
             "RegressionVictim(regressor, delta=...): delta is by how much the prediction "

@@ -15,9 +15,25 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec.exceptions import NoGradientError, QueryBudgetExceeded
+from sklearn_advsec.exceptions import (
+    BadAnswerError,
+    NoGradientError,
+    QueryBudgetExceeded,
+)
+from sklearn_advsec.extraction import (
+    ReverseSigmoid,
+    RoundedProbabilities,
+    TopKProbabilities,
+)
 from sklearn_advsec.pretrained import PretrainedModule
-from sklearn_advsec.victim import GradientAccess, LabelAccess, ScoreAccess
+from sklearn_advsec.victim import (
+    GradientAccess,
+    LabelAccess,
+    RegressionVictim,
+    ScoreAccess,
+    ask_labels,
+    ask_scores,
+)
 from sklearn_advsec.victim._forests import quick_answers
 
 X, y = load_iris(return_X_y=True)
@@ -251,3 +267,160 @@ def test_other_victims_answer_for_themselves():
         forest.predict_proba(np.full((1, 4), np.inf))
     with pytest.raises(ValueError, match="features"):
         forest.predict_proba(X[:, :3])
+
+
+class Says(DecisionTreeClassifier):
+    """Answers well, and then changes its answer."""
+
+    change = staticmethod(lambda answer: answer)
+
+    def predict(self, X):
+        return self.change(super().predict(X))
+
+    def predict_proba(self, X):
+        return self.change(super().predict_proba(X))
+
+
+def _put(value, row=2):
+    def change(answer):
+        answer = np.array(answer, dtype=float)
+        answer[row] = value
+        return answer
+
+    return change
+
+
+BAD_SCORES = {
+    "nan": (_put(np.nan), r"predict_proba returned .* for row 2; .*finite"),
+    "infinite": (_put([np.inf, 0, 0]), "row 2; .*finite"),
+    "negative": (_put([1.2, -0.2, 0]), "row 2; .*between 0 and 1"),
+    "sum": (_put([0.2, 0.2, 0.2]), "row 2; .*sum to 1"),
+    "sum_above": (_put([1.0, 1.0, 0.0]), "row 2; .*sum to 1"),
+    "one_dimension": (lambda a: a[:, 0], "shape .*BinaryScores"),
+    "narrow": (lambda a: a[:, :2], "2 scores for the classes"),
+    "short": (lambda a: a[:-1], "returned 9 answers for 10 rows"),
+    "long": (lambda a: np.r_[a, a[:1]], "returned 11 answers for 10 rows"),
+    "none": (lambda a: None, "returned None for 10 rows"),
+    "text": (lambda a: "busy", "returned 'busy' for 10 rows"),
+    "ragged": (lambda a: [list(a[0]), *a[1:, :2].tolist()], "different lengths"),
+    "text_inside": (
+        lambda a: [["?"] * 3 if i == 2 else list(row) for i, row in enumerate(a)],
+        "row 2; that is no number",
+    ),
+}
+BAD_LABELS = {
+    "nan": (_put(np.nan), "predict returned nan for row 2; its classes_ are"),
+    "unknown": (_put(7), r"returned 7.0 for row 2; its classes_ are \[0, 1, 2\]"),
+    "none_inside": (
+        lambda a: np.array([None if i == 2 else v for i, v in enumerate(a)]),
+        "returned None for row 2",
+    ),
+    "one_hot": (lambda a: np.eye(3)[a], r"shape \(10, 3\)"),
+    "short": (lambda a: a[:-1], "returned 9 answers for 10 rows"),
+    "none": (lambda a: None, "returned None for 10 rows"),
+    "text": (lambda a: "busy", "returned 'busy' for 10 rows"),
+}
+
+
+def _saying(change):
+    victim = Says(random_state=0).fit(X, y)
+    victim.change = change
+    return FrozenEstimator(victim)
+
+
+@pytest.mark.parametrize("kind", BAD_SCORES)
+def test_bad_scores_are_refused_at_the_door(kind):
+    change, match = BAD_SCORES[kind]
+    access = ScoreAccess(_saying(change), X[:10])
+    with pytest.raises(BadAnswerError, match=match) as caught:
+        access.scores(access.x)
+    assert "Says" in str(caught.value)
+    assert caught.value.rows is None or caught.value.rows.tolist() == [2]
+    if kind not in ("narrow", "one_dimension"):
+        with pytest.raises(BadAnswerError, match=match):
+            ask_scores(_saying(change), X[:10])
+
+
+@pytest.mark.parametrize("kind", BAD_LABELS)
+def test_bad_labels_are_refused_at_the_door(kind):
+    change, match = BAD_LABELS[kind]
+    access = LabelAccess(_saying(change), X[:10])
+    with pytest.raises(BadAnswerError, match=match) as caught:
+        access.predict(access.x)
+    assert "Says" in str(caught.value)
+    with pytest.raises(BadAnswerError, match=match):
+        ask_labels(_saying(change), X[:10])
+
+
+def test_a_bad_answer_is_named_by_the_row_under_attack():
+    access = LabelAccess(_saying(_put(np.nan, 0)), X[:10])
+    with pytest.raises(BadAnswerError, match="row 7") as caught:
+        access.predict(access.x[[7, 3]], torch.tensor([7, 3]))
+    assert caught.value.rows.tolist() == [7]
+
+
+def test_rows_with_bad_answers_can_be_left_out_and_are_named():
+    for change in (_put(np.nan), _put([7, 7, 7])):
+        access = ScoreAccess(_saying(change), X[:10], on_bad_answer="skip")
+        scores = access.scores(access.x)
+        assert access.skipped.nonzero()[0].tolist() == [2]
+        good = ~access.skipped
+        np.testing.assert_array_equal(scores[good], np.eye(3)[y[:10][good]])
+        assert scores.isfinite().all()
+    labels = LabelAccess(_saying(_put(7)), X[:10], on_bad_answer="skip")
+    assert labels.predict(labels.x).shape == (10,) and labels.skipped[2]
+    short = LabelAccess(_saying(lambda a: a[:-1]), X[:10], on_bad_answer="skip")
+    with pytest.raises(BadAnswerError, match="9 answers"):  # of which rows, nobody knows
+        short.predict(short.x)
+
+
+def test_networks_that_answer_nan_are_refused():
+    module = torch.nn.Linear(4, 3)
+    with torch.no_grad():
+        module.weight[0, 0] = torch.nan
+    access = GradientAccess(PretrainedModule(module), X[:5].astype(np.float32))
+    for ask in (access.predict, access.scores, access.logits):
+        with pytest.raises(BadAnswerError, match="row 0.*4 more rows"):
+            ask(access.x)
+    with pytest.raises(BadAnswerError, match="row 3"):
+        access.gradient(access.x[3:4], torch.tensor([3]), lambda logits, at: logits[:, 0])
+
+
+def test_what_services_may_answer_passes():
+    column = LabelAccess(_saying(lambda a: a[:, None]), X[:10])  # as CatBoost does
+    np.testing.assert_array_equal(column.predict(column.x), y[:10])
+    soft = LogisticRegression(max_iter=1000).fit(X, y)
+    for served in (
+        RoundedProbabilities(soft, decimals=1),
+        RoundedProbabilities(soft, decimals=0),
+        TopKProbabilities(soft, k=1),
+        ReverseSigmoid(soft),
+    ):
+        access = ScoreAccess(served.fit(X, y), X)
+        np.testing.assert_allclose(access.scores(access.x), served.predict_proba(X))
+    for dtype in (np.float32, object):
+        half = _saying(lambda a, dtype=dtype: np.asarray(a).astype(dtype))
+        access = ScoreAccess(half, X)
+        np.testing.assert_array_equal(access.scores(access.x), np.eye(3)[y])
+
+
+def test_every_access_says_which_rows_are_allowed(victim):
+    access = GradientAccess(victim, X[:5])
+    assert access.region is None and access.unit == 1
+    assert access.still_valid(access.x, torch.arange(5)).all()
+
+
+def test_a_regressor_answers_with_how_far_it_moved():
+    frozen = RegressionVictim(FrozenEstimator(LinearRegression().fit(X, y)), delta=0.5)
+    frozen.fit(X, y)
+    access = GradientAccess(frozen, X[:6])
+    assert access.refer(None).tolist() == [1] * 6
+    before = frozen.predict(X[:6])
+    slope = torch.as_tensor(frozen.estimator_.coef_)
+    moved = access.x + 0.7 * slope / (slope @ slope)  # the prediction moves by 0.7
+    np.testing.assert_allclose(access.scores(moved)[:, 2], 0.4, rtol=1e-6)
+    np.testing.assert_allclose(access.logits(moved), access.scores(moved), rtol=1e-6)
+    assert access.predict(moved).tolist() == [2] * 6
+    assert access.n_queries.tolist() == [5] * 6
+    rows = torch.arange(6)
+    np.testing.assert_allclose(access.predictions(None, moved, rows), before + 0.7)

@@ -8,6 +8,7 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..._labels import class_positions
 from ...exceptions import QueryBudgetExceeded
 from ...threat import LpBall
 from .._base import EvasionAttack
@@ -289,6 +290,6 @@ class AutoAttack(EvasionAttack):
         success = torch.as_tensor(result.success, device=rows.device)
         show = success | (state.predicted[rows] < 0)
         x_adv = torch.as_tensor(access.codec.encode(result.X_adv)).to(access.x)
-        predicted = np.searchsorted(access.classes, result.y_pred, sorter=access._order)
-        predicted = torch.as_tensor(access._order[predicted], device=rows.device)
+        predicted = class_positions(result.y_pred, access.classes, "y_pred")
+        predicted = torch.as_tensor(predicted, device=rows.device)
         state.record(rows[show], x_adv[show], predicted[show], success[show])

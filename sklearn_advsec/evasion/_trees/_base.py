@@ -54,7 +54,7 @@ class TreeRow:
         self.label = int(state.goal.labels[at])
         access = self.access = state.access
         self.may_be_spoiled, self.step = False, None
-        if hasattr(access, "region"):
+        if access.region is not None:
             region = access.region
             parts = access.ref[at], access.free_lower[at], access.free_upper[at]
             self.scale = region.scale.numpy().astype(np.float64)

@@ -199,7 +199,7 @@ class TreeExactAttack(TreeAttack):
         lower = state.lowest[at]
         upper = np.where(found.success, found.distance, np.inf)
         lower = np.where(np.isclose(lower, upper, rtol=1e-9), upper, lower)
-        region = getattr(state.access, "region", None)
+        region = state.access.region
         unsure = "rounding" if region is None or region.simple else "constraints"
         status = np.where(state.in_time[at], unsure, "time limit").astype("<U11")
         status[found.success & (lower >= upper)] = "optimal"

@@ -1,0 +1,217 @@
+"""Who answers for the victim: a network, a forest, a regressor, or any estimator.
+
+An access counts, and turns rows into what the victim takes; what it may ask is the same
+for all. How the answer comes about is here.
+"""
+
+import numpy as np
+import torch
+from sklearn.base import is_regressor
+
+from .. import differentiable
+from ._forests import quick_answers
+from ._validation import scores_decide
+
+
+def answerer_of(access, view=None):
+    """Return who answers the questions of an access.
+
+    Parameters
+    ----------
+    access : LabelAccess
+        Whose `estimator` is a fitted victim.
+    view : ClassifierView, optional
+        Of the victim; networks answer by theirs, as tensors on their own device.
+    """
+    if is_regressor(access.estimator):
+        return RegressorAnswerer(access, view)
+    if view is not None and view.module is not None:
+        return NetworkAnswerer(access, view)
+    return EstimatorAnswerer(access, view)
+
+
+class EstimatorAnswerer:
+    """The victim's own methods answer, on rows in the form that it was fitted on.
+
+    Attributes
+    ----------
+    graded : bool
+        Whether there are scores at all.
+    probability, decisive : bool
+        See :class:`ScoreAccess`.
+    """
+
+    def __init__(self, access, view):
+        victim = access.estimator
+        self.access = access
+        self.view = view
+        self.victim = quick_answers(victim)
+        self.probability = hasattr(victim, "predict_proba")
+        self.graded = self.probability or hasattr(victim, "decision_function")
+        self.decisive = scores_decide(victim)
+
+    def labels(self, x, rows):
+        """Return labels, as positions in the victim's classes."""
+        answer = self.victim.predict(self.access.decode(x, rows))
+        position = self.access.check.labels(answer, len(x), _rows(x, rows))
+        return torch.as_tensor(position, device=x.device)
+
+    def scores(self, x, rows):
+        """Return one score per class."""
+        method = "predict_proba" if self.probability else "decision_function"
+        answer = getattr(self.victim, method)(self.access.decode(x, rows))
+        answer = self.access.check.scores(answer, len(x), _rows(x, rows), method)
+        scores = torch.as_tensor(answer, dtype=x.dtype, device=x.device)
+        return scores if self.probability else differentiable.binary_logits(scores)
+
+    def logits(self, x, rows):
+        """Return the logits of the victim's view."""
+        with torch.no_grad():
+            logits = _batched(self.view.logits, x, self.access.batch_size)
+        return self.from_view(logits, x, rows)
+
+    def from_view(self, logits, x, rows):
+        """Return logits of the view as those of the victim."""
+        return logits
+
+    def to_differentiate(self, logits, rows):
+        """Return logits of the view as a loss is to see them."""
+        return logits
+
+    def refer(self, y):
+        """Return the classes to lead away from, if they are known."""
+        return None if y is None else torch.as_tensor(y, device=self.access.device)
+
+    def predictions(self, predicted, x, rows):
+        """Return labels."""
+        return self.access.classes[host(predicted)]
+
+
+class NetworkAnswerer(EstimatorAnswerer):
+    """A view of the network answers for it, on its own device."""
+
+    def __init__(self, access, view):
+        super().__init__(access, view)
+        self.decisive = True
+        # To look at every answer would stall a GPU: there, the rows that are returned
+        # are looked at once more.
+        self._suspicious = None
+
+    def labels(self, x, rows):
+        """Return the classes of the largest logits."""
+        return self.logits(x, rows).argmax(1)
+
+    def scores(self, x, rows):
+        """Return one score per class."""
+        if not self.probability:
+            return self.logits(x, rows)
+        with torch.no_grad():
+            scores = _batched(self.view.predict_proba, x, self.access.batch_size)
+        return self.from_view(scores, x, rows)
+
+    def from_view(self, logits, x, rows):
+        """Return logits, all of them finite."""
+        self._check_width(logits)
+        fine = logits.isfinite().all()
+        if logits.is_cuda:
+            seen = self._suspicious
+            self._suspicious = ~fine if seen is None else seen | ~fine
+        elif not fine:
+            return self._finite(logits, x, rows)
+        return logits
+
+    def predictions(self, predicted, x, rows):
+        """Return labels."""
+        if self._suspicious is not None and self._suspicious:
+            with torch.no_grad():
+                logits = _batched(self.view.logits, x, self.access.batch_size)
+            self._finite(logits, x, rows)
+        return super().predictions(predicted, x, rows)
+
+    def _finite(self, logits, x, rows):
+        checked = self.access.check.finite(host(logits), _rows(x, rows), "forward")
+        return torch.as_tensor(checked).to(logits)
+
+    def _check_width(self, logits):
+        n_classes = len(self.access.classes)
+        if logits.shape[1] != n_classes:
+            self.access.check.scores(host(logits), len(logits), method="predict_proba")
+
+
+class RegressorAnswerer(EstimatorAnswerer):
+    """A regressor answers with how far its prediction is from a reference.
+
+    The scores of the three classes are ``-m / delta - 1``, 0 and ``m / delta - 1`` with
+    the move `m`, so the largest is that of the class, and their margin grows with m.
+    """
+
+    _UNCHANGED = 1
+
+    def __init__(self, access, view):
+        super().__init__(access, view)
+        self.probability, self.graded, self.decisive = False, True, True
+        self.reference = None
+
+    def refer(self, y):
+        """Measure moves from `y`, or from what the regressor says of the rows."""
+        access = self.access
+        if y is None:
+            access._spend(access.x, None)
+            y = self._values(access.x, None)
+        self.reference = torch.as_tensor(y).to(access.device, access.dtype)
+        return torch.full((len(access.x),), self._UNCHANGED, device=access.device)
+
+    def labels(self, x, rows):
+        """Return which way the predictions moved."""
+        return self.scores(x, rows).argmax(1)
+
+    def scores(self, x, rows):
+        """Return how far the predictions moved."""
+        return self._scores(self._values(x, rows), rows)
+
+    def from_view(self, logits, x, rows):
+        """Return these scores, of the values of the view."""
+        return self._scores(logits[:, 0], rows)
+
+    def to_differentiate(self, logits, rows):
+        """Return these scores, for a gradient."""
+        # A prediction that has not moved yet is drawn both ways alike: break the tie.
+        return self._scores(logits[:, 0] + 1e-3 * self.access.estimator.delta, rows)
+
+    def predictions(self, predicted, x, rows):
+        """Return the predictions themselves."""
+        return host(self._values(x, rows))
+
+    def _values(self, x, rows):
+        access = self.access
+        values = access.estimator.predict(access.decode(x, rows))
+        values = access.check.values(values, len(x), _rows(x, rows))
+        return torch.as_tensor(values, dtype=access.dtype, device=access.device)
+
+    def _scores(self, values, rows):
+        reference = torch.zeros_like(values) if self.reference is None else self.reference
+        move = values - (reference if rows is None else reference[rows])
+        delta = float(self.access.estimator.delta)
+        sides = (-move - delta, torch.zeros_like(move), move - delta)
+        scores = torch.stack(sides, 1) / (delta or 1.0)
+        # A move of delta itself is none: a tie goes to the middle.
+        tie = torch.finfo(scores.dtype).tiny
+        return scores - torch.tensor([tie, 0.0, tie]).to(scores)
+
+
+def host(rows):
+    """Return a tensor, or array, as an array."""
+    return rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
+
+
+def _rows(x, rows):
+    """Return which rows under attack the rows of a query stand for, as an array."""
+    if isinstance(rows, slice):
+        return np.arange(len(x)) + (rows.start or 0)
+    return np.arange(len(x)) if rows is None else host(rows)
+
+
+def _batched(function, x, batch_size):
+    if len(x) <= batch_size:
+        return function(x)
+    return torch.cat([function(part) for part in x.split(batch_size)])
