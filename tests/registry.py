@@ -133,6 +133,8 @@ SANITIZERS = [
 POISONING = [
     *POISONERS,
     *SANITIZERS,
+    poisoning.BaggingCertified(TREE_VICTIM, n_estimators=15, random_state=0),
+    poisoning.DeepPartitionAggregation(VICTIM, n_partitions=3, random_state=0),
     poisoning.PoisonedClassifier(VICTIM, POISONERS[0]),
     poisoning.SanitizedClassifier(VICTIM, SANITIZERS[0]),
 ]
@@ -161,6 +163,7 @@ NOT_CHECKED = {
     "MembershipRound": "a result",
     "Perspective": "a transformation of images",
     "PoisoningAttack": "a base class",
+    "PoisoningCertificate": "a result",
     "PoisoningReport": "a result",
     "PrintScan": "a transformation of images",
     "Rotation": "a transformation of images",

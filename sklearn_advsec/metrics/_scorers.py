@@ -95,9 +95,13 @@ class _CertifiedAccuracy(_Scorer):
         self.options = options
 
     def __call__(self, estimator, X, y, sample_weight=None):
-        from ..defense import certify
+        from ..defense import RandomizedSmoothingClassifier, certify
 
-        certificate = certify(estimator, X, **{"eps": self.eps, **self.options})
+        own = hasattr(estimator, "certify")
+        if own and not isinstance(estimator, RandomizedSmoothingClassifier):
+            certificate = estimator.certify(X, **self.options)
+        else:
+            certificate = certify(estimator, X, **{"eps": self.eps, **self.options})
         return certificate.accuracy(y, self.eps, sample_weight)
 
     def __repr__(self):
@@ -110,11 +114,13 @@ def certified_accuracy_scorer(eps, **options):
     Parameters
     ----------
     eps : float
-        The size of the perturbations.
+        The size of the perturbations; for estimators that certify themselves in another
+        unit, such as :class:`~sklearn_advsec.poisoning.DeepPartitionAggregation`, how
+        many rows an attacker adds or removes.
     **options : dict
-        Passed to :func:`~sklearn_advsec.defense.certify`, such as `norm` (np.inf by
-        default; a randomized smoothing classifier needs ``norm=2``), `method` and
-        `bounds`.
+        Passed to the estimator's own `certify`, where it has one, or else to
+        :func:`~sklearn_advsec.defense.certify`, such as `norm` (np.inf by default; a
+        randomized smoothing classifier needs ``norm=2``), `method` and `bounds`.
 
     Returns
     -------

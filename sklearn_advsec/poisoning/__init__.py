@@ -5,16 +5,22 @@ Attacks and sanitizers are samplers, ``fit_resample(X, y)``. `PoisonedClassifier
 """
 
 from ._base import PoisoningAttack, Sanitizer
+from ._certified._aggregation import PoisoningCertificate
+from ._certified._bagging import BaggingCertified
+from ._certified._partitions import DeepPartitionAggregation
 from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
 from ._report import PoisoningReport, poisoning_report
 from ._sanitizers._knn import KNNSanitizer
 
 __all__ = [
+    "BaggingCertified",
+    "DeepPartitionAggregation",
     "KNNSanitizer",
     "LabelFlipping",
     "PoisonedClassifier",
     "PoisoningAttack",
+    "PoisoningCertificate",
     "PoisoningReport",
     "SanitizedClassifier",
     "Sanitizer",
