@@ -1,4 +1,4 @@
-"""Seeds of models of one recipe, also of those that draw from torch's global state."""
+"""Random states: seeds of models of one recipe, and global states that stay."""
 
 import sys
 from contextlib import contextmanager, nullcontext
@@ -6,6 +6,8 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
+
+from ._estimators import is_net
 
 
 def seeded(estimator, seed):
@@ -60,3 +62,49 @@ def seed_unset(estimator, seed):
     estimator.set_params(
         **{name: int(rng.randint(2**31 - 1)) for name in names if params[name] is None}
     )
+
+
+def fit_seeded(estimator, seed, X, y, **fit_params):
+    """Fit a clone whose randomness comes from one seed, and from no global state."""
+    model = clone(estimator)
+    seed_unset(model, seed)
+    with forked_rng(model, seed):
+        return model.fit(X, y, **fit_params)
+
+
+@contextmanager
+def undisturbed(estimator):
+    """Ask an estimator inside, and find torch's random state and its networks as before.
+
+    A net of skorch draws a seed for each pass over rows, and stays in evaluation mode.
+    """
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    modes = [(m, m.training) for net in _networks(estimator) for m in net.modules()]
+    with torch.random.fork_rng([]):
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _networks(value, seen=()):
+    """Yield the torch modules in an estimator, and in estimators inside of it."""
+    import torch
+
+    if isinstance(value, torch.nn.Module):
+        yield value
+    elif is_net(value):
+        yield from (v for v in vars(value).values() if isinstance(v, torch.nn.Module))
+    elif isinstance(value, dict):
+        yield from _networks(list(value.values()), seen)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _networks(item, seen)
+    elif hasattr(value, "get_params") and id(value) not in seen:
+        for item in vars(value).values():
+            yield from _networks(item, (*seen, id(value)))

@@ -1,4 +1,4 @@
-"""The base of the defenses that train: it validates, encodes labels, seeds and predicts.
+"""Training defenses: their base validates, encodes labels, seeds and predicts.
 
 Around a skorch net, a subclass adds what its defense needs to a clone of the net; the
 user's net, its callbacks and the global random state stay as they are.
@@ -25,7 +25,7 @@ from .._estimators import has_one_logit, is_net
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
-from .._seeding import seeded_torch
+from .._seeding import seeded_torch, undisturbed
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -172,8 +172,7 @@ class TrainingDefense(
             Labels.
         """
         check_is_fitted(self)
-        X = self._check_X(X, reset=False)
-        return self.classes_[np.asarray(self.estimator_.predict(X)).astype(int)]
+        return self.classes_[self._ask("predict", X).astype(int)]
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X):
@@ -190,7 +189,7 @@ class TrainingDefense(
             Probabilities, in the order of `classes_`.
         """
         check_is_fitted(self)
-        return self.estimator_.predict_proba(self._check_X(X, reset=False))
+        return self._ask("predict_proba", X)
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X):
@@ -207,7 +206,13 @@ class TrainingDefense(
             The classifier's decision function.
         """
         check_is_fitted(self)
-        return self.estimator_.decision_function(self._check_X(X, reset=False))
+        return self._ask("decision_function", X)
+
+    def _ask(self, method, X):
+        """Ask the classifier inside about rows, which are checked."""
+        X = self._check_X(X, reset=False)
+        with undisturbed(self.estimator_):
+            return np.asarray(getattr(self.estimator_, method)(X))
 
     def _fit_net(self, net, X, y, seed):
         """Train a clone of the user's net on float32 rows and labels 0..K-1.

@@ -1,4 +1,4 @@
-"""What a training defense adds to a clone of the user's net, while it trains.
+"""Training of a skorch net under a defense: callbacks and mixins, while it lasts.
 
 A defense changes the batch (a callback) or a step of the training (a mixin, put in front
 of the net's own class). The mixins are gone when training ends: the fitted net is of the
@@ -178,8 +178,8 @@ def frozen(module):
             parameter.requires_grad_(requires_grad)
 
 
-def replays(n_replays, batch_attack):
-    """Make a mixin that trains on each batch several times, perturbing it as it goes.
+def free_training(n_replays, batch_attack):
+    """Make a mixin for free adversarial training: each batch is replayed, and perturbed.
 
     The backward pass that gives the gradient of the weights gives that of the rows too;
     the perturbation takes one step of the ball's radius along it, and is carried over
@@ -194,7 +194,7 @@ def replays(n_replays, batch_attack):
     """
     carried = None
 
-    class Replays:
+    class FreeTraining:
         def train_step(self, batch, **fit_params):
             nonlocal carried
             x = batch[0].to(self.device)
@@ -215,7 +215,7 @@ def replays(n_replays, batch_attack):
             carried = delta
             return step
 
-    return Replays
+    return FreeTraining
 
 
 def train(defense, net, X, y, *mixins, callbacks=()):

@@ -1,4 +1,4 @@
-"""The base of the defenses that stand around a classifier trained as usual."""
+"""Wrapping defenses: around a classifier that is trained as usual, or already."""
 
 from numbers import Real
 
@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 from .. import differentiable
 from .._estimators import is_net
 from .._progress import ReportsProgress
+from .._seeding import fit_seeded, undisturbed
 from ..victim._validation import check_victim
 from ._base import TrainingDefense
 
@@ -64,7 +65,7 @@ class AugmentedClassifier(TrainingDefense):
             noise = rng.standard_normal((self.n_copies, *X.shape)) * self.sigma
             X = (X + noise).reshape(-1, *X.shape[1:]).astype(X.dtype)
             y = np.tile(y, self.n_copies)
-        return clone(self.estimator).fit(X, y)
+        return fit_seeded(self.estimator, seed, X, y)
 
 
 class WrappingDefense(
@@ -131,7 +132,7 @@ class WrappingDefense(
         if is_net(self.estimator):
             inside = AugmentedClassifier(self.estimator, random_state=seed)
             return self._fit_as_task(inside, "classifier", array, y)
-        return clone(self.estimator).fit(array, y)
+        return fit_seeded(self.estimator, seed, array, y)
 
     def _fit_defense(self, X, seed):
         """Fit what stands around the classifier, on an array of rows."""
@@ -141,6 +142,11 @@ class WrappingDefense(
         """Return the rows as an array of floats."""
         dtype = np.float32 if is_net(self.estimator) else [np.float64, np.float32]
         return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+
+    def _ask(self, method, array):
+        """Ask the classifier inside about an array of rows."""
+        with undisturbed(self.estimator_):
+            return np.asarray(getattr(self.estimator_, method)(self._inside(array)))
 
     def _inside(self, array):
         """Give rows the column names that the classifier inside was fitted with."""
@@ -196,17 +202,17 @@ def abstain(y_pred, label, where):
     return np.where(where(), label, y_pred)
 
 
-def answers(defense, array):
+def log_probabilities(defense, array):
     """Return the logarithms of the inner classifier's probabilities on an array."""
-    inside, rows = defense.estimator_, defense._inside(array)
+    inside = defense.estimator_
     if hasattr(inside, "predict_proba"):
-        proba = torch.as_tensor(np.asarray(inside.predict_proba(rows), dtype=np.float64))
+        proba = torch.as_tensor(defense._ask("predict_proba", array).astype(np.float64))
         return torch.log(proba.clamp_min(1e-30))
     if not hasattr(inside, "decision_function"):
         raise TypeError(
             f"estimator: {type(inside).__name__} has neither predict_proba nor "
-            "decision_function, of which detectors by its answers are made."
+            "decision_function, of which these detectors are made."
         )
-    decision = np.asarray(inside.decision_function(rows), dtype=np.float64)
+    decision = defense._ask("decision_function", array).astype(np.float64)
     decision = differentiable.binary_logits(torch.as_tensor(decision))
     return torch.log_softmax(decision, dim=1)

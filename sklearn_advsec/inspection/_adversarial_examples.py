@@ -1,4 +1,4 @@
-"""The display of adversarial images."""
+"""Images before and after an attack, drawn."""
 
 import numpy as np
 from sklearn.base import clone

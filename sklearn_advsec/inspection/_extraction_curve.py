@@ -1,4 +1,4 @@
-"""Fidelity against queries, drawn."""
+"""Extraction curves: fidelity against queries."""
 
 import numpy as np
 from sklearn.base import clone

@@ -1,4 +1,4 @@
-"""Accuracy against the size of the perturbation."""
+"""Robustness curves: accuracy against the size of the perturbation."""
 
 import numpy as np
 from scipy.stats import binomtest

@@ -1,4 +1,4 @@
-"""Signs of masked gradients: attacks that should be stronger and are not."""
+"""Gradient masking: attacks that should be stronger and are not."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Fitted classifiers as one torch module from rows to logits, for bounds."""
+"""Fitted classifiers as torch modules from rows to logits, for bounds."""
 
 import copy
 

@@ -62,7 +62,7 @@ class Interval(NamedTuple):
         return (self.upper - self.lower) / 2
 
 
-def around(middle, radius):
+def centred(middle, radius):
     """Return the box with a centre and a radius."""
     return Interval(middle - radius, middle + radius)
 
@@ -100,12 +100,12 @@ class IntervalInterpreter(torch.fx.Interpreter):
         layer, box = self.fetch_attr(target), args[0]
         if isinstance(layer, nn.Linear):
             radius = F.linear(box.radius, layer.weight.abs())
-            return around(layer(box.middle), radius)
+            return centred(layer(box.middle), radius)
         if isinstance(layer, _CONVOLUTIONS):
             radius = layer._conv_forward(box.radius, layer.weight.abs(), None)
-            return around(layer(box.middle), radius)
+            return centred(layer(box.middle), radius)
         if has_running_statistics(layer):
-            return around(*_normalised(layer, box))
+            return centred(*_normalised(layer, box))
         if isinstance(layer, _DROPOUTS):
             return box
         if isinstance(layer, _MONOTONE_LAYERS) and not _falls(layer):

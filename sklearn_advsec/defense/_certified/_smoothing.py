@@ -263,9 +263,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         for noise in _draws(self.seed_, stream, n_draws, X, self.sigma):
             for one in np.array_split(rows, -(-len(X) * len(noise) // _AT_ONCE)):
                 noisy = X[one][:, None] + noise
-                labels = self.estimator_.predict(
-                    self._inside(noisy.reshape(-1, *X.shape[1:]))
-                )
+                labels = self._ask("predict", noisy.reshape(-1, *X.shape[1:]))
                 at = order[np.searchsorted(self.classes_, labels, sorter=order)]
                 at = at.reshape(len(one), len(noise))
                 for k in range(len(self.classes_)):

@@ -1,4 +1,4 @@
-"""Detecting adversarial rows by a score of one's choice."""
+"""Detectors of adversarial rows, by a score of one's choice."""
 
 from numbers import Real
 
@@ -11,8 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._images import image_shape_of
+from ..._seeding import undisturbed
 from .._base import _estimator_has
-from .._wrapping import DetectingDefense, answers
+from .._wrapping import DetectingDefense, log_probabilities
 from ._preprocessing import FeatureSqueezing
 
 
@@ -27,9 +28,9 @@ def squeezers_for(X, image_shape):
 
 def squeezing_score(defense, array, squeezers):
     """Return the largest L1 distance of probabilities on rows and on squeezed rows."""
-    plain = answers(defense, array).exp()
+    plain = log_probabilities(defense, array).exp()
     distances = [
-        (plain - answers(defense, squeezer.transform(array)).exp()).abs().sum(1)
+        (plain - log_probabilities(defense, squeezer.transform(array)).exp()).abs().sum(1)
         for squeezer in squeezers
     ]
     return torch.stack(distances).amax(0).numpy()
@@ -37,7 +38,7 @@ def squeezing_score(defense, array, squeezers):
 
 def uncertainty_score(defense, array):
     """Return one less the largest probability."""
-    return 1 - answers(defense, array).exp().amax(1).numpy()
+    return 1 - log_probabilities(defense, array).exp().amax(1).numpy()
 
 
 class AdversarialDetector(DetectingDefense):
@@ -190,10 +191,10 @@ class AdversarialDetector(DetectingDefense):
         """
         check_is_fitted(self)
         array = self._check_X(X, reset=False)
-        return self.estimator_.predict_proba(self._inside(array))
+        return self._ask("predict_proba", array)
 
     def _predict(self, array):
-        return np.asarray(self.estimator_.predict(self._inside(array)))
+        return self._ask("predict", array)
 
     def _scores(self, array):
         if isinstance(self.detector, str):
@@ -202,7 +203,8 @@ class AdversarialDetector(DetectingDefense):
             return uncertainty_score(self, array)
         if hasattr(self.detector_, "score_samples"):
             return -self.detector_.score_samples(array)
-        scores = np.asarray(self.detector_(self.estimator_, self._inside(array)))
+        with undisturbed(self.estimator_):
+            scores = np.asarray(self.detector_(self.estimator_, self._inside(array)))
         if scores.shape != (len(array),):
             raise ValueError(
                 f"detector returned shape {scores.shape} for {len(array)} rows; "

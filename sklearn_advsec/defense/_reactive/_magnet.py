@@ -16,7 +16,7 @@ from ..._images import image_shape_of
 from ..._seeding import seeded_torch
 from ...threat import Box
 from .._base import _estimator_has
-from .._wrapping import DetectingDefense, answers
+from .._wrapping import DetectingDefense, log_probabilities
 
 
 class PooledAutoencoder(nn.Module):
@@ -77,7 +77,7 @@ class TabularAutoencoder(nn.Module):
         return self.layers(x)
 
 
-def pair_for(row_shape):
+def autoencoders_for(row_shape):
     """Return the two autoencoders for rows, or for images of (channels, h, w)."""
     if len(row_shape) == 3:
         return PooledAutoencoder(row_shape[0]), FlatAutoencoder(row_shape[0])
@@ -85,7 +85,7 @@ def pair_for(row_shape):
     return TabularAutoencoder(n_features, 2 / 3), TabularAutoencoder(n_features, 1)
 
 
-def learn(module, x, *, noise, epochs, batch_size, lr, generator):
+def train_autoencoder(module, x, *, noise, epochs, batch_size, lr, generator):
     """Train an autoencoder, in place, to take noise off rows in [0, 1].
 
     Parameters
@@ -147,7 +147,7 @@ class MagNet(DetectingDefense):
     detectors : tuple of {"l2", "l1", "jsd"} or "auto", default="auto"
         "l2" is the squared reconstruction error of the first autoencoder and "l1" the
         absolute one of the second, both as means over the features; "jsd" is the
-        Jensen-Shannon divergence of the classifier's answers on the row and on its
+        Jensen-Shannon divergence of the classifier's probabilities on the row and on its
         reconstruction, at each of `temperatures`. "auto" takes all that the classifier
         allows.
     temperatures : tuple of float, default=(10, 40)
@@ -276,7 +276,7 @@ class MagNet(DetectingDefense):
             generator = torch.Generator().manual_seed(seed)
             x = self._scaled(_tensor(X[used]))
             self.autoencoders_ = tuple(
-                learn(
+                train_autoencoder(
                     module,
                     x,
                     noise=self.noise,
@@ -285,7 +285,7 @@ class MagNet(DetectingDefense):
                     lr=self.lr,
                     generator=generator,
                 )
-                for module in pair_for(self.shape_)
+                for module in autoencoders_for(self.shape_)
             )
         scores = self._scores(X[held])
         level = 1 - self.false_positive_rate / max(1, len(scores))
@@ -373,11 +373,10 @@ class MagNet(DetectingDefense):
             The classifier's probabilities.
         """
         check_is_fitted(self)
-        array = self._seen(self._check_X(X, reset=False))
-        return self.estimator_.predict_proba(self._inside(array))
+        return self._ask("predict_proba", self._seen(self._check_X(X, reset=False)))
 
     def _predict(self, array):
-        return np.asarray(self.estimator_.predict(self._inside(self._seen(array))))
+        return self._ask("predict", self._seen(array))
 
     def _seen(self, array):
         return self._reform(array) if self.reform else array
@@ -421,7 +420,7 @@ class MagNet(DetectingDefense):
                 found[name] = torch.cat(errors).double().numpy()
         if "jsd" in self.detectors_:
             plain, reformed = (
-                answers(self, rows) for rows in (array, self._reform(array))
+                log_probabilities(self, rows) for rows in (array, self._reform(array))
             )
             for temperature in self.temperatures:
                 divergence = jensen_shannon(plain, reformed, temperature)
@@ -446,7 +445,7 @@ def magnet(estimator):
 
 
 def jensen_shannon(log_p, log_q, temperature):
-    """Return the Jensen-Shannon divergence of two answers at a temperature, per row."""
+    """Return the Jensen-Shannon divergence of predictions at a temperature, per row."""
     log_p, log_q = (torch.log_softmax(a / temperature, 1) for a in (log_p, log_q))
     p, q = log_p.exp(), log_q.exp()
     log_m = torch.log((p + q) / 2)

@@ -1,4 +1,4 @@
-"""The base of the transformers that change rows before a classifier sees them."""
+"""Preprocessing of rows before a classifier sees them: noise, JPEG, squeezing."""
 
 from numbers import Integral, Real
 from zlib import crc32

@@ -4,12 +4,12 @@ from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ... import trees
 from ..._rows import is_dataframe
+from ..._seeding import fit_seeded, seed_unset, undisturbed
 from ...evasion import ProjectedGradientDescent
 from ...threat import LpBall
 from ._attacked import AttackedTraining
@@ -160,7 +160,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         self.random_state = random_state
 
     def _fit_net(self, net, X, y, seed):
-        from .._net_training import AdversarialBatches, extra_mixins, replays, train
+        from .._net_training import AdversarialBatches, extra_mixins, free_training, train
 
         attack = self._prototype()
         if self.method != "pgd":
@@ -176,8 +176,8 @@ class AdversarialTrainingClassifier(AttackedTraining):
         mixins = extra_mixins(self.weight_perturbation)
         callbacks = [("ramp", batch_attack.ramp)]
         if self.method == "free":
-            replay = replays(self.n_replays, batch_attack)
-            return train(self, net, X, y, *mixins, replay, callbacks=callbacks)
+            free = free_training(self.n_replays, batch_attack)
+            return train(self, net, X, y, *mixins, free, callbacks=callbacks)
         batches = AdversarialBatches(batch_attack, self.adversarial_share)
         callbacks.append(("adversarial_batches", batches))
         return train(self, net, X, y, *mixins, callbacks=callbacks)
@@ -187,6 +187,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
 
     def _fit_estimator(self, X, y, seed):
         attack = self._prototype()
+        seed_unset(attack, seed)
         n = int(np.ceil(self.adversarial_share * len(y)))
         rows = np.random.RandomState(seed).permutation(len(y))[:n]
         part = X.iloc[rows] if is_dataframe(X) else X[rows]
@@ -196,9 +197,12 @@ class AdversarialTrainingClassifier(AttackedTraining):
             range(self.n_rounds + 1), "round", attributes=lambda: {"estimator_": best}
         )
         for _ in rounds:
-            estimator = clone(self.estimator).fit(_join(parts), np.concatenate(labels))
-            attack.set_params(estimator=FrozenEstimator(estimator)).fit(X, y)
-            result = attack.run(part, y[rows])
+            estimator = fit_seeded(
+                self.estimator, seed, _join(parts), np.concatenate(labels)
+            )
+            with undisturbed(estimator):
+                attack.set_params(estimator=FrozenEstimator(estimator)).fit(X, y)
+                result = attack.run(part, y[rows])
             robust = np.mean(result.y_pred == y[rows])
             if robust > most:
                 best, most = estimator, robust

@@ -1,4 +1,4 @@
-"""What the defenses share that attack their own batches while they train."""
+"""Training on attacked batches, and on losses of clean and attacked batches in pairs."""
 
 from numbers import Real
 
@@ -53,7 +53,7 @@ class AttackedTraining(TrainingDefense):
 _NUDGE = 1e-3
 
 
-class PairedTraining(AttackedTraining):
+class PairedLoss(AttackedTraining):
     """Base of the defenses that need the clean and the adversarial batch at once.
 
     A subclass writes `_loss`, and `_make` where its inner attack has a loss of its own.

@@ -5,10 +5,10 @@ from numbers import Real
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._attacked import PairedTraining
+from ._attacked import PairedLoss
 
 
-class LogitPairingClassifier(PairedTraining):
+class LogitPairingClassifier(PairedLoss):
     r"""Logit pairing: ask that two rows get the same logits.
 
     ``pairing="adversarial"`` pairs a row with its adversarial one, and trains on both;
@@ -96,7 +96,7 @@ class LogitPairingClassifier(PairedTraining):
     """
 
     _parameter_constraints = {
-        **PairedTraining._parameter_constraints,
+        **PairedLoss._parameter_constraints,
         "pairing": [StrOptions({"adversarial", "clean"})],
         "pairing_weight": [Interval(Real, 0, None, closed="left")],
         "adversarial_weight": [Interval(Real, 0, 1, closed="both")],

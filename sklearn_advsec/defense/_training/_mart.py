@@ -5,10 +5,10 @@ from numbers import Real
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ._attacked import PairedTraining, divergence
+from ._attacked import PairedLoss, divergence
 
 
-class MARTClassifier(PairedTraining):
+class MARTClassifier(PairedLoss):
     r"""MART: adversarial training that cares most for the rows that are wrong already.
 
     .. math:: \mathrm{BCE}(p(x'), y) + \lambda \,
@@ -81,7 +81,7 @@ class MARTClassifier(PairedTraining):
     """
 
     _parameter_constraints = {
-        **PairedTraining._parameter_constraints,
+        **PairedLoss._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
     }
 

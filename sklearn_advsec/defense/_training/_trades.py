@@ -4,10 +4,10 @@ from numbers import Real
 
 from sklearn.utils._param_validation import Interval
 
-from ._attacked import PairedTraining, divergence, nudge
+from ._attacked import PairedLoss, divergence, nudge
 
 
-class TRADESClassifier(PairedTraining):
+class TRADESClassifier(PairedLoss):
     r"""TRADES: pay for robustness by a divergence, not by a wrong label.
 
     .. math:: \min_\theta \; \mathbb{E}\left[J(x, y) + \beta \max_{\delta \in B}
@@ -80,7 +80,7 @@ class TRADESClassifier(PairedTraining):
     """
 
     _parameter_constraints = {
-        **PairedTraining._parameter_constraints,
+        **PairedLoss._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
     }
 
