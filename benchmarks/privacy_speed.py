@@ -13,7 +13,6 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from sklearn_advsec._hardware import fast_float32_products
 from sklearn_advsec.batched import fit_many
 
 # Batch size, and epochs after which training accuracy is 1. The smaller the batches, the
@@ -57,9 +56,7 @@ def speed(args):
         "With all cores, sklearn_advsec and scikit-learn train in processes that joblib "
         "has started before. ART's `ShadowModels` cannot train two models at once, so "
         "that only threads of torch are left to it; where others use the machine as "
-        "well, one thread is faster, and its better row counts. The row with oneDNN is "
-        "ART with the library for products of matrices that sklearn_advsec chooses: what "
-        "is left there is due to batching alone. "
+        "well, one thread is faster, and its better row counts. "
         f"Load of the machine at the end: {os.getloadavg()[1]:.1f}."
     )
     return "\n\n".join(sections)
@@ -118,12 +115,8 @@ class Engines:
                 torch.set_num_threads(cores)
                 return models
 
-            def with_onednn(n):
-                with fast_float32_products():
-                    return art(n)
-
             if cores == 1:
-                return {ART: (n, art), f"{ART}, oneDNN": (n, with_onednn)}
+                return {ART: (n, art)}
             return {
                 f"{ART}, one thread": (n, in_one_thread),
                 f"{ART}, {cores} threads": (n, art),
@@ -190,13 +183,10 @@ def _fit(model, X, y):
 
 
 def _verdict(rows, prefix, wanted):
-    """Compare with the fastest of the rows of one peer, its rows with oneDNN left out."""
+    """Compare with the fastest of the rows of one peer."""
     ours, *peers = rows
     peers = [row for row in peers if row["engine"].startswith(prefix)]
-    fastest = min(
-        (row for row in peers if "oneDNN" not in row["engine"]),
-        key=lambda row: row["times ours"],
-    )
+    fastest = min(peers, key=lambda row: row["times ours"])
     ratio = fastest["times ours"]
     difference = abs(fastest["test accuracy"] - ours["test accuracy"])
     met = "met" if ratio >= wanted and difference <= 0.005 else "not met"

@@ -12,8 +12,6 @@ from sklearn.utils import _safe_indexing, check_array, check_random_state, gen_b
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from .._hardware import fast_float32_products
-
 
 class Layers:
     """One array per layer, each (n_models, fan_in, fan_out), in one piece of memory.
@@ -174,8 +172,7 @@ def train_perceptrons(models, X, codes, classes, subsets, device=None):
     """
     skeleton = _skeleton(models[0], X, codes, classes)
     batch = _Perceptrons(models, X, codes, classes, subsets, device)
-    with fast_float32_products():
-        batch.train()
+    batch.train()
     for model, state in zip(models, batch.finished, strict=True):
         parameters = model.get_params()
         model.__dict__.update(copy.deepcopy(skeleton.__dict__))

@@ -1,7 +1,5 @@
 """Models trained as one equal models trained one by one."""
 
-import threading
-
 import joblib
 import numpy as np
 import pandas as pd
@@ -16,7 +14,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec import _hardware
 from sklearn_advsec.batched import batchable, fit_many
 from sklearn_advsec.batched._linear import train_logistic
 from sklearn_advsec.differentiable import view
@@ -341,74 +338,6 @@ def test_float32_batch_of_one_and_of_many():
     assert many[0].coefs_[0].dtype == np.float32
     for a, b in zip(many, alone, strict=True):
         np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), atol=1e-4)
-
-
-def test_fast_products_are_exact_and_leave_the_setting_alone():
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    setting = getattr(matmul, "fp32_precision", None)
-    x = torch.randn(3, 64, 446, generator=torch.Generator().manual_seed(1))
-    entered, leave, found = threading.Event(), threading.Event(), []
-
-    def other():
-        with _hardware.fast_float32_products():
-            entered.set()
-            leave.wait(5)
-            found.append(torch.bmm(x, x.transpose(1, 2)))
-
-    thread = threading.Thread(target=other)
-    with pytest.raises(RuntimeError), _hardware.fast_float32_products():
-        thread.start()
-        entered.wait(5)
-        raise RuntimeError  # left first, while the other is inside
-    leave.set()
-    thread.join()
-    assert getattr(matmul, "fp32_precision", None) == setting
-    double = x.double()
-    exact = torch.bmm(double, double.transpose(1, 2))
-    torch.testing.assert_close(found[0].double(), exact, rtol=1e-5, atol=1e-3)
-
-
-def test_the_probe_is_of_float32_on_the_processor(monkeypatch):
-    """Whatever the defaults are: in float64 everything would look exact."""
-    probed, real = [], torch.bmm
-
-    def bmm(a, b):
-        probed.append((a.dtype, a.device.type))
-        return real(a, b)
-
-    monkeypatch.setattr(torch, "bmm", bmm)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.device("meta"):
-            _hardware._onednn_is_exact.__wrapped__()
-    finally:
-        torch.set_default_dtype(before)
-    assert probed[:1] in ([], [(torch.float32, "cpu")])  # [] on other processors
-
-
-def test_fast_products_give_back_what_was_inherited():
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    if not hasattr(matmul, "fp32_precision"):
-        pytest.skip("this torch has no such setting")
-    before = torch.backends.fp32_precision
-    try:
-        torch.backends.fp32_precision = "tf32"
-        with _hardware.fast_float32_products():
-            pass
-        torch.backends.fp32_precision = "ieee"  # and the setting below follows
-        assert matmul.fp32_precision == "ieee"
-    finally:
-        torch.backends.fp32_precision = before
-
-
-def test_fast_products_are_not_used_where_they_round(monkeypatch):
-    seen = []
-    monkeypatch.setattr(_hardware, "_onednn_is_exact", lambda: False)
-    with _hardware.fast_float32_products():
-        matmul = getattr(torch.backends.mkldnn, "matmul", None)
-        seen.append(getattr(matmul, "fp32_precision", None))
-    assert seen != ["bf16"]
 
 
 class Interrupted(ClassifierMixin, BaseEstimator):
