@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-slow test-kernels test-array-api lint bench clean help
+.PHONY: demo test test-slow test-kernels test-array-api lint bench \
+	bench-report clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -53,9 +54,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.bench
-	@echo "==> The benchmarks (figures go to benchmarks/RESULTS.md)"
+	@echo "==> The benchmarks (figures go to benchmarks/results)"
 	for script in benchmarks/bench_*.py; do \
 	echo "==> $$script"; $(BIN)/python $$script --write || exit 1; done
+	$(MAKE) bench-report
+
+bench-report: $(VENV)/.installed
+	@echo "==> The pages of the benchmarks (benchmarks/README.md)"
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -24,10 +24,11 @@ import sys
 import time
 import warnings
 
-import common
+import _common as common
 import numpy as np
 import torch
-from defense_attacks import Measured, crafted, judge
+from _defense_attacks import Measured, crafted, judge
+from _results import Claim, Table, markdown, record
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import train_test_split
@@ -179,13 +180,15 @@ def table(X, y, args):
             )
             row["masking seen in"] = masking_signs(model, X_test, y_test, surrogate)
             measured[name] = row
-            print(common.markdown([row]), flush=True)
+            print(markdown([row]), flush=True)
         if name in measured:
             rows.append(measured[name])
     legend = __doc__.split("\n\n")[1].partition("Columns")
-    return "Defenses under adaptive attacks", (
-        f"### Digits, MLP 64-200-200-10, 40 epochs, Linf {EPS}, {args.rows} test rows, "
-        f"one seed\n\n{''.join(legend[1:])}\n\n{common.markdown(rows)}"
+    return Table(
+        "Defenses under adaptive attacks: digits, MLP 64-200-200-10, 40 epochs, Linf "
+        f"{EPS}, {args.rows} test rows, one seed{place(args)}",
+        rows,
+        remarks=["".join(legend[1:])],
     )
 
 
@@ -276,11 +279,47 @@ def peer(X, y, args):
                 "range": f"{min(all_robust):.3f}-{max(all_robust):.3f}",
             }
         )
-    return "Defenses", (
-        f"### Digits, MLP 64-200-200-10, 40 epochs, inner attack PGD-{STEPS} "
-        f"Linf {EPS}; medians over {args.seeds} splits and seeds\n\n"
-        + common.markdown(rows)
+    return Table(
+        "Adversarial training beside ART's: digits, MLP 64-200-200-10, 40 epochs, inner "
+        f"attack PGD-{STEPS} Linf {EPS}; medians over {args.seeds} splits and "
+        f"seeds{place(args)}",
+        rows,
+        claims(rows),
     )
+
+
+def claims(rows):
+    """Say whether training is as good as the peer's, and as fast."""
+    by_name = {row["runner"]: row for row in rows if "CPU s" in row}
+    *_, ours = (row for name, row in by_name.items() if "adversarial training" in name)
+    peer = by_name.get("ART, AdversarialTrainerMadryPGD")
+    if peer is None:
+        return []
+    column, slack = "PGD-20 Linf .1", 0.01
+    ratio = ours["CPU s"] / peer["CPU s"]
+    return [
+        Claim(
+            f"adversarial training: accuracy under {column}",
+            f"{ours[column]:.3f}",
+            bool(ours[column] >= peer[column] - slack),
+            f"at least the peer's - {slack:g}",
+            f"{peer[column]:.3f} (ART)",
+        ),
+        Claim(
+            "adversarial training: time",
+            f"{ratio:.2f}x",
+            bool(ratio <= 1),
+            "at most 1x",
+            "1x",
+        ),
+    ]
+
+
+def place(args):
+    """Name where it was computed, as a title has it."""
+    if args.device == "cpu":
+        return ""
+    return f", {args.device}{', bf16' if args.bf16 else ''}"
 
 
 PARTS = [table, peer]
@@ -298,7 +337,7 @@ def main():
     parser.add_argument("--bf16", action="store_true", help="nets run under autocast")
     parser.add_argument("--only", default="", help="part of a name, in the table")
     parser.add_argument("--resume", action="store_true", help="keep rows measured before")
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("--device cuda: there is no CUDA device here.")
@@ -309,14 +348,12 @@ def main():
     for part in PARTS:
         if args.parts and part.__name__ not in args.parts:
             continue
-        title, text = part(X, y, args)
-        print(text, flush=True)
+        measured = part(X, y, args)
+        print(measured, flush=True)
         if args.write:
             options = [arg for arg in sys.argv[1:] if arg not in names]
-            if args.device != "cpu":  # a section of its own
-                title += f", {args.device}{', bf16' if args.bf16 else ''}"
             command = ["python", "benchmarks/bench_defenses.py", part.__name__, *options]
-            common.append_results(common.RESULTS, title, shlex.join(command), text)
+            record("defenses", "defense", shlex.join(command), [measured])
 
 
 if __name__ == "__main__":

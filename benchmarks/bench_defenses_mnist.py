@@ -22,11 +22,12 @@ import time
 import warnings
 from functools import partial
 
-import common
+import _common as common
 import joblib
 import numpy as np
 import torch
-from defense_attacks import Measured, crafted, detector_aware, handled
+from _defense_attacks import Measured, crafted, detector_aware, handled
+from _results import Table, record
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
@@ -134,7 +135,7 @@ def training(data, args):
         }
         print(measured[name], flush=True)
     return (
-        f"### Adversarial training, Linf {EPS}, the bound growing during the first 30 % "
+        f"Adversarial training, Linf {EPS}, the bound growing during the first 30 % "
         f"of the training; attacks on {args.rows} test rows, AutoAttack in its standard "
         "form (100 steps, 9 classes, square attack of 5000 queries)",
         [measured[name] for name in makers if name in measured],
@@ -173,7 +174,7 @@ def bounds(data, args):
             }
         )
         print(rows[-1], flush=True)
-    return f"### Interval bound propagation, {args.rows} test rows", rows
+    return f"Interval bound propagation, {args.rows} test rows", rows
 
 
 def smoothing(data, args):
@@ -190,9 +191,7 @@ def smoothing(data, args):
     row = {"sigma": 0.25, "epochs": args.epochs, "CPU s": seconds}
     shares = certificate.accuracy(labels, radii)
     row |= {f"certified at {r}": float(a) for r, a in zip(radii, shares, strict=True)}
-    return f"### Randomized smoothing, L2, 1000 draws, alpha .001, {args.rows} rows", [
-        row
-    ]
+    return f"Randomized smoothing, L2, 1000 draws, alpha .001, {args.rows} rows", [row]
 
 
 def magnet(data, args):
@@ -243,10 +242,10 @@ def magnet(data, args):
             worst[wins] = X_adv[wins]
         add(f"on classifier, reformer and detectors, Linf {eps}", worst)
     return (
-        "### MagNet, autoencoders of 60,000 rows, 20 epochs, "
-        f"{seconds:.0f} CPU s; alarms on {np.mean(~calm):.4f} of the test rows, "
-        f"{np.mean(calm & right):.4f} right without alarm; shares of 100 rows",
+        "MagNet, autoencoders of 60,000 rows, 20 epochs; shares of 100 rows",
         rows,
+        f"Trained in {seconds:.0f} CPU s; alarms on {np.mean(~calm):.4f} of the test "
+        f"rows, {np.mean(calm & right):.4f} right without alarm.",
     )
 
 
@@ -280,7 +279,7 @@ def signed(data, args):
         measured[name] = row
         print(row, flush=True)
     return (
-        "### Random depthwise signed network; clean on 10,000 test rows, attacks of Linf "
+        "Random depthwise signed network; clean on 10,000 test rows, attacks of Linf "
         ".1 on 50",
         list(measured.values()),
     )
@@ -306,7 +305,7 @@ def pairing(data, args):
     row["AutoAttack"] = accuracy_under(
         AutoAttack(eps=EPS, bounds=(0, 1)), model, few, labels
     )
-    return f"### Adversarial logit pairing, Linf {EPS}, 200 rows", [row]
+    return f"Adversarial logit pairing, Linf {EPS}, 200 rows", [row]
 
 
 def overhead(data, args):
@@ -332,7 +331,7 @@ def overhead(data, args):
                 "ratio": ours / bare,
             }
         )
-    return "### One epoch of adversarial training, 6000 rows, against bare passes", rows
+    return "One epoch of adversarial training, 6000 rows, against bare passes", rows
 
 
 def _bare_passes(X, y, n_passes):
@@ -360,7 +359,7 @@ def main():
     parser.add_argument("--signed-rows", type=int, default=24_000)
     parser.add_argument("--signed-filters", type=int, default=2048)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
@@ -368,16 +367,14 @@ def main():
     for part in PARTS:
         if args.parts and part.__name__ not in args.parts:
             continue
-        title, rows = part(data, args)
-        table = f"{title}\n\n{common.markdown(rows)}"
+        title, rows, *remarks = part(data, args)
+        table = Table(title, rows, remarks=remarks)
         print(table, flush=True)
         if args.write:
             name = "benchmarks/bench_defenses_mnist.py"
             rest = [a for a in sys.argv[1:] if a not in names]
             command = shlex.join(["python", name, part.__name__, *rest])
-            common.append_results(
-                common.RESULTS, f"Defenses on MNIST: {part.__name__}", command, table
-            )
+            record("defenses_mnist", "defense", command, [table])
 
 
 if __name__ == "__main__":

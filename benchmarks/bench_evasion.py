@@ -16,10 +16,11 @@ import sys
 import warnings
 from unittest import mock
 
-import common
+import _common as common
 import numpy as np
 import pandas as pd
 import torch
+from _results import Claim, Table, has_bf16, record
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer
 from sklearn.frozen import FrozenEstimator
@@ -185,7 +186,7 @@ def _batches(X, y, batch_size):
 
 
 def network_row(name, args):
-    """Run one row of the comparison on a reference network; return its markdown."""
+    """Run one row of the comparison on a reference network; return its table."""
     title, model, n, norm, eps, step_size, max_iter, target = NETWORK_ROWS[name]
     n = args.n or n
     module = common.reference_model(model)
@@ -210,19 +211,20 @@ def network_row(name, args):
         if name == "pgd-robust":
             mixed = our_network_runner(module, X, y, *budget, precision="mixed")
             runners[f"{OURS}, mixed"] = mixed
-            if not common.has_bf16():
+            if not has_bf16():
                 runners[EMULATED] = _emulated(
                     our_network_runner, module, X, y, *budget, precision="mixed"
                 )
     rows = common.compare(
         runners, args.rounds, lambda X_adv: _quality(module, X, y, X_adv, norm)
     )
-    notes = _verdict(rows, target, name)
     clean = common.accuracy(module, X, y)
-    heading = (
-        f"### {title}, {model} network (clean {clean:.3f}), n {n}, step {step_size:g}"
+    return Table(
+        f"{title}, {model} network, n {n}, step {step_size:g}",
+        rows,
+        claims(rows, target),
+        [f"Clean accuracy {clean:.3f}."],
     )
-    return "\n\n".join([heading, common.markdown(rows), *notes])
 
 
 def _emulated(runner, *args, **params):
@@ -249,35 +251,40 @@ def _quality(module, X, y, X_adv, norm):
     }
 
 
-def _verdict(rows, target, name):
-    """Say in words whether we are as fast and as strong as we want to be."""
+def claims(rows, target):
+    """Say whether we are as strong and as fast as we want to be."""
     accuracy = {r["runner"]: r["robust accuracy"] for r in rows if "robust accuracy" in r}
-    peers = [accuracy[name] for name in accuracy if not name.startswith(OURS)]
-    notes = []
+    peers = {name: accuracy[name] for name in accuracy if not name.startswith(OURS)}
+    found = []
     if not peers or OURS not in accuracy:
-        return notes
-    for runner in accuracy:
+        return found
+    best = min(peers, key=peers.get)
+    for runner, ours in accuracy.items():
         if not runner.startswith(OURS):
             continue
-        strong = accuracy[runner] <= min(peers) + SLACK
-        notes.append(
-            f"{runner}: robust accuracy {accuracy[runner]:.3f}, strongest peer "
-            f"{min(peers):.3f}: {'met' if strong else 'MISSED'}"
+        found.append(
+            Claim(
+                f"{runner}: robust accuracy",
+                f"{ours:.3f}",
+                bool(ours <= peers[best] + SLACK),
+                f"at most the peer's + {SLACK:g}",
+                f"{peers[best]:.3f} ({best})",
+            )
         )
         limit = {OURS: target, f"{OURS}, mixed": MIXED_TARGET}.get(runner)
-        if limit is None:
-            continue
-        ratio = common.ratio_of(rows, runner)
-        verdict = "met" if ratio <= limit else "MISSED"
-        notes[-1] += f"; time {ratio:.2f}x, wanted {limit:.2f}x: {verdict}"
-    return ["\n".join(f"* {note}." for note in notes)]
+        if limit is not None:
+            ratio = common.ratio_of(rows, runner)
+            text = f"{runner}: time, of the fastest peer's"
+            wanted = f"at most {limit:g}x"
+            found.append(Claim(text, f"{ratio:.2f}x", bool(ratio <= limit), wanted, "1x"))
+    return found
 
 
 # scikit-learn victims -----------------------------------------------------------------
 
 
 def estimators_row(args):
-    """FGM and PGD on fitted SVC and logistic regression; return its markdown."""
+    """FGM and PGD on fitted SVC and logistic regression; return its table."""
     X, y = load_breast_cancer(return_X_y=True)
     X = MinMaxScaler().fit_transform(X)
     n = min(args.n or 40, 150)
@@ -313,8 +320,7 @@ def estimators_row(args):
                 )
                 what = {"victim": repr(victim), "attack": f"{title} Linf {eps:g}"}
                 parts += [what | row for row in rows]
-    heading = f"### scikit-learn victims, breast_cancer scaled to [0, 1], n {n}"
-    return f"{heading}\n\n{common.markdown(parts)}"
+    return Table(f"scikit-learn victims, breast_cancer scaled to [0, 1], n {n}", parts)
 
 
 def _art_estimator(victim, X, y, norm, eps, step_size, max_iter, batch_size):
@@ -336,7 +342,7 @@ def _art_estimator(victim, X, y, norm, eps, step_size, max_iter, batch_size):
 
 
 def pipeline_row(args):
-    """FGM and PGD on a Pipeline on a DataFrame with categories; return its markdown."""
+    """FGM and PGD on a Pipeline on a DataFrame with categories; return its table."""
     adult = pd.read_parquet(common.data_path("adult.parquet"))
     y = (adult.pop("income") == ">50K").to_numpy()
     adult = adult.drop(columns="split")
@@ -377,12 +383,12 @@ def pipeline_row(args):
             )
         rows = common.compare(runners, args.rounds, quality)
         parts += [{"attack": title} | row for row in rows]
-    heading = (
-        "### Pipeline of ColumnTransformer and SVC(rbf) on a DataFrame with categories "
-        f"(Adult), clean {victim.score(X_test, y_test):.3f}, n {len(X_test)}, eps half "
-        "a standard deviation"
+    return Table(
+        "Pipeline of ColumnTransformer and SVC(rbf) on a DataFrame with categories "
+        f"(Adult), n {len(X_test)}, eps half a standard deviation",
+        parts,
+        remarks=[f"Clean accuracy {victim.score(X_test, y_test):.3f}."],
     )
-    return f"{heading}\n\n{common.markdown(parts)}"
 
 
 def main():
@@ -400,7 +406,7 @@ def main():
         choices=[*names, "peers", "ours"],
         help="some of the comparisons, or one side of them",
     )
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
@@ -416,7 +422,7 @@ def main():
         print(sections[-1], end="\n\n", flush=True)
     if args.write:
         command = shlex.join(["python", "benchmarks/bench_evasion.py", *sys.argv[1:]])
-        common.append_results(common.RESULTS, "Evasion", command, "\n\n".join(sections))
+        record("evasion", "evasion", command, sections)
 
 
 if __name__ == "__main__":

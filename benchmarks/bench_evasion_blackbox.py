@@ -13,9 +13,10 @@ Run it from the repository's root, for example::
 import argparse
 import warnings
 
-import common
+import _common as common
 import numpy as np
 import torch
+from _results import Claim, Table, record
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -311,7 +312,7 @@ def _hsj_steps(n_queries):
 
 
 def network_row(name, model, args):
-    """Run one row of the comparison on a reference network; return its markdown."""
+    """Run one row of the comparison on a reference network; return its table."""
     title, n, n_queries, norm, eps = NETWORK_ROWS[name]
     n = args.n or n
     module = common.reference_model(model)
@@ -344,8 +345,8 @@ def network_row(name, model, args):
         if "forwards per row" in row:
             row["queries per row"] = row.pop("forwards per row")
     clean = "undefended" if model == "undefended" else "adversarially trained"
-    heading = f"### {title}, {clean} network, n {n}, {n_queries} queries for each row"
-    return "\n\n".join([heading, common.markdown(rows), *verdict(rows, n)])
+    heading = f"{title}, {clean} network, n {n}, {n_queries} queries for each row"
+    return Table(heading, rows, claims(rows, n))
 
 
 def quality(predict, X, y, X_adv, norm, eps):
@@ -369,8 +370,8 @@ def quality(predict, X, y, X_adv, norm, eps):
     return columns
 
 
-def verdict(rows, n):
-    """Say in words whether we are as good as the best peer, and as fast as such a peer.
+def claims(rows, n):
+    """Say whether we are as good as the best peer, and as fast as such a peer.
 
     Three rows of a hundred are within the noise of these random attacks (by five seeds of
     one of them, its success was .68 to .74), and so are 3 % of a median distance.
@@ -381,33 +382,37 @@ def verdict(rows, n):
     if not peers or OURS not in judged:
         return []
     sign = -1 if key == "median distance" else 1
-    best = max(sign * r[key] for r in peers)
+    peer = max(peers, key=lambda r: sign * r[key])
+    best = sign * peer[key]
     least = 1.03 * best if sign < 0 else best - max(0.03, 1 / n)  # best < 0 for distances
     good = [r for r in peers if sign * r[key] >= least - 1e-9]
     fastest = min(good, key=lambda r: r["CPU s"])
-    notes = []
+    found = []
     for name, row in judged.items():
         if not name.startswith(OURS) or RANDOM in name:
             continue
-        strong = "met" if sign * row[key] >= least - 1e-9 else "MISSED"
-        found = f"* {name}: {key} {row[key]:.3g}, best peer {sign * best:.3g}: {strong}"
-        if np.isinf(best):  # none of them succeeds on half of the rows
-            notes.append(f"{found}; no peer is as good, so there is no time to compare.")
-            continue
-        ratio = row["CPU s"] / fastest["CPU s"]
-        notes.append(
-            f"{found}; "
-            f"time {ratio:.2f}x that of {fastest['runner']}: "
-            f"{'met' if ratio <= 1 else 'MISSED'}."
+        found.append(
+            Claim(
+                f"{name}: {key}",
+                f"{row[key]:.3g}",
+                bool(sign * row[key] >= least - 1e-9),
+                "as good as the peer, within 3 %",
+                f"{sign * best:.3g} ({peer['runner']})",
+            )
         )
-    return ["\n".join(notes)]
+        if np.isfinite(best):  # else no peer is as good: there is no time to compare
+            ratio = row["CPU s"] / fastest["CPU s"]
+            text = f"{name}: time, of that of {fastest['runner']}"
+            met = bool(ratio <= 1)
+            found.append(Claim(text, f"{ratio:.2f}x", met, "at most 1x", "1x"))
+    return found
 
 
 # scikit-learn ---------------------------------------------------------------------------
 
 
 def digits_row(args):
-    """One, three and five pixels of digits; return the markdown."""
+    """One, three and five pixels of digits; return the table."""
     X, y = load_digits(return_X_y=True)
     X = X / 16
     n, n_queries, parts = args.n or 100, 1000, []
@@ -442,14 +447,12 @@ def digits_row(args):
                     f"{RANDOM}, success": float(found.mean()),
                 }
             )
-    heading = (
-        f"### A few pixels of digits (8 x 8), n {n}, {n_queries} queries for each row"
-    )
-    return f"{heading}\n\n{common.markdown(parts)}"
+    heading = f"A few pixels of digits (8 x 8), n {n}, {n_queries} queries for each row"
+    return Table(heading, parts)
 
 
 def forest_row(args):
-    """Square and HopSkipJump on a forest's pipeline; return the markdown."""
+    """Square and HopSkipJump on a forest's pipeline; return the table."""
     X, y = load_breast_cancer(return_X_y=True)
     order = np.random.RandomState(0).permutation(len(X))
     X, y = X[order], y[order]
@@ -510,8 +513,7 @@ def forest_row(args):
                 share = art["ms per query"] / row["ms per query"]
                 row["speed per query"] = f"{share:.1f}x"
         parts += [{"attack": title} | row for row in found]
-    heading = f"### Pipeline of MinMaxScaler and a forest of 50 trees, n {n}"
-    return f"{heading}\n\n{common.markdown(parts)}"
+    return Table(f"Pipeline of MinMaxScaler and a forest of 50 trees, n {n}", parts)
 
 
 class _CountingScaler(MinMaxScaler):
@@ -562,9 +564,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], choices=names)
     parser.add_argument("--models", nargs="+", default=["undefended", "robust"])
-    parser.add_argument(
-        "--write", action="store_true", help="write RESULTS.md (of --only, its part)"
-    )
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
@@ -578,8 +578,7 @@ def main():
         command = (
             f"python benchmarks/bench_evasion_blackbox.py --rounds {args.rounds} --write"
         )
-        title = "Evasion by scores and labels"
-        common.update_results(common.RESULTS, title, command, sections)
+        record("evasion_blackbox", "evasion", command, sections)
 
 
 if __name__ == "__main__":

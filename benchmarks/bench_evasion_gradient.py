@@ -13,9 +13,10 @@ Run it from the repository's root, for example::
 import argparse
 import warnings
 
-import common
+import _common as common
 import numpy as np
 import torch
+from _results import Claim, Table, record
 from torch import nn
 
 OURS = common.OURS
@@ -256,7 +257,7 @@ def our_runner(name, module, X, y, norm, eps, steps, **budget):
 
 
 def network_row(name, network, args):
-    """Run one row of the comparison on a reference network; return its markdown."""
+    """Run one row of the comparison on a reference network; return its table."""
     title, _, n, norm, eps, steps = ROWS[name]
     n = args.n or n
     module = common.reference_model(network)
@@ -289,11 +290,12 @@ def network_row(name, network, args):
         for row in rows:
             row.pop("gradients per row", None), row.pop("forwards per row", None)
     within = "" if eps is None else f" {eps:g}"
-    heading = (
-        f"### {title}, {LP[norm]}{within}, {steps} steps, {NETWORKS[network]}, n {n}"
+    return Table(
+        f"{title}, {LP[norm]}{within}, {steps} steps, {NETWORKS[network]}, n {n}",
+        rows,
+        claims(name, rows),
+        REMARKS.get(name, []),
     )
-    notes = "\n".join(f"* {note}" for note in _verdicts(name, rows))
-    return "\n\n".join([heading, common.markdown(rows), notes])
 
 
 def _quality(module, X, y, X_adv, norm, eps, name):
@@ -330,56 +332,55 @@ def _fooling(module, X, X_new, y_new, noise):
     }
 
 
-def _verdicts(name, rows):
+def claims(name, rows):
     """Say whether we are as good as the best peer, and as fast as those who are, too."""
     rows = [row for row in rows if "CPU s" in row]
     peers = [row for row in rows if not row["runner"].startswith(OURS)]
     ours = [row for row in rows if row["runner"].startswith(OURS)]
-    notes = [_verdict(name, row, peers) for row in ours] if peers else []
-    return notes + REMARKS.get(name, [])
+    return [claim for row in ours for claim in _claims(name, row, peers) if peers]
 
 
-def _verdict(name, ours, peers):
+def _claims(name, ours, peers):
+    runner = ours["runner"]
     if "robust accuracy" in ours:
-        best = min(row["robust accuracy"] for row in peers)
-        good = ours["robust accuracy"] <= best + SLACK
-        as_good = [
-            row
-            for row in peers
-            if row["robust accuracy"] <= ours["robust accuracy"] + SLACK
-        ]
-        text = f"robust accuracy {ours['robust accuracy']:.3f}, best peer {best:.3f}"
+        best = min(peers, key=lambda row: row["robust accuracy"])
+        found, least = ours["robust accuracy"], best["robust accuracy"]
+        yield Claim(
+            f"{runner}: robust accuracy",
+            f"{found:.3f}",
+            bool(found <= least + SLACK),
+            f"at most the peer's + {SLACK:g}",
+            f"{least:.3f} ({best['runner']})",
+        )
+        as_good = [row for row in peers if row["robust accuracy"] <= found + SLACK]
     else:
         norm = min(row["median norm"] for row in peers)
         success = max(row["success"] for row in peers)
         good = ours["success"] >= success - SLACK
         good &= ours["median norm"] <= norm * (1 + SLACK)
+        yield Claim(
+            f"{runner}: success and median norm",
+            f"{ours['success']:.2f} and {ours['median norm']:.4g}",
+            bool(good),
+            f"both as good as the best of the peers, within {SLACK:g}",
+            f"{success:.2f} and {norm:.4g}",
+        )
         as_good = [
             row
             for row in peers
             if row["success"] >= ours["success"] - SLACK
             and row["median norm"] <= ours["median norm"] * (1 + SLACK)
         ]
-        text = (
-            f"success {ours['success']:.2f} and median norm {ours['median norm']:.4g}, "
-            f"best of the peers {success:.2f} and {norm:.4g}"
-        )
-    text = f"{ours['runner']}: {text}: {'met' if good else 'MISSED'}"
+    limit = 1
     if name == "autoattack":
-        ratios = {row["runner"]: ours["CPU s"] / row["CPU s"] for row in peers}
-        return f"{text}; time, wanted {AUTOATTACK_TIME:g}x: " + " and ".join(
-            f"{ratio:.2f}x that of {peer} "
-            f"({'met' if ratio <= AUTOATTACK_TIME else 'MISSED'})"
-            for peer, ratio in ratios.items()
-        )
-    if not as_good:
-        return f"{text}; no peer is as good, so there is no time to compare."
-    fastest = min(as_good, key=lambda row: row["CPU s"])
-    ratio = ours["CPU s"] / fastest["CPU s"]
-    return (
-        f"{text}; time {ratio:.2f}x that of {fastest['runner']}, wanted 1x: "
-        f"{'met' if ratio <= 1 else 'MISSED'}."
-    )
+        as_good, limit = peers, AUTOATTACK_TIME
+    elif as_good:  # where no peer is as good, there is no time to compare
+        as_good = [min(as_good, key=lambda row: row["CPU s"])]
+    for row in as_good:
+        ratio = ours["CPU s"] / row["CPU s"]
+        text = f"{runner}: time, of that of {row['runner']}"
+        met = bool(ratio <= limit)
+        yield Claim(text, f"{ratio:.2f}x", met, f"at most {limit:g}x", "1x")
 
 
 def main():
@@ -395,9 +396,7 @@ def main():
         choices=[*ROWS, *NETWORKS, "peers", "ours"],
         help="some of the comparisons, or one side of them",
     )
-    parser.add_argument(
-        "--write", action="store_true", help="write RESULTS.md (of --only, its part)"
-    )
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
@@ -412,8 +411,7 @@ def main():
         command = (
             f"python benchmarks/bench_evasion_gradient.py --rounds {args.rounds} --write"
         )
-        title = "Evasion, gradient attacks"
-        common.update_results(common.RESULTS, title, command, sections)
+        record("evasion_gradient", "evasion", command, sections)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ Run it from the repository's root, for example::
 import argparse
 import warnings
 
-import common
+import _common as common
 import numpy as np
 import torch
+from _results import Claim, Table, record
 from torch import nn
 
 OURS = common.OURS
@@ -48,7 +49,7 @@ def survival(module, chain, X, y, rows):
 
 
 def expectation_table(network, eps, n, rounds):
-    """PGD, and what averages over transformations; return the markdown."""
+    """PGD, and what averages over transformations; return the table."""
     from sklearn_advsec import evasion
     from sklearn_advsec.pretrained import PretrainedModule
 
@@ -100,36 +101,42 @@ def expectation_table(network, eps, n, rounds):
 
     rows = common.compare(runners, rounds, quality)
     heading = (
-        f"### Expectation over rotations of 20 degrees and 20 % contrast, Linf {eps:g}, "
+        f"Expectation over rotations of 20 degrees and 20 % contrast, Linf {eps:g}, "
         f"{STEPS} steps of {N_SAMPLES} transformations, {network}, n {n}"
     )
-    return "\n\n".join([heading, common.markdown(rows), _verdict(rows)])
+    return Table(heading, rows, claims(rows))
 
 
-def _verdict(rows):
-    found = {row["runner"]: row for row in rows}
-    eot = found[f"{OURS}, expectation"]
-    notes = []
+def claims(rows):
+    """Say whether expectation survives twice as often as PGD, and as the peer does."""
+    by_name = {row["runner"]: row for row in rows}
+    eot, found = by_name[f"{OURS}, expectation"], []
     for name in (f"{OURS}, PGD", f"{OURS}, PGD, all steps"):
         for column in ("misread after one turn", f"after all {N_TURNS}"):
-            before, now = found[name][column], eot[column]
-            times = f"{now / before:.1f}x" if before else f"{now:.2f} against none"
-            verdict = "met" if now >= max(2 * before, 1e-9) else "not twice as often"
-            if before > 0.5:
-                verdict = "twice as often would be more than all"
-            notes.append(f"* {column}: {times} beside {name[16:]}: {verdict}.")
-    peer = found["torchattacks EOTPGD"]
+            before, now = by_name[name][column], eot[column]
+            if before > 0.5:  # twice as often would be more than all
+                continue
+            met = bool(now >= max(2 * before, 1e-9))
+            wanted = f"twice the {before:.3f} of {name.removeprefix(OURS + ', ')}"
+            found.append(Claim(f"expectation, {column}", f"{now:.3f}", met, wanted))
+    peer = by_name["torchattacks EOTPGD"]
     if "CPU s" in peer:
-        notes.append(
-            f"* {peer['misread after one turn']:.3f} with torchattacks, "
-            f"{eot['misread after one turn']:.3f} here, in "
-            f"{eot['CPU s'] / peer['CPU s']:.2f}x the time."
+        column = "misread after one turn"
+        met = bool(eot[column] >= peer[column] - 0.005)
+        found.append(
+            Claim(
+                f"expectation, {column}, in {eot['CPU s'] / peer['CPU s']:.2f}x the time",
+                f"{eot[column]:.3f}",
+                met,
+                "at least the peer's - .005",
+                f"{peer[column]:.3f} (torchattacks)",
+            )
         )
-    return "\n".join(notes)
+    return found
 
 
 def patch_table(network, n, rounds):
-    """Patches of a fifth of the image; return the markdown."""
+    """Patches of a fifth of the image; return the table."""
     from sklearn_advsec import evasion
     from sklearn_advsec.pretrained import PretrainedModule
 
@@ -182,15 +189,15 @@ def patch_table(network, n, rounds):
         for name in ("gradients per row", "forwards per row"):
             row.pop(name, None)
     heading = (
-        f"### Patch of a fifth of the image towards 3, {PATCH_STEPS} steps of 50 images, "
+        f"Patch of a fifth of the image towards 3, {PATCH_STEPS} steps of 50 images, "
         f"{network}, on {n} new images at {N_PLACES} places each"
     )
     remark = (
-        "* ART 1.20's patch in numpy gets as many gradients of images. It fails where "
+        "ART 1.20's patch in numpy gets as many gradients of images. It fails where "
         "bounds are numpy's numbers, as ART itself makes them, and gets plain ones here; "
         "its patch for torch needs torchvision."
     )
-    return f"{heading}\n\n{common.markdown(rows)}\n\n{remark}"
+    return Table(heading, rows, remarks=[remark])
 
 
 def art_patch(module, X_train, X):
@@ -234,7 +241,7 @@ def main():
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=["expectation", "patch"])
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
@@ -251,8 +258,7 @@ def main():
         command = (
             f"python benchmarks/bench_evasion_physical.py --rounds {args.rounds} --write"
         )
-        title = "Evasion in the physical world"
-        common.update_results(common.RESULTS, title, command, sections)
+        record("evasion_physical", "evasion", command, sections)
 
 
 if __name__ == "__main__":

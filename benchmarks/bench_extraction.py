@@ -18,9 +18,10 @@ import sys
 import time
 import warnings
 
-import common
+import _common as common
 import numpy as np
 import torch
+from _results import Claim, Table, record
 from sklearn.datasets import (
     load_breast_cancer,
     load_digits,
@@ -179,7 +180,7 @@ def verdict(text, value, *, least=None, most=None, above=None):
         good, wanted = value > above, f"above {above:.4g}"
     else:
         good, wanted = value >= least, f"at least {least:g}"
-    return f"* {text}: {value:.5g}, wanted {wanted}: {'met' if good else 'MISSED'}."
+    return Claim(text, f"{value:.5g}", bool(good), wanted)
 
 
 def bench_labels(args):
@@ -201,7 +202,7 @@ def bench_labels(args):
         row = {"victim": f"{name}, scaled", "d + 1": X.shape[1] + 1, **row}
         rows.append(_with_fidelity({**row, "error up to scale": float(error)}, report))
     note = (
-        "* On iris, the outer two of three classes do not touch: the ratio of the two "
+        "On iris, the outer two of three classes do not touch: the ratio of the two "
         "boundaries' scales is open, whatever is asked."
     )
     return rows, [note]
@@ -613,7 +614,7 @@ def bench_papernot(args):
             }
         )
     note = (
-        "* The paper (arXiv:1602.02697) states its share for 6,400 queries of MetaMind's "
+        "The paper (arXiv:1602.02697) states its share for 6,400 queries of MetaMind's "
         "network, which is another victim than ours."
     )
     return rows, [note]
@@ -639,20 +640,20 @@ def main():
     parser.add_argument(
         "--adaptive", action="store_true", help="with ART's adaptive Knockoff in 'digits'"
     )
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     tables = []
     for key in args.only:
         title, bench = SECTIONS[key]
         rows, lines = bench(args)
-        tables.append("\n\n".join([f"### {title}", common.markdown(rows)]))
-        tables[-1] += "".join(f"\n{line}" for line in ["", *lines] if lines)
+        claims = [line for line in lines if isinstance(line, Claim)]
+        remarks = [line for line in lines if not isinstance(line, Claim)]
+        tables.append(Table(title, rows, claims, remarks))
         print(f"{tables[-1]}\n", flush=True)
     if args.write:
         command = shlex.join(["python", *sys.argv])
-        text = "\n\n".join(tables)
-        common.append_results(common.RESULTS, "Extraction", command, text)
+        record("extraction", "extraction", command, tables)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ import sys
 import time
 import warnings
 
+import _privacy_data as data
 import numpy as np
-import privacy_data as data
 import torch
-from common import RESULTS, append_results, markdown
-from privacy_attacks import adult, at_one_percent, location, log, mnist, purchase
-from privacy_speed import speed
+from _privacy_attacks import adult, at_one_percent, location, log, mnist, purchase
+from _privacy_speed import speed
+from _results import Claim, Table, record
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
@@ -82,12 +82,15 @@ def no_gap(args, n_seeds=20):
             }
         )
     held = all(row["intervals with .5, joint 95 %"] == n_seeds for row in rows)
-    return (
+    remark = (
         f"{data.without_gap.__doc__} {n_seeds} targets; train less test accuracy "
         f"{np.mean(gaps):.4f} on average. Of {n_seeds} intervals at 95 %, one is "
-        f"expected to miss; joint ones all hold with 95 %.\n\n{markdown(rows)}\n\n"
-        f"* Every joint interval contains .5: {'met' if held else 'not met'}."
+        "expected to miss; joint ones all hold with 95 %."
     )
+    claim = Claim(
+        "every joint interval contains .5", "yes" if held else "no", held, "yes"
+    )
+    return [Table("Membership: a target without a gap", rows, [claim], [remark])]
 
 
 # Defenses -------------------------------------------------------------------------------
@@ -152,17 +155,18 @@ def defenses(args):
             }
         )
         log(rows[-1])
-    return f"On records like those of Location-30.\n\n{markdown(rows)}"
+    title = "Membership: what defenses buy, on records like those of Location-30"
+    return [Table(title, rows)]
 
 
 SECTIONS = {
-    "speed": ("shadow models as one batched model", speed),
-    "location": ("a target like that of Location-30", location),
-    "purchase": ("a target like those of Purchase-100", purchase),
-    "adult": ("Adult", adult),
-    "mnist": ("MNIST", mnist),
-    "no-gap": ("a target without a gap", no_gap),
-    "defenses": ("what defenses buy", defenses),
+    "speed": speed,
+    "location": location,
+    "purchase": purchase,
+    "adult": adult,
+    "mnist": mnist,
+    "no-gap": no_gap,
+    "defenses": defenses,
 }
 
 
@@ -171,22 +175,21 @@ def main():
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--n-models", type=int, default=64, help="of 'speed'")
     parser.add_argument("--device", help="where 'speed' trains ours, e.g. cuda")
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     command = shlex.join(["python", "benchmarks/bench_privacy.py", *sys.argv[1:]])
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for key in args.only:
-            title, bench = SECTIONS[key]
-            if key == "speed" and args.device:
-                title = f"{title}, on {args.device}"
-            print(f"{title} ...", file=sys.stderr, flush=True)
+            print(f"{key} ...", file=sys.stderr, flush=True)
             start = time.process_time()
-            text = f"{bench(args)}\n\n({time.process_time() - start:.0f} CPU s in all.)"
-            print(f"\n### {title}\n\n{text}\n", flush=True)
+            tables = SECTIONS[key](args)
+            seconds = time.process_time() - start
+            tables[-1].remarks.append(f"({seconds:.0f} CPU s in all.)")
+            print(*tables, sep="\n\n", flush=True)
             if args.write:  # at once: the next may be interrupted
-                append_results(RESULTS, f"Privacy: {title}", command, text)
+                record("privacy", "privacy", command, tables)
 
 
 if __name__ == "__main__":

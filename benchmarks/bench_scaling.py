@@ -17,17 +17,18 @@ import time
 import warnings
 from contextlib import contextmanager
 
+import _privacy_data as data
 import dask
 import joblib
 import numpy as np
-import privacy_data as data
 import torch
-from common import RESULTS, append_results, markdown
+from _results import Table, record
 from distributed import Client, LocalCluster
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 from sklearn_advsec import batched
+from sklearn_advsec.batched import _fit_many
 
 # Name, recipe, number of models, and models per task.
 LOADS = (
@@ -35,7 +36,7 @@ LOADS = (
         "perceptrons 446-128-64-30, batched",
         data.location_net().set_params(max_iter=20),
         64,
-        batched._CHUNK,
+        _fit_many._CHUNK,
     ),
     (
         "boosted trees, one by one",
@@ -161,7 +162,7 @@ def report(args):
     cores = max(used / wall for m, wall, used, _ in seconds.values() if m == n)
     alone_here = cores > 0.8 * n
     trust = "to be trusted" if alone_here else "that of a busy machine, not of the code"
-    base = seconds[alone, LOADS[0][0]][2] * batched._CHUNK / LOADS[0][2]
+    base = seconds[alone, LOADS[0][0]][2] * _fit_many._CHUNK / LOADS[0][2]
     plan = f"""\
 CPU seconds are those of this process, the scheduler in it, and the workers; each figure
 is the least of {args.rounds} rounds. Results are equal to the last bit everywhere, which
@@ -180,11 +181,11 @@ of 5,000; the seconds are the system's). All other rows are without it, see the 
 **Plan for 100 workers** (computed from these figures, not measured):
 
 * Tasks must take longer than 100 x {1000 * cost:.1f} ms = {busy:.2g} s, or workers wait
-for the scheduler. One batch of {batched._CHUNK} of the perceptrons above takes
+for the scheduler. One batch of {_fit_many._CHUNK} of the perceptrons above takes
 {base:.2g} s: {"enough" if base > busy else "too short"}.
 * There must be several tasks per worker, so that the slowest does not decide: from about
 300. That is 300 models that are trained one by one (a grid of pipelines or skorch nets,
-64 shadows each, in one call of `cross_validate`), or {300 * batched._CHUNK} small
+64 shadows each, in one call of `cross_validate`), or {300 * _fit_many._CHUNK} small
 perceptrons, for which one machine mostly does.
 * Every fitted model comes back to this process, which takes about as long as training
 where models are large and quick to fit, as these forests are: give such recipes smaller
@@ -198,23 +199,23 @@ a new start costs only the tasks that were under way.
 Kubernetes); `Client(address)` and `joblib.parallel_config(backend="dask")` is all that
 changes in the code. Nested `n_jobs` stays None: one thread per worker.
 """
-    return f"{markdown(rows)}\n\n{plan}"
+    return Table("Shadow models on the workers of a dask cluster", rows, remarks=[plan])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        text = report(args)
-    print(text)
+        table = report(args)
+    print(table)
     if args.write:
         command = shlex.join(["python", "benchmarks/bench_scaling.py", *sys.argv[1:]])
-        append_results(RESULTS, "Scaling out", command, text)
+        record("scaling", "scaling", command, [table])
 
 
 if __name__ == "__main__":

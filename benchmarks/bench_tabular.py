@@ -21,11 +21,12 @@ import time
 import warnings
 from pathlib import Path
 
-import common
+import _common as common
 import joblib
 import numpy as np
 import pandas as pd
 import torch
+from _results import Claim, Table, record
 from joblib.externals.loky import get_reusable_executor
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -229,25 +230,24 @@ def compare(data, args):
                 (victim.predict(repaired) != y[few]).mean()
             )
             rows.append({"attack": title} | row)
-        heading = f"### {data}, {name} (accuracy {accuracy:.3f}), n {args.n}"
-        parts += [f"{heading}, ART on {args.n_art}", common.markdown(rows)]
-        parts += caa_verdict(rows)
-        print(heading, common.markdown(rows), *caa_verdict(rows), sep="\n", flush=True)
-    return "\n\n".join(parts)
+        heading = f"{data}, {name}, n {args.n}, ART on {args.n_art}"
+        remarks = [f"Clean accuracy {accuracy:.3f}."]
+        parts.append(Table(heading, rows, caa_claims(rows), remarks))
+        print(parts[-1], flush=True)
+    return parts
 
 
-def caa_verdict(rows):
+def caa_claims(rows):
     found = {row["attack"].removeprefix(f"{OURS} "): row for row in rows}
     if "CAA" not in found:
         return []
     caa, parts = found["CAA"], (found["CAPGD"], found["MOEVA"])
     best = max(row["success"] for row in parts)
     ratio = caa["CPU ms per row"] / found["MOEVA"]["CPU ms per row"]
-    strong = "met" if caa["success"] >= best else "MISSED"
-    fast = "met" if ratio < 1 else "MISSED"
+    strong, wanted = caa["success"] >= best, f"at least its better part's {best:.3f}"
     return [
-        f"* CAA {caa['success']:.3f} against the better part's {best:.3f}: {strong}; "
-        f"{ratio:.2f}x the time of MOEVA: {fast}."
+        Claim("CAA: success", f"{caa['success']:.3f}", bool(strong), wanted),
+        Claim("CAA: time, of MOEVA's", f"{ratio:.2f}x", bool(ratio < 1), "below 1x"),
     ]
 
 
@@ -273,10 +273,10 @@ def tight(args):
             seconds = time.process_time() - start
             _, row = judge(constraints, X, result.X_adv, result.success, seconds)
             rows.append({"attack": f"{OURS} {title}"} | row)
-        heading = f"### phishing_url, MLP, L2 {eps} in units of scale, n {args.n}"
-        parts += [heading, common.markdown(rows), *caa_verdict(rows)]
-    print("\n\n".join(parts), flush=True)
-    return "\n\n".join(parts)
+        heading = f"phishing_url, MLP, L2 {eps} in units of scale, n {args.n}"
+        parts.append(Table(heading, rows, caa_claims(rows)))
+        print(parts[-1], flush=True)
+    return parts
 
 
 def evolution(args):
@@ -286,7 +286,7 @@ def evolution(args):
         from pymoo.core.problem import Problem
         from pymoo.optimize import minimize
     except ImportError as error:
-        return f"pymoo is skipped: {error}"
+        sys.exit(f"The part 'evolution' needs pymoo: {error}")
     X_train, y_train, X_test, y_test, constraints = DATA["phishing_url"]()
     victim = victims(X_train)["LR"].fit(X_train, y_train)
     right = victim.predict(X_test[: 3 * args.n]) == y_test[: 3 * args.n]
@@ -353,11 +353,25 @@ def evolution(args):
                 "CPU ms per row": 1000 * seconds / len(X),
             }
         )
-    heading = (
-        f"### phishing_url, LR: {generations} generations of {population}, n {len(X)}"
-    )
-    print(heading, common.markdown(rows), sep="\n", flush=True)
-    return f"{heading}\n\n{common.markdown(rows)}"
+    heading = f"phishing_url, LR: {generations} generations of {population}, n {len(X)}"
+    ours, peer = rows
+    ratio = ours["CPU ms per row"] / peer["CPU ms per row"]
+    best = peer["success"]
+    claims = [
+        Claim(
+            "MOEVA: success",
+            f"{ours['success']:.3f}",
+            bool(ours["success"] >= best),
+            "at least the peer's",
+            f"{best:.3f} (pymoo)",
+        ),
+        Claim(
+            "MOEVA: time", f"{ratio:.3f}x", bool(ratio <= 1), "at most 1x", "1x (pymoo)"
+        ),
+    ]
+    table = Table(heading, rows, claims)
+    print(table, flush=True)
+    return [table]
 
 
 # Size -----------------------------------------------------------------------------------
@@ -448,13 +462,11 @@ def scaling(args):
         wall, found = alone[kind, n]
         _, two, *_, same = measure(kind, n, n_jobs=2)
         lines.append(
-            f"* {names[kind]}, {n} rows with n_jobs=2: {two:.1f} s of the clock instead "
+            f"{names[kind]}, {n} rows with n_jobs=2: {two:.1f} s of the clock instead "
             f"of {wall:.1f} s (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, "
             f"workers started), and {'the same' if same == found else 'OTHER'} rows."
         )
-    return "\n\n".join(
-        ["### Rows of 100 features, one process", common.markdown(rows), "\n".join(lines)]
-    )
+    return [Table("Rows of 100 features, one process", rows, remarks=lines)]
 
 
 PARTS = {
@@ -473,18 +485,16 @@ def main():
     parser.add_argument("--n", type=int, default=200, help="rows to attack")
     parser.add_argument("--n-art", type=int, default=20, help="rows for the peers")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     own = [a for a in sys.argv[1:] if a not in (*args.only, "--only")]
     for name in args.only:
-        text = PARTS[name](args)
+        tables = PARTS[name](args)
         if args.write:
             command = ["python", "benchmarks/bench_tabular.py", "--only", name, *own]
-            common.append_results(
-                common.RESULTS, f"Tabular: {name}", shlex.join(command), text
-            )
+            record("tabular", "tables", shlex.join(command), tables)
 
 
 if __name__ == "__main__":

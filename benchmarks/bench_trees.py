@@ -16,9 +16,10 @@ import sys
 import time
 import warnings
 
-import common
+import _common as common
 import numpy as np
 import pandas as pd
+from _results import Claim, Table, markdown, record
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -175,7 +176,7 @@ def distances(model, rows, X_adv):
 def compare(name, args):
     X, X_test, y, _ = load(name)
     n = args.n or {"breast_cancer": len(X_test), "spambase": 30}[name]
-    rows, attacked, solved, verdicts = X_test[:n], [], [], []
+    rows, attacked, solved, claims = X_test[:n], [], [], []
     few = rows[: args.n_art]
     for key, model in models(name).items():
         if args.model and key not in args.model:
@@ -186,21 +187,18 @@ def compare(name, args):
         X_adv, ms = timed(search, rows)
         near = distances(model, rows, X_adv)
         exact = exact_rows(model, X, rows, TIME_LIMIT[name])
-        attacked.append(attack_line(key, model, X, few, near, ms, exact, verdicts, name))
-        solved.append(exact_line(key, model, rows, few, exact, verdicts, name))
-        print(common.markdown(attacked[-1:]), common.markdown(solved[-1:]), sep="\n",
+        attacked.append(attack_line(key, model, X, few, near, ms, exact, claims, name))
+        solved.append(exact_line(key, model, rows, few, exact, claims, name))
+        print(markdown(attacked[-1:]), markdown(solved[-1:]), sep="\n",
               file=sys.stderr, flush=True)  # fmt: skip
-    parts = [
-        f"{n} rows, the peers on {len(few)}. The coordinate attack:",
-        common.markdown(attacked),
-        "The exact solver, and the bounds of `certify`:",
-        common.markdown(solved),
-        as_list(verdicts),
+    on = f"on {name}, {n} rows, the peers on {len(few)}"
+    return [
+        Table(f"The coordinate attack {on}", attacked, claims),
+        Table(f"The exact solver and the bounds of certify {on}", solved),
     ]
-    return "\n\n".join(parts)
 
 
-def attack_line(key, model, X, few, near, ms, exact, verdicts, name):
+def attack_line(key, model, X, few, near, ms, exact, claims, name):
     """Compare the coordinate attack with the optimum, and with ART on the first rows."""
     lower, upper, status, _ = exact
     known, k = status == "optimal", len(few)
@@ -214,19 +212,35 @@ def attack_line(key, model, X, few, near, ms, exact, verdicts, name):
     possible = np.median(far[hit] / np.maximum(lower[:k][hit], 1e-6))
     wanted = WANTED.get((name, key))
     if wanted:
-        verdicts.append(
-            f"{key}: {median:.3f}x the optimum, wanted {wanted}x: "
-            f"{_met(median <= wanted)}"
+        claims.append(
+            Claim(
+                f"{key}: distance, of the optimum",
+                f"{median:.3f}x",
+                bool(median <= wanted),
+                f"at most {wanted}x",
+            )
         )
     if name == "breast_cancer":
-        verdicts.append(
-            f"{key}: {ms:.1f} ms a row, wanted 15 ms: {_met(ms <= 15)}; "
-            f"{art_ms / ms:.0f}x faster than ART, wanted 10x: {_met(art_ms >= 10 * ms)}"
+        claims.append(
+            Claim(f"{key}: ms a row", f"{ms:.1f}", bool(ms <= 15), "at most 15")
         )
-        verdicts.append(
-            f"{key}: {nearer:.2f}x nearer than ART, at success "
-            f"{np.isfinite(near).mean():.2f} against {hit.mean():.2f}, wanted 2x: "
-            f"{_met(nearer >= 2)}; the optimum is {possible:.2f}x nearer"
+        claims.append(
+            Claim(
+                f"{key}: times faster than the peer",
+                f"{art_ms / ms:.0f}x",
+                bool(art_ms >= 10 * ms),
+                "at least 10x",
+                f"{art_ms:.0f} ms a row (ART)",
+            )
+        )
+        claims.append(
+            Claim(
+                f"{key}: times nearer than the peer (the optimum: {possible:.2f}x)",
+                f"{nearer:.2f}x, success {np.isfinite(near).mean():.2f}",
+                bool(nearer >= 2),
+                "at least 2x",
+                f"1x, success {hit.mean():.2f} (ART)",
+            )
         )
     return {
         "model": key,
@@ -244,16 +258,20 @@ def attack_line(key, model, X, few, near, ms, exact, verdicts, name):
     }
 
 
-def exact_line(key, model, rows, few, exact, verdicts, name):
+def exact_line(key, model, rows, few, exact, claims, name):
     """Tell what is solved in which time, and whether Veritas agrees on the first rows."""
     lower, upper, status, each = exact
     known, k = status == "optimal", len(few)
     bound, bound_ms = timed(lambda r: certify(model, r), rows)
     if name == "breast_cancer" and key in WANTED_MS:
         good = known.all() and each.mean() <= WANTED_MS[key]
-        verdicts.append(
-            f"{key}: {known.sum()} of {len(rows)} rows solved in {each.mean():.0f} ms, "
-            f"wanted all in {WANTED_MS[key]} ms: {_met(good)}"
+        claims.append(
+            Claim(
+                f"{key}: rows solved to the optimum",
+                f"{known.sum()} of {len(rows)} in {each.mean():.0f} ms each",
+                bool(good),
+                f"all, in {WANTED_MS[key]} ms each",
+            )
         )
     line = {
         "model": key,
@@ -271,9 +289,14 @@ def exact_line(key, model, rows, few, exact, verdicts, name):
     slack = 1e-5 * upper[:k] + 1e-6
     agree = (low <= upper[:k] + slack) & (up >= lower[:k] - slack)
     agree &= ~known[:k] | (np.abs(up - upper[:k]) <= slack)
-    verdicts.append(
-        f"{key}: Veritas agrees on {(agree & decided).sum()} of the {decided.sum()} rows "
-        f"on which it decided every step: {_met(agree[decided].all())}"
+    claims.append(
+        Claim(
+            f"{key}: same optimum as Veritas, of the rows on which it decided every step",
+            f"{(agree & decided).sum()}",
+            bool(agree[decided].all()),
+            "all",
+            f"{decided.sum()} (Veritas)",
+        )
     )
     return line | {
         "Veritas: sound on": f"{decided.sum()} of {k}",
@@ -325,7 +348,7 @@ def brute(args):
             }
         )
         assert agree.all()
-    return "iris, all three classes:\n\n" + common.markdown(table)
+    return [Table("The exact attack beside brute force: iris, three classes", table)]
 
 
 def order(args):
@@ -356,9 +379,17 @@ def order(args):
                 "largest": float((near / exact.upper)[solved].max()),
             }
         )
-        print(common.markdown(table[-1:]), file=sys.stderr, flush=True)
-    text = f"{len(rows)} rows: breast_cancer, and rows of it with noise of .02"
-    return f"{text}:\n\n{common.markdown(table)}"
+        print(markdown(table[-1:]), file=sys.stderr, flush=True)
+    column = "violations of bound <= lower <= upper <= attack"
+    broken = sum(row[column] for row in table)
+    return [
+        Table(
+            "Certificate, optimum and attack in order: breast_cancer, and rows of it "
+            f"with noise of .02, {len(rows)} rows",
+            table,
+            [Claim(column, str(broken), broken == 0, "0")],
+        )
+    ]
 
 
 def robust(args):
@@ -393,8 +424,9 @@ def robust(args):
                     "proved to be": float(kept.mean()),
                 }
             )
-            print(common.markdown(table[-1:]), file=sys.stderr, flush=True)
-    return f"breast_cancer, {len(rows)} rows:\n\n{common.markdown(table)}"
+            print(markdown(table[-1:]), file=sys.stderr, flush=True)
+    title = f"Robust forests under the exact attack: breast_cancer, {len(rows)} rows"
+    return [Table(title, table)]
 
 
 def _name(model):
@@ -403,20 +435,12 @@ def _name(model):
     return f"{_name(inner)}, adversarial" if adversarial else type(model).__name__
 
 
-def as_list(verdicts):
-    return "\n".join(f"- {verdict}." for verdict in verdicts)
-
-
-def _met(good):
-    return "met" if good else "MISSED"
-
-
 PARTS = {
-    "breast_cancer": ("breast_cancer", lambda args: compare("breast_cancer", args)),
-    "spambase": ("spambase", lambda args: compare("spambase", args)),
-    "brute": ("brute force", brute),
-    "order": ("certificate, optimum and attack in order", order),
-    "robust": ("robust forests under the exact attack", robust),
+    "breast_cancer": lambda args: compare("breast_cancer", args),
+    "spambase": lambda args: compare("spambase", args),
+    "brute": brute,
+    "order": order,
+    "robust": robust,
 }
 
 
@@ -429,20 +453,17 @@ def main():
     parser.add_argument("--rows", type=int, default=1000, help="rows of the order")
     parser.add_argument("--model", nargs="+", help="these models only")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
     own = [a for a in sys.argv[1:] if a not in (*args.only, "--only")]
     for name in args.only:
-        title, part = PARTS[name]
-        text = part(args)
-        print(f"### {title}\n\n{text}\n", flush=True)
+        tables = PARTS[name](args)
+        print(*tables, sep="\n\n", flush=True)
         if args.write:
             command = ["python", "benchmarks/bench_trees.py", "--only", name, *own]
-            common.append_results(
-                common.RESULTS, f"Trees: {title}", shlex.join(command), text
-            )
+            record("trees", "trees", shlex.join(command), tables)
 
 
 if __name__ == "__main__":

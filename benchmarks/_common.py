@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, reference networks, timing, and the results file.
+"""What the benchmarks share: data, reference networks, and timing.
 
 Every comparison follows the same rules. All libraries get the same victim, rows and
 budget; what a library can build beforehand is built outside of the timed region; the
@@ -6,15 +6,12 @@ runners take turns for several rounds in one thread and in CPU time, so that a b
 machine disturbs all of them alike; and what they return is judged by one function.
 """
 
-import datetime
 import gc
 import os
-import platform
-import re
 import sys
 import time
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -24,33 +21,12 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parent
 CACHE = ROOT / ".cache"
-RESULTS = ROOT / "RESULTS.md"
-
-# The last line of a table, where a section is written in parts.
-_MEASURED = re.compile(r"^Measured on \d{4}-\d\d-\d\d\.$", flags=re.MULTILINE)
 
 # Runners whose names start with this are ours; all others are peers.
 OURS = "sklearn_advsec"
 
 # Shorter runs are repeated until one measurement takes about this long.
 _MIN_SECONDS = 0.3
-
-_PACKAGES = [
-    "sklearn-advsec",
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "torch",
-    "skorch",
-    "adversarial-robustness-toolbox",
-    "foolbox",
-    "torchattacks",
-    "cleverhans",
-    "xgboost-cpu",
-    "lightgbm",
-    "dtai-veritas",
-]
 
 
 # Data ---------------------------------------------------------------------------------
@@ -384,120 +360,3 @@ def _same(one, other):
 def _one_line(error):
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:300]
-
-
-# Results ------------------------------------------------------------------------------
-
-
-def markdown(rows):
-    """Lay rows (dicts) out as a markdown table; columns in order of appearance."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    if "note" in columns:  # the longest text goes last
-        columns.append(columns.pop(columns.index("note")))
-    cells = [columns, *([_cell(row.get(c, "")) for c in columns] for row in rows)]
-    widths = [max(3, *(len(line[j]) for line in cells)) for j in range(len(columns))]
-    if columns[-1] == "note":
-        widths[-1] = 4
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _cell(value):
-    if isinstance(value, float):
-        digits = ".3f" if not value or 0.1 <= abs(value) < 1000 else ".3g"
-        return f"{value:{digits}}"
-    return str(value).replace("|", "/")
-
-
-def has_bf16():
-    """Whether the processor (or the GPU) computes in bfloat16, not just emulates it."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        flags = Path("/proc/cpuinfo").read_text().lower().split()
-        if flags:
-            return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
-    except OSError:
-        pass
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def environment():
-    """Describe the machine and the installed libraries, in two lines of markdown."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(li.partition(":")[2].strip() for li in lines if "model name" in li)
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    versions = [f"Python {platform.python_version()}"]
-    for package in _PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            pass
-    bf16 = "yes" if has_bf16() else "no"
-    return (
-        f"{datetime.date.today()}, {cpu}, {os.cpu_count()} cores, best vector unit "
-        f"{torch.backends.cpu.get_cpu_capability()}, bfloat16 arithmetic in hardware: "
-        f"{bf16}. One thread, CPU seconds.\n\n{', '.join(versions)}."
-    )
-
-
-def append_results(path, title, command, table):
-    """Write a section of the results file, in place of the one of the same title.
-
-    Parameters
-    ----------
-    path : path-like
-        The file, usually `RESULTS`. It is made where it is missing.
-    title : str
-        Heading of the section.
-    command : str
-        How to run the benchmark again.
-    table : str
-        The section's text, in markdown.
-    """
-    path = Path(path)
-    text = path.read_text() if path.exists() else "# Benchmark results\n"
-    begin, end = f"<!-- begin {title} -->", f"<!-- end {title} -->"
-    parts = [f"## {title}", f"`{command}`", environment(), table.strip()]
-    section = "\n".join([begin, "\n\n".join(parts), end])
-    if begin in text:
-        before, _, rest = text.partition(begin)
-        text = before + section + rest.partition(end)[2]
-    else:
-        text = f"{text.rstrip()}\n\n{section}\n"
-    path.write_text(text)
-
-
-def update_results(path, title, command, tables):
-    """Write some tables of a section; those of other headings stay in it as they are.
-
-    For benchmarks that are run in parts: each table says when it was measured.
-
-    Parameters
-    ----------
-    path, title, command
-        As of :func:`append_results`.
-    tables : list of str
-        Each begins with its heading, ``### ...``.
-    """
-    path = Path(path)
-    text = path.read_text() if path.exists() else ""
-    old = text.partition(f"<!-- begin {title} -->")[2]
-    old, *before = old.partition(f"<!-- end {title} -->")[0].split("\n### ")
-    then = re.search(r"^\d{4}-\d\d-\d\d", old, flags=re.MULTILINE)
-    kept = {}
-    for table in before:
-        if not _MEASURED.search(table):
-            table = f"{table.strip()}\n\nMeasured on {then[0]}."
-        kept[table.partition("\n")[0]] = f"### {table.strip()}"
-    for table in tables:
-        name = table.partition("\n")[0].removeprefix("### ")
-        kept[name] = f"{table.strip()}\n\nMeasured on {datetime.date.today()}."
-    append_results(path, title, command, "\n\n".join(kept.values()))

@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from common import data_path, load_mnist
+from _common import data_path, load_mnist
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.frozen import FrozenEstimator

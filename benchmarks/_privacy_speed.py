@@ -5,10 +5,11 @@ import sys
 import time
 import warnings
 
+import _privacy_data as data
 import numpy as np
-import privacy_data as data
 import torch
-from common import available, markdown
+from _common import available
+from _results import Claim, Table
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
@@ -27,7 +28,7 @@ GPU_SECONDS = 60  # for 256 models
 
 
 def speed(args):
-    """Train shadow models with everybody's engine; return markdown."""
+    """Train shadow models with everybody's engine; return tables."""
     if args.device:
         return _on_device(args)
     note = (
@@ -38,7 +39,7 @@ def speed(args):
         "and sklearn_advsec compute in float32; scikit-learn in the precision of the "
         "rows, which is float64 where nobody casts them."
     )
-    sections = [note]
+    tables = []
     for batch_size, epochs in RECIPES:
         engines = Engines(batch_size, epochs, args)
         for cores in (1, os.cpu_count()):
@@ -48,18 +49,16 @@ def speed(args):
                 if cores == 1
                 else f"all {cores} cores for everybody, seconds on the wall"
             )
-            sections.append(
-                f"**Batches of {batch_size}, {epochs} epochs, {place}**\n\n"
-                f"{markdown(rows)}\n\n" + "\n".join(lines)
-            )
-    sections.append(
+            title = f"Shadow models in batches of {batch_size}, {epochs} epochs, {place}"
+            tables.append(Table(title, rows, lines, [note]))
+    tables[-1].remarks.append(
         "With all cores, sklearn_advsec and scikit-learn train in processes that joblib "
         "has started before. ART's `ShadowModels` cannot train two models at once, so "
         "that only threads of torch are left to it; where others use the machine as "
         "well, one thread is faster, and its better row counts. "
         f"Load of the machine at the end: {os.getloadavg()[1]:.1f}."
     )
-    return "\n\n".join(sections)
+    return tables
 
 
 class Engines:
@@ -122,7 +121,7 @@ class Engines:
                 f"{ART}, {cores} threads": (n, art),
             }
 
-        peers = available(build, "privacy_art")
+        peers = available(build, "_privacy_art")
         return runners | (peers if isinstance(peers, dict) else {ART: peers})
 
     def compare(self, cores):
@@ -189,10 +188,12 @@ def _verdict(rows, prefix, wanted):
     fastest = min(peers, key=lambda row: row["times ours"])
     ratio = fastest["times ours"]
     difference = abs(fastest["test accuracy"] - ours["test accuracy"])
-    met = "met" if ratio >= wanted and difference <= 0.005 else "not met"
-    return (
-        f"* Times faster than {fastest['engine']}: {ratio:.2f}, wanted {wanted}; "
-        f"accuracy differs by {difference:.4f}, allowed .005: {met}."
+    return Claim(
+        f"times faster than the peer; accuracy differs by {difference:.4f}, allowed .005",
+        f"{ratio:.2f}x",
+        bool(ratio >= wanted and difference <= 0.005),
+        f"at least {wanted}x",
+        f"1x ({fastest['engine']})",
     )
 
 
@@ -217,7 +218,5 @@ def _on_device(args):
                 else "fewer models: not judged",
             }
         )
-    return (
-        f"{args.n_models} shadow models 446-128-64-30 on {args.device}, each on 1,200 of "
-        f"2,400 rows.\n\n{markdown(rows)}"
-    )
+    title = f"{args.n_models} shadow models 446-128-64-30 on {args.device}"
+    return [Table(title, rows, remarks=["Each on 1,200 of 2,400 rows."])]

@@ -4,9 +4,10 @@ import sys
 import tempfile
 import time
 
+import _privacy_data as data
 import numpy as np
-import privacy_data as data
-from common import available, markdown
+from _common import available
+from _results import Claim, Table
 from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -40,9 +41,8 @@ def at_one_percent(y_true, y_score):
     return tpr_at_fpr(y_true, y_score, fpr=0.01)
 
 
-def verdict(text, value, wanted):
-    met = "met" if value >= wanted else "not met"
-    return f"* {text}: {value:.3g}, wanted {wanted}: {met}."
+def at_least(text, value, wanted):
+    return Claim(text, f"{value:.3g}", bool(value >= wanted), f"at least {wanted}")
 
 
 class Judged:
@@ -114,10 +114,13 @@ class Judged:
         truth = self.played.member[at]
         found, wanted = roc_auc_score(truth, ours), roc_auc_score(truth, theirs)
         low, high = difference_interval(truth, ours, theirs)
-        met = "met" if found >= wanted else "not met"
-        return (
-            f"* {label}: AUC {found:.3f}, {other}: {wanted:.3f}; difference "
-            f"{found - wanted:+.3f}, 95 % {low:+.3f} to {high:+.3f}: {met}."
+        return Claim(
+            f"{label}: AUC (difference {found - wanted:+.3f}, 95 % {low:+.3f} to "
+            f"{high:+.3f})",
+            f"{found:.3f}",
+            bool(found >= wanted),
+            "at least the other's",
+            f"{wanted:.3f} ({other})",
         )
 
     def best(self, start):
@@ -138,7 +141,7 @@ def difference_interval(truth, one, other, n_bootstraps=1000):
     return np.quantile(differences, [0.025, 0.975])
 
 
-def attacks_on(make):
+def attacks_on(title, make):
     played = make()
     target, own, judged = played.target, played.own, Judged(played)
     judge = judged.judge
@@ -171,7 +174,7 @@ def attacks_on(make):
         alone = clone(boundary).set_params(n_shadow_models=0, max_queries=budget)
         label = f"BoundaryDistance, distances alone, {budget} queries"
         judged.judge_seeds(label, alone, own[:200])
-    art = available(lambda module: module, "privacy_art")
+    art = available(lambda module: module, "_privacy_art")
     if not isinstance(art, str):
         for found in art.attacks(played):
             judged.report(*found)
@@ -190,8 +193,8 @@ def attacks_on(make):
         "ART's attack, which gives up where 100 random points have the record's label, "
         "the mean is given."
     )
-    lines = _comparisons(judged) + [_privacy_meter(rmia, played)]
-    return judged, f"{accuracy}\n\n{markdown(judged.rows)}\n\n" + "\n".join(lines)
+    claims = _comparisons(judged) + [_privacy_meter(rmia, played)]
+    return judged, Table(f"Membership: {title}", judged.rows, claims, [accuracy])
 
 
 def _comparisons(judged):
@@ -209,19 +212,14 @@ def _comparisons(judged):
     if not any(label.startswith("ART") for label in judged.scores):
         return floor
     alone = "BoundaryDistance, distances alone"
+    # The loss threshold stands in where ART has nothing of the kind. Quantile regression
+    # has to learn from few records how hard each is, which shadow models measure.
     return [
-        "Beside ART:",
-        "",
         judged.beside("GapAttack", "ART, rule"),
         judged.beside("ShadowModels, 16", judged.best("ART, ShadowModels")),
         judged.beside("BoundaryDistance, 500 queries", judged.best("ART, HopSkipJump")),
         judged.beside(f"{alone}, 500 queries", judged.best("ART, HopSkipJump, 8 steps")),
         judged.beside(f"{alone}, 920 queries", judged.best("ART, HopSkipJump, 5 steps")),
-        "",
-        "Beside the loss threshold, where ART has nothing of the kind (quantile "
-        "regression has to learn from the attacker's few records how hard each is, which "
-        "shadow models measure):",
-        "",
         *floor,
     ]
 
@@ -248,30 +246,31 @@ def _privacy_meter(rmia, played):
     expected = np.array([np.mean(ratio / ratio_z > rmia.gamma) for ratio in ratio_x])
     found = rmia.decision_function(played.audited) + rmia.threshold_
     difference = float(np.abs(found - expected).max())
-    met = "met" if difference <= 1e-6 else "not met"
-    return (
-        f"* RMIA, 32 references, against privacy-meter v2's definition on the same "
-        f"signals: largest difference {difference:.2g}, wanted 1e-6: {met}."
+    return Claim(
+        "RMIA, 32 references: largest difference from privacy-meter v2's definition",
+        f"{difference:.2g}",
+        difference <= 1e-6,
+        "at most 1e-6",
     )
 
 
 def location(args):
-    judged, text = attacks_on(data.location)
+    judged, table = attacks_on("a target like that of Location-30", data.location)
     found = {row["attack"]: row for row in judged.rows}
-    lines = [
-        verdict(f"{label}, {column}", found[label][column], wanted)
+    table.claims += [
+        at_least(f"{label}, {column}", found[label][column], wanted)
         for label, (column, wanted) in WANTED.items()
     ]
-    return f"{text}\n\nWanted on this target:\n\n" + "\n".join(lines)
+    return [table]
 
 
 def purchase(args):
-    return attacks_on(data.purchase)[1]
+    return [attacks_on("a target like those of Purchase-100", data.purchase)[1]]
 
 
 def adult(args):
-    return attacks_on(data.adult)[1]
+    return [attacks_on("Adult", data.adult)[1]]
 
 
 def mnist(args):
-    return attacks_on(data.mnist)[1]
+    return [attacks_on("MNIST", data.mnist)[1]]

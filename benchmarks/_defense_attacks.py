@@ -2,7 +2,7 @@
 
 import json
 
-import common
+import _common as common
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
