@@ -122,7 +122,7 @@ def victims(X):
 def our_attacks(name):
     attacks = {
         "greedy, scores": evasion.GreedyFeatureAttack(),
-        "greedy, labels": evasion.GreedyFeatureAttack(answers="label"),
+        "greedy, labels": evasion.GreedyFeatureAttack(knowledge="label"),
         "MOEVA": evasion.MultiObjectiveEvolution(eps=EPS),
     }
     if name != "HistGB":

@@ -1,6 +1,6 @@
-"""The loop of the attacks that only ask: open rows, their answers, their budgets."""
+"""Query loops: the rows still attacked, the victim's answers, and their budgets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 
 import torch
 
@@ -40,7 +40,8 @@ class ActiveRows:
     """The rows that an attack still works on, and what it knows of each.
 
     Every tensor among the attributes has one entry per active row, also those that an
-    attack sets itself: when rows leave, all shrink together.
+    attack sets itself (or a dataclass of them, with a method `select`): when rows leave,
+    all shrink together.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ class ActiveRows:
             for name, value in vars(self).items():
                 if isinstance(value, torch.Tensor):
                     setattr(self, name, value[mask])
+                elif is_dataclass(value):
+                    setattr(self, name, value.select(mask))
 
     @property
     def confirms(self):
@@ -178,9 +181,9 @@ class ActiveRows:
 
         They seem to have reached the goal. Returns labels, and whether it is so.
         """
-        return self._judge(x_adv, at, predicted, torch.ones_like(predicted).bool())
+        return self._confirmed(x_adv, at, predicted, torch.ones_like(predicted).bool())
 
-    def _judge(self, x_adv, at, predicted, reached):
+    def _confirmed(self, x_adv, at, predicted, reached):
         """Correct, by the victim's labels, what its scores said of the rows `at`.
 
         Of a `confidence` to be reached, scores do tell; and where the budget is spent
@@ -188,10 +191,11 @@ class ActiveRows:
         """
         if not self.confirms:
             return predicted, reached
-        paid = torch.nonzero(self.budget()[at] > 0).flatten()
+        has_budget = torch.nonzero(self.budget()[at] > 0).flatten()
         rows = self.rows[at]
-        if len(paid):
-            predicted[paid] = self._access.predict(x_adv[paid], rows[paid])
+        if len(has_budget):
+            labels = self._access.predict(x_adv[has_budget], rows[has_budget])
+            predicted[has_budget] = labels
         goal = self._state.goal.select(rows)
         if goal.confidence is None:
             reached = goal.reached_by_labels(predicted)
@@ -201,9 +205,9 @@ class ActiveRows:
         """Record candidates, one per row, that reached the goal; their rows leave."""
         at = torch.nonzero(answer.reached).flatten()
         if len(at):
-            predicted, sure = self.confirm(x_adv[at], at, answer.predicted[at])
-            at = at[sure]
-            self._state.record(self.rows[at], x_adv[at], predicted[sure], True)
+            predicted, confirmed = self.confirm(x_adv[at], at, answer.predicted[at])
+            at = at[confirmed]
+            self._state.record(self.rows[at], x_adv[at], predicted[confirmed], True)
             self.select(torch.ones_like(answer.reached).index_fill(0, at, False))
 
     def give_up(self, mask):
@@ -214,7 +218,7 @@ class ActiveRows:
         # What ended before, in another search, has shown its attempt already.
         at = torch.nonzero(mask & ~(state.success | state.finished)[self.rows]).flatten()
         x_adv, predicted = (self.x + self.delta)[at], self.predicted[at]
-        predicted, reached = self._judge(
+        predicted, reached = self._confirmed(
             x_adv, at, predicted, torch.zeros_like(at).bool()
         )
         state.record(self.rows[at], x_adv, predicted, reached)
@@ -232,9 +236,13 @@ class ActiveRows:
         better = torch.nonzero(answer.reached & nearer).flatten()
         if len(better):
             at, x_adv = better if at is None else at[better], x_adv[better]
-            predicted, sure = self.confirm(x_adv, at, answer.predicted[better])
+            predicted, confirmed = self.confirm(x_adv, at, answer.predicted[better])
             if self.confirms:
-                at, x_adv, predicted = at[sure], x_adv[sure], predicted[sure]
+                at, x_adv, predicted = (
+                    at[confirmed],
+                    x_adv[confirmed],
+                    predicted[confirmed],
+                )
             self._state.record(self.rows[at], x_adv, predicted, True)
 
     def distance(self, x_adv, at=None):

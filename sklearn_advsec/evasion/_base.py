@@ -1,5 +1,6 @@
-"""The base of the evasion attacks: it validates and batches, a subclass attacks."""
+"""Base of the evasion attacks: input checks, chunks of rows, budgets and results."""
 
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,8 +17,8 @@ from sklearn.base import (
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state, gen_batches, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils import _safe_indexing, check_random_state, gen_batches, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_y,
@@ -34,127 +35,114 @@ from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ..victim._validation import check_victim
 from ._active_rows import ActiveRows
-from ._constrained import ConstrainedAccess, ball_of, in_units_of_scale
-from ._goal import GOALS, Goal
+from ._constrained import ConstrainedAccess, ball_of
+from ._goal import GOALS, LOSSES, Goal
 from ._state import AttackState, concatenate, record_last
 
-
-class InputChecks:
-    """The checks, and the tags that say what they let through."""
-
-    def _check_X(self, X, *, reset):
-        """Validate rows: DataFrames stay, all else becomes an array of floats."""
-        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
-        if is_dataframe(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
-        else:
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype=[np.float64, np.float32],
-                allow_nd=True,
-                ensure_all_finite="allow-nan" if allow_nan else True,
-            )
-        if reset:
-            self.row_shape_ = X.shape[1:]
-        elif X.shape[1:] != self.row_shape_:
-            raise ValueError(
-                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
-                f"expecting rows of shape {self.row_shape_} as in fit."
-            )
-        return X
-
-    def _check_target(self, target, n_rows):
-        """Return "least_likely" or the positions of the wanted classes, one per row."""
-        if self.goal != "targeted":
-            if target is not None:
-                raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
-            return None
-        if target is None:
-            if n_rows is None:  # run(X, target=...) may still bring one
-                return None
-            raise ValueError(
-                "goal='targeted' needs a target: a class label, 'least_likely' or one "
-                "label per row."
-            )
-        classes = np.asarray(self.estimator_.classes_)
-        if isinstance(target, str) and target == "least_likely":
-            return target
-        position = class_positions(target, classes, "target")
-        if n_rows is None:
-            return position
-        if np.ndim(position) and len(position) != n_rows:
-            raise ValueError(f"target has {len(position)} labels for {n_rows} rows of X.")
-        return np.broadcast_to(position, (n_rows,)).copy()
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.target_tags.required = False
-        if self.estimator is not None:
-            victim = get_tags(self.estimator)
-            tags.target_tags.required = victim.target_tags.required and not isinstance(
-                self.estimator, FrozenEstimator
-            )
-            tags.input_tags.allow_nan = allows_nan(self.estimator)
-        return tags
-
-
-def run_chunks(attack, tasks, n_rows):
-    """Run the chunks, here or through joblib, and lose nothing on the way."""
-    results, limit = _Progress(attack, n_rows), attack.max_total_queries
-    try:
-        # A cap on the total needs to know what was spent: one chunk after another.
-        if limit is not None or effective_n_jobs(attack.n_jobs) == 1:
-            spent = 0
-            for task in tasks:
-                left = None if limit is None else limit - spent
-                results.append(attack._run_chunk(*task, max_total_queries=left))
-                spent += int(results[-1].n_queries.sum())
-        else:
-            parallel = Parallel(n_jobs=attack.n_jobs, return_as="generator")
-            for result in parallel(delayed(attack._run_chunk)(*t) for t in tasks):
-                results.append(result)
-    except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-        inner = getattr(stop, "result", None)
-        finished = results if inner is None else [*results, inner]
-        stop.result = concatenate(finished) if finished else None
-        if isinstance(stop, QueryBudgetExceeded) and limit is not None:
-            stop.args = (
-                f"max_total_queries={limit} queries are spent; the rows that were "
-                "finished by then are in this exception's result.",
-            )
-        raise
-    return concatenate(results)
-
-
-class _Progress(list):
-    """The results of the chunks; says how far the attack is, if it is `verbose`."""
-
-    def __init__(self, attack, n_rows):
-        super().__init__()
-        self.name, self.n_rows = type(attack).__name__, n_rows
-        self.verbose = attack.verbose
-
-    def append(self, result):
-        super().append(result)
-        if self.verbose:
-            done = sum(len(part) for part in self)
-            found = sum(int(part.success.sum()) for part in self)
-            print(f"[{self.name}] {done} of {self.n_rows} rows, {found} successes")
-
-
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
+
+# How many batches of rows are attacked together at most, and in how many parts rows are
+# split for each of several workers.
+_CHUNK_BATCHES, _PARTS = 8, 2
+# Under a total, this many rows go first where their cost is not known beforehand.
+_FIRST_ROWS = 8
+
 SPENT = (
     "max_queries={} is spent before the attack begins: the target, or the confidence, "
     "costs a query by itself. Raise it."
 )
 
+# What the parameters that attacks share may be; each attack picks those that it has.
+SHARED = {
+    "eps": [Interval(Real, 0, None, closed="left"), "array-like", dict],
+    "step_size": [Interval(Real, 0, None, closed="neither"), None],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "goal": [StrOptions({"misclassification", "targeted"})],
+    "target": "no_validation",  # against the classes, in `fit` and `run`
+    "loss": [StrOptions(set(LOSSES))],
+    "start": [StrOptions({"noise", "data"})],
+    "n_restarts": [Interval(Integral, 1, None, closed="left")],
+    "random_start": ["boolean"],
+    "early_stopping": ["boolean"],
+    "bounds": [StrOptions({"data"}), tuple, list, None],
+    "precision": [StrOptions({"full", "mixed"})],
+    "image_shape": [tuple, list, None],
+    "max_queries": [Interval(Integral, 1, None, closed="left"), None],
+    "max_total_queries": [Interval(Integral, 0, None, closed="left"), None],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "random_state": ["random_state"],
+}
+# Of attacks that know of probabilities.
+WITH_CONFIDENCE = {
+    "goal": [StrOptions(set(GOALS))],
+    "target": SHARED["target"],
+    "confidence": [Interval(Real, 0, 1, closed="neither"), None],
+}
+
+
+def shared(*names):
+    """Return the constraints of some parameters that attacks share."""
+    return {name: SHARED[name] for name in names}
+
+
+def norms(*allowed):
+    """Return the constraints of `norm`, which may be named too."""
+    names = {np.inf: {"inf", "linf"}, 2: {"l2"}, 1: {"l1"}, 0: {"l0"}}
+    named = set().union(*(names[norm] for norm in allowed))
+    return [Options(Real, set(allowed)), StrOptions(named)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that are attacked together, and what may be spent on them.
+
+    Attributes
+    ----------
+    X : {ndarray, DataFrame} of shape (n_rows, ...)
+        The rows.
+    rows : ndarray of int, shape (n_rows,)
+        Their positions in the input of `run`.
+    y : ndarray of shape (n_rows,) or None
+        Positions of their labels in the victim's classes; of a regressor, the targets.
+    target : ndarray of int, shape (n_rows,), "least_likely" or None
+        Positions of the wanted classes.
+    seed : int
+        The same for all chunks: rows share their draws wherever they are, so that the
+        result depends on `batch_size` no more than on `n_jobs`.
+    max_queries, max_total_queries : int or None
+        What may be asked about each row, and about all of them.
+    """
+
+    X: object
+    rows: np.ndarray
+    y: np.ndarray | None = None
+    target: object = None
+    seed: int = 0
+    max_queries: int | None = None
+    max_total_queries: int | None = None
+
+    def __len__(self):
+        return len(self.rows)
+
+    def select(self, at, **budget):
+        """Return some of the rows, given as a slice, or by their positions."""
+        target = self.target
+        if isinstance(target, np.ndarray):
+            target = target[at]
+        return replace(
+            self,
+            X=_safe_indexing(self.X, at),
+            rows=self.rows[at],
+            y=None if self.y is None else self.y[at],
+            target=self.target[at]
+            if isinstance(self.target, np.ndarray)
+            else self.target,
+            **budget,
+        )
+
 
 class EvasionAttack(
-    InputChecks, OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Base of the attacks that move rows until the victim gets them wrong.
 
@@ -182,22 +170,17 @@ class EvasionAttack(
     max_total_queries = None
     batch_size = "auto"
     n_jobs = None
-    random_state = None
+    random_state = 0
     verbose = 0
 
     _parameter_constraints = {
         "estimator": [HasMethods(["fit"]), None],
         "constraints": [FeatureConstraints, None],
-        "goal": [StrOptions(set(GOALS))],
-        "confidence": [Interval(Real, 0, 1, closed="neither"), None],
-        "bounds": [StrOptions({"data"}), tuple, list, None],
-        "max_queries": [Interval(Integral, 1, None, closed="left"), None],
-        "max_total_queries": [Interval(Integral, 0, None, closed="left"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "n_jobs": [Integral, None],
-        "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # What a user calls ------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -289,37 +272,7 @@ class EvasionAttack(
             :class:`EvasionResult` of the rows that were finished by then.
         """
         check_is_fitted(self)
-        X = self._check_X(X, reset=False)
-        n_rows = len(X)
-        classes = np.asarray(self.estimator_.classes_)
-        regression = is_regressor(self.estimator_)
-        if regression and (hasattr(self, "attack_") or hasattr(self, "attacks_")):
-            raise TypeError(
-                f"{type(self).__name__} runs other attacks, which have to be given the "
-                "RegressionVictim themselves."
-            )
-        if y is not None:
-            y = _check_y(y, multi_output=False, y_numeric=regression)
-            check_consistent_length(X, y)
-            y = y if regression else class_positions(y, classes, "y")
-        target = self._check_target(self.target if target is None else target, n_rows)
-        self.box_.check(X)
-        if self.constraints is not None:
-            self.constraints.check(X)
-        # One seed for all chunks: rows share their draws wherever they are, so that the
-        # result depends on batch_size no more than on n_jobs.
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        tasks = (
-            (
-                X.iloc[chunk] if is_dataframe(X) else X[chunk],
-                None if y is None else y[chunk],
-                target[chunk] if isinstance(target, np.ndarray) else target,
-                chunk.start,
-                seed,
-            )
-            for chunk in gen_batches(n_rows, 8 * self.batch_size_)
-        )
-        return run_chunks(self, tasks, n_rows)
+        return self._run(self._rows_to_attack(X, y, target))
 
     def score(self, X, y, sample_weight=None):
         """Robust accuracy: the victim's accuracy on the attacked rows.
@@ -349,6 +302,8 @@ class EvasionAttack(
             return float(np.average(near, weights=sample_weight))
         return float(accuracy_score(y, y_pred, sample_weight=sample_weight))
 
+    # What a subclass writes, or may change ----------------------------------------------
+
     def _attack(self, state):
         """Attack all rows of an :class:`AttackState`; the one method of a subclass."""
         raise NotImplementedError
@@ -356,66 +311,20 @@ class EvasionAttack(
     def _check_parameters(self, row_shape):
         """Check what `_parameter_constraints` cannot say, before anything is fitted."""
 
-    def _open_access(self, X, max_total_queries=None):
-        """Open the access to the victim that goes with `knowledge`."""
-        return _ACCESS[self.knowledge](
-            self.estimator_,
-            X,
-            max_queries=self.max_queries,
-            max_total_queries=max_total_queries,
-            batch_size=self.batch_size_,
-            **self._access_options(),
-        )
+    def _constraints(self):
+        """Return the constraints in use, if any."""
+        return self.constraints
+
+    def _access_class(self):
+        """Return the kind of access to the victim that goes with `knowledge`."""
+        return _ACCESS[self.knowledge]
 
     def _access_options(self):
         """Return what else the access is opened with."""
         return {}
 
-    def _run_chunk(self, X, y, target, offset, seed, max_total_queries=None):
-        access, lower, upper = self._constrain(self._open_access(X, max_total_queries), X)
-        attack = self if self._constraints() is None else in_units_of_scale(self, access)
-        state = AttackState(
-            access, self.norm, lower, upper, torch.Generator().manual_seed(seed)
-        )
-        try:
-            state.goal = self._make_goal(access, y, target)
-            attack._attack(state)
-            self._ask_about_the_rest(state, labelled=y is not None)
-        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-            stop.result = self._result(state, offset, finished_only=True)
-            raise
-        return self._result(state, offset)
-
-    def _ask_about_the_rest(self, state, labelled):
-        """Let the victim judge the rows that it has not seen as they are returned."""
-        rows = torch.nonzero(state.predicted < 0).flatten()
-        if not len(rows):
-            return
-        paid = ActiveRows(state, rows).budget() > 0
-        record_last(state, rows[paid], state.x_adv[rows[paid]])
-        rows = rows[~paid]
-        if len(rows) and (labelled or self.goal == "targeted"):
-            raise ValueError(SPENT.format(self.max_queries))
-        # The labels are what the victim said of the rows, and went into nothing else.
-        state.record(rows, state.access.x[rows], state.goal.labels[rows], False)
-
-    def _result(self, state, offset, finished_only=False):
-        """Return what was found; a subclass may know more than an EvasionResult says."""
-        return state.result(offset, finished_only)
-
-    def _constrain(self, access, X):
-        """Put constraints in front of the victim; return the perturbation bounds too."""
-        constraints = self._constraints()
-        if constraints is None:
-            return access, *self.box_.perturbation_bounds(access.x, access.codec.mutable)
-        access = ConstrainedAccess(access, constraints, X, self.box_, ball_of(self))
-        return access, *access.perturbation_bounds()
-
-    def _constraints(self):
-        """Return the constraints in use, if any."""
-        return self.constraints
-
     def _make_goal(self, access, y, target):
+        """Return the goal; for labels that are not known, the victim is asked."""
         if self.confidence is not None or self.goal == "confidence_reduction":
             if not access.probability:
                 raise ValueError(
@@ -426,7 +335,7 @@ class EvasionAttack(
         known = access.refer(y)
         if self.goal == "targeted":
             if isinstance(target, str):  # "least_likely"
-                if not hasattr(access, "scores"):
+                if access.knowledge == "label":
                     raise ValueError("target='least_likely' needs the victim's scores.")
                 labels = access.scores(access.x).argmin(1)
             else:
@@ -437,11 +346,193 @@ class EvasionAttack(
             labels = access.predict(access.x)
         return Goal(self.goal, labels, confidence=self.confidence)
 
+    def _result(self, state):
+        """Return what was found; a subclass may know more than an EvasionResult says."""
+        return state.result()
+
     def _choose_batch_size(self, X):
         if self.batch_size != "auto":
             return self.batch_size
         if self.knowledge != "gradient":
             return 1024
         self.batch_size_ = 1
-        access = self._open_access(X.iloc[:1] if is_dataframe(X) else X[:1])
+        access = self._open_access(Chunk(_safe_indexing(X, slice(1)), np.arange(1)))
         return access.auto_batch_size()
+
+    # From rows to a result --------------------------------------------------------------
+
+    def _rows_to_attack(self, X, y, target):
+        """Check what `run` is given, and return it as one chunk."""
+        X = self._check_X(X, reset=False)
+        regression = is_regressor(self.estimator_)
+        if y is not None:
+            y = _check_y(y, multi_output=False, y_numeric=regression)
+            check_consistent_length(X, y)
+            if not regression:
+                y = class_positions(y, np.asarray(self.estimator_.classes_), "y")
+        target = self._check_target(self.target if target is None else target, len(X))
+        self.box_.check(X)
+        if self.constraints is not None:
+            self.constraints.check(X)
+        return Chunk(
+            X,
+            rows=np.arange(len(X)),
+            y=y,
+            target=target,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+            max_queries=self.max_queries,
+            max_total_queries=self.max_total_queries,
+        )
+
+    def _run(self, work):
+        """Attack the rows of a chunk of any size, in parts; lose nothing on the way."""
+        results = []
+        try:
+            for result in self._results(work):
+                results.append(result)
+                self._report(results, len(work))
+        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+            inner = getattr(stop, "result", None)
+            finished = results if inner is None else [*results, inner]
+            stop.result = concatenate(finished) if finished else None
+            if (
+                isinstance(stop, QueryBudgetExceeded)
+                and work.max_total_queries is not None
+            ):
+                stop.args = (
+                    f"max_total_queries={work.max_total_queries} queries are spent; the "
+                    "rows that were finished by then are in this exception's result.",
+                )
+            raise
+        return concatenate(results)
+
+    def _results(self, work):
+        """Yield the results of the parts of a chunk, here or through joblib."""
+        parts = (work.select(at) for at in gen_batches(len(work), 8 * self.batch_size_))
+        total = work.max_total_queries
+        if total is not None:  # what is left has to be known: one part after another
+            for part in parts:
+                result = self._run_chunk(replace(part, max_total_queries=total))
+                total -= int(result.n_queries.sum())
+                yield result
+        elif effective_n_jobs(self.n_jobs) == 1:
+            yield from map(self._run_chunk, parts)
+        else:
+            parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+            yield from parallel(delayed(self._run_chunk)(part) for part in parts)
+
+    def _report(self, results, n_rows):
+        """Say how far the attack is, if it is `verbose`."""
+        if self.verbose:
+            done = sum(len(part) for part in results)
+            found = sum(int(part.success.sum()) for part in results)
+            name = type(self).__name__
+            print(f"[{name}] {done} of {n_rows} rows, {found} successes")
+
+    def _run_chunk(self, chunk):
+        """Attack the rows of a chunk together."""
+        access, lower, upper = self._constrain(self._open_access(chunk))
+        generator = torch.Generator().manual_seed(chunk.seed)
+        state = AttackState(access, self.norm, lower, upper, generator, chunk.rows)
+        try:
+            state.goal = self._make_goal(access, chunk.y, chunk.target)
+            self._attack(state)
+            state.finished[:] = True
+            self._ask_about_the_rest(state, labelled=chunk.y is not None)
+        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+            stop.result = self._result(state).select(state.finished.cpu().numpy())
+            raise
+        return self._result(state)
+
+    def _open_access(self, chunk):
+        """Open the access to the victim for the rows of a chunk."""
+        return self._access_class()(
+            self.estimator_,
+            chunk.X,
+            max_queries=chunk.max_queries,
+            max_total_queries=chunk.max_total_queries,
+            batch_size=self.batch_size_,
+            **self._access_options(),
+        )
+
+    def _constrain(self, access):
+        """Put constraints in front of the victim; return the perturbation bounds too."""
+        constraints = self._constraints()
+        if constraints is None:
+            return access, *self.box_.perturbation_bounds(access.x, access.codec.mutable)
+        access = ConstrainedAccess(access, constraints, self.box_, ball_of(self))
+        return access, *access.perturbation_bounds()
+
+    def _ask_about_the_rest(self, state, labelled):
+        """Let the victim predict the rows that it has not seen as they are returned."""
+        rows = torch.nonzero(state.predicted < 0).flatten()
+        if not len(rows):
+            return
+        has_budget = ActiveRows(state, rows).budget() > 0
+        record_last(state, rows[has_budget], state.x_adv[rows[has_budget]])
+        rows = rows[~has_budget]
+        if len(rows) and (labelled or self.goal == "targeted"):
+            raise ValueError(SPENT.format(state.access.max_queries))
+        # The labels are what the victim said of the rows, and went into nothing else.
+        state.record(rows, state.access.x[rows], state.goal.labels[rows], False)
+
+    # Checks -----------------------------------------------------------------------------
+
+    def _check_X(self, X, *, reset):
+        """Validate rows: DataFrames stay, all else becomes an array of floats."""
+        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        if is_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
+        else:
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                allow_nd=True,
+                ensure_all_finite="allow-nan" if allow_nan else True,
+            )
+        if reset:
+            self.row_shape_ = X.shape[1:]
+        elif X.shape[1:] != self.row_shape_:
+            raise ValueError(
+                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
+                f"expecting rows of shape {self.row_shape_} as in fit."
+            )
+        return X
+
+    def _check_target(self, target, n_rows):
+        """Return "least_likely" or the positions of the wanted classes, one per row."""
+        if self.goal != "targeted":
+            if target is not None:
+                raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
+            return None
+        if target is None:
+            if n_rows is None:  # run(X, target=...) may still bring one
+                return None
+            raise ValueError(
+                "goal='targeted' needs a target: a class label, 'least_likely' or one "
+                "label per row."
+            )
+        classes = np.asarray(self.estimator_.classes_)
+        if isinstance(target, str) and target == "least_likely":
+            return target
+        position = class_positions(target, classes, "target")
+        if n_rows is None:
+            return position
+        if np.ndim(position) and len(position) != n_rows:
+            raise ValueError(f"target has {len(position)} labels for {n_rows} rows of X.")
+        return np.broadcast_to(position, (n_rows,)).copy()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.target_tags.required = False
+        if self.estimator is not None:
+            victim = get_tags(self.estimator)
+            tags.target_tags.required = victim.target_tags.required and not isinstance(
+                self.estimator, FrozenEstimator
+            )
+            tags.input_tags.allow_nan = allows_nan(self.estimator)
+        return tags

@@ -1,6 +1,6 @@
-"""Attacks under feature constraints: the victim as if it knew valid rows only."""
+"""Access to a victim under feature constraints: every question is a valid row."""
 
-import copy
+from operator import attrgetter
 
 import torch
 
@@ -11,6 +11,13 @@ from ..threat._features import NAMED
 
 # As many numbers are projected at a time.
 _ELEMENTS = 2**17
+
+
+def _of_victim(name):
+    """Give what the victim's own access has under a name."""
+    return property(
+        attrgetter(f"_access.{name}"), doc=f"`{name}` of the victim's access."
+    )
 
 
 class ConstrainedAccess:
@@ -28,8 +35,6 @@ class ConstrainedAccess:
         The victim.
     constraints : FeatureConstraints
         The constraints.
-    X : {DataFrame, ndarray} of shape (n_rows, n_features)
-        The rows of `access`.
     box : Box
         The attack's bounds, which narrow those of the constraints where they are given.
     ball : LpBall, optional
@@ -44,18 +49,34 @@ class ConstrainedAccess:
     region : Region
         The constraints.
     unit : tensor of float64, shape (n_features,)
-        Of each feature, what 1 in `x` is in the units of the region.
+        The scale of each feature.
     lower, upper : tensor of float64, shape (n_rows, n_features)
         The range of each feature, narrowed by the ball.
     """
 
-    def __init__(self, access, constraints, X, box, ball=None):
+    X = _of_victim("X")
+    affordable = _of_victim("affordable")
+    auto_batch_size = _of_victim("auto_batch_size")
+    classes = _of_victim("classes")
+    decisive = _of_victim("decisive")
+    device = _of_victim("device")
+    exact = _of_victim("exact")
+    knowledge = _of_victim("knowledge")
+    max_queries = _of_victim("max_queries")
+    max_total_queries = _of_victim("max_total_queries")
+    mixed = _of_victim("mixed")
+    n_queries = _of_victim("n_queries")
+    n_total_queries = _of_victim("n_total_queries")
+    probability = _of_victim("probability")
+    refer = _of_victim("refer")
+
+    def __init__(self, access, constraints, box, ball=None):
         self._access = access
-        columns = list(X.columns) if is_dataframe(X) else None
+        columns = list(access.X.columns) if is_dataframe(access.X) else None
         self._constraints = constraints.in_order(columns)
         self.region = self._constraints.region
         self.unit = self.region.scale
-        self.ref = self._constraints.encode(X)
+        self.ref = self._constraints.encode(access.X)
         self._named = torch.tensor(
             [f.kind in NAMED for f in self._constraints.features.values()]
         )
@@ -63,7 +84,6 @@ class ConstrainedAccess:
         codec = access.codec
         self._frozen = self._named & (codec.columns is not None and not codec.categories)
         self.x = (self.ref / self.region.scale).to(access.x)
-        self.codec = _ScaledCodec(self)
         self._ball = ball
         self._set_bounds(box)
 
@@ -96,14 +116,17 @@ class ConstrainedAccess:
             for bound in (self.free_lower, self.free_upper)
         )
 
-    def __getattr__(self, name):
-        """Everything else is as the victim's access has it."""
-        if name.startswith("__") or name == "_access":
-            raise AttributeError(name)
-        value = getattr(self._access, name)
-        if name in ("predict", "scores", "logits"):
-            return lambda x, rows=None: value(self.to_victim(x, rows), rows)
-        return value
+    def predict(self, x, rows=None):
+        """As of the victim's access."""
+        return self._access.predict(self.to_victim(x, rows), rows)
+
+    def scores(self, x, rows=None):
+        """As of the victim's access."""
+        return self._access.scores(self.to_victim(x, rows), rows)
+
+    def logits(self, x, rows=None):
+        """As of the victim's access."""
+        return self._access.logits(self.to_victim(x, rows), rows)
 
     def jacobian(self, x, rows, outputs):
         """As of the victim's access, in units of scale."""
@@ -124,6 +147,10 @@ class ConstrainedAccess:
     def decode(self, x, rows=None):
         """Return valid rows in the form of `X`."""
         return self._access.decode(self.to_victim(x, rows), rows)
+
+    def encode(self, X):
+        """Return rows in the form of `X` in units of scale."""
+        return (self._constraints.encode(X) / self.region.scale).to(self.x)
 
     def predictions(self, predicted, x, rows):
         """As of the victim's access."""
@@ -196,43 +223,6 @@ class ConstrainedAccess:
                 missing_as_nan(self._access.codec, array.numpy().copy())
             )
         return torch.where(self._frozen, ref, array)
-
-
-class _ScaledCodec:
-    """Rows of the victim in units of scale, for attacks that run another attack."""
-
-    columns = ()  # not None: rows are to be decoded before they are handed on
-
-    def __init__(self, access):
-        self._access = access
-        self.mutable = None
-
-    def encode(self, X):
-        access = self._access
-        ref = access._constraints.encode(X)
-        return (ref / access.region.scale).numpy()
-
-
-def in_units_of_scale(attack, access):
-    """Return a copy of an attack whose rows, and whose inner attacks, know the units."""
-    attack = copy.copy(attack)
-    if getattr(attack, "starts_", None) is not None:
-        starts = torch.as_tensor(attack.starts_) / access.region.scale
-        attack.starts_ = starts.to(access.x).numpy()
-    for inner in ("attack_", "attacks_"):
-        held = getattr(attack, inner, None)
-        if isinstance(held, list):
-            held = [(name, _inherit(one, attack)) for name, one in held]
-        elif held is not None:
-            held = _inherit(held, attack)
-        setattr(attack, inner, held)
-    return attack
-
-
-def _inherit(inner, attack):
-    inner = copy.copy(inner)
-    inner.constraints = attack.constraints
-    return inner
 
 
 def ball_of(attack):

@@ -1,4 +1,4 @@
-"""What the attacker wants of each row: the goal, its loss, and when it is reached."""
+"""Adversarial goals, their losses, and when a row has reached them."""
 
 import torch
 from torch.nn.functional import cross_entropy

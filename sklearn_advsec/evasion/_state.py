@@ -1,9 +1,10 @@
-"""What an attack has found: while it runs, and as its result."""
+"""State of a running attack, and its result."""
 
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from sklearn.utils import _safe_indexing
 
 from .._rows import is_dataframe
 
@@ -42,6 +43,14 @@ class EvasionResult:
 
     def __len__(self):
         return len(self.rows)
+
+    def select(self, mask):
+        """Return the result of some of the rows."""
+        kept = {
+            field.name: _safe_indexing(getattr(self, field.name), mask)
+            for field in fields(self)
+        }
+        return type(self)(**kept)
 
     def __repr__(self):
         if not len(self):
@@ -87,6 +96,8 @@ class AttackState:
         The box for the perturbation; 0 and 0 where a feature may not change.
     generator : torch.Generator
         Source of randomness.
+    positions : ndarray of int, shape (n_rows,), default=None
+        Positions of the rows in what is attacked as a whole; 0, 1, ... by default.
 
     Attributes
     ----------
@@ -100,12 +111,13 @@ class AttackState:
         Whether it fulfils the goal, and whether the attack on the row has ended.
     """
 
-    def __init__(self, access, norm, lower, upper, generator):
+    def __init__(self, access, norm, lower, upper, generator, positions=None):
         self.access = access
         self.norm = norm
         self.lower = lower
         self.upper = upper
         self.generator = generator
+        self.positions = positions
         self.goal = None
         n, device = len(access.x), access.x.device
         self.x_adv = access.x.clone()
@@ -136,24 +148,22 @@ class AttackState:
         """Positions of the rows on which the attack has not ended."""
         return torch.nonzero(~self.finished).flatten()
 
-    def result(self, offset=0, finished_only=False):
-        """Return an :class:`EvasionResult`; `offset` is the position of the first row."""
-        access = self.access
-        keep = self.finished if finished_only else torch.ones_like(self.finished)
-        at = torch.nonzero(keep).flatten()
-        host = at.cpu().numpy()
-        x_adv, predicted = self.x_adv[at], self.predicted[at]
-        moved = access.moved(x_adv, at).flatten(1)
+    def result(self):
+        """Return what was found, as an :class:`EvasionResult`."""
+        access, rows = (
+            self.access,
+            torch.arange(len(self.x_adv), device=self.x_adv.device),
+        )
+        moved = access.moved(self.x_adv, rows).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=1)
-        success = self.success[at]
-        success = success & access.still_valid(x_adv, at).to(success.device)
+        success = self.success & access.still_valid(self.x_adv, rows).to(rows.device)
         return EvasionResult(
-            X_adv=access.decode(x_adv, at),
-            y_pred=access.predictions(predicted, x_adv, at),
+            X_adv=access.decode(self.x_adv, rows),
+            y_pred=access.predictions(self.predicted, self.x_adv, rows),
             success=success.cpu().numpy(),
             distance=distance.cpu().numpy().astype(np.float64),
-            n_queries=access.n_queries[host],
-            rows=host + offset,
+            n_queries=access.n_queries.copy(),
+            rows=np.arange(len(rows)) if self.positions is None else self.positions,
         )
 
 

@@ -41,6 +41,8 @@ class LabelAccess:
 
     Attributes
     ----------
+    X : {ndarray, DataFrame} of shape (n_rows, ...)
+        The rows as they were given.
     x : tensor of shape (n_rows, ...)
         The rows as numbers, in the victim's precision and on its device.
     classes : ndarray of shape (n_classes,)
@@ -96,6 +98,7 @@ class LabelAccess:
         X = check_rows(X, name_of(estimator), allow_nan=allows_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
+        self.X = X
         self.classes = np.asarray(estimator.classes_)
         self.codec = RowCodec(X, names if np.ndim(X) == 2 else None, categories)
         self.max_queries = max_queries
@@ -168,6 +171,10 @@ class LabelAccess:
         """
         self._spend(x, rows)
         return self._answerer.labels(x, rows)
+
+    def encode(self, X):
+        """Return rows in the form of `X` as numbers, as those of `x`."""
+        return torch.as_tensor(self.codec.encode(X)).to(self.x)
 
     def decode(self, x, rows=None):
         """Return tensors as rows in the form, the dtypes and the index of `X`.

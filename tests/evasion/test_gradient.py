@@ -657,8 +657,8 @@ def test_jacobian_is_that_of_single_gradients_and_costs_one_query(network):
 @pytest.mark.parametrize(
     "attack, message",
     [
-        (DeepFool(norm=1), "norm must be one of"),
-        (CarliniWagner(norm=0), "norm must be one of"),
+        (DeepFool(norm=1), "'norm' parameter"),
+        (CarliniWagner(norm=0), "'norm' parameter"),
         (FastAdaptiveBoundary(n_targets=2, goal="targeted", target=1), "n_targets"),
         (
             AutoProjectedGradientDescent(loss="targeted_dlr", goal="targeted", target=1),

@@ -36,7 +36,7 @@ TABULAR = [
     evasion.ConstrainedAPGD(eps=1.0),
     evasion.ConstrainedAdaptiveAttack(eps=1.0, n_generations=10, population=12),
     evasion.GreedyFeatureAttack(),
-    evasion.GreedyFeatureAttack(answers="label"),
+    evasion.GreedyFeatureAttack(knowledge="label"),
     evasion.MultiObjectiveEvolution(eps=1.5, n_generations=20, population=20),
 ]
 
@@ -349,7 +349,7 @@ def test_greedy_shows_its_attempt_where_it_fails():
 def test_greedy_by_labels_needs_no_scores():
     victim = make_pipeline(StandardScaler(), LinearSVC()).fit(X, y)
     constraints = FeatureConstraints.from_frame(X).limit(max_changed=2)
-    attack = frozen(evasion.GreedyFeatureAttack(answers="label"), victim)
+    attack = frozen(evasion.GreedyFeatureAttack(knowledge="label"), victim)
     result = attack.set_params(constraints=constraints).fit(X).run(X[::5], y[::5])
     assert result.success.mean() > 0.8
     assert (result.X_adv != X[::5]).sum(axis=1).max() <= 2
@@ -546,7 +546,7 @@ def test_a_linear_regressor_moves_as_far_as_its_weights_allow(wanted):
         evasion.HopSkipJump(max_queries=100),
         evasion.SquareAttack(eps=0.05, max_queries=100),
         evasion.GreedyFeatureAttack(),
-        evasion.GreedyFeatureAttack(answers="label"),
+        evasion.GreedyFeatureAttack(knowledge="label"),
         evasion.MultiObjectiveEvolution(n_generations=10, population=12),
     ],
     ids=name_of,

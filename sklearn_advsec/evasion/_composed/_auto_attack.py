@@ -1,7 +1,6 @@
 """AutoAttack (Croce and Hein 2020): an ensemble, each on what the one before left."""
 
-import copy
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -9,15 +8,15 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._labels import class_positions
-from ...exceptions import QueryBudgetExceeded
 from ...threat import LpBall
-from .._base import EvasionAttack
+from .._base import norms, shared
 from .._gradient._auto_pgd import AutoProjectedGradientDescent
 from .._minimum_norm._fab import FastAdaptiveBoundary
 from .._queries._square import SquareAttack
+from ._base import ComposedAttack
 
 
-class AutoAttack(EvasionAttack):
+class AutoAttack(ComposedAttack):
     r"""AutoAttack: four attacks of different kinds, each on the rows left by the others.
 
     The standard version runs Auto-PGD on the cross-entropy, Auto-PGD on the targeted
@@ -123,16 +122,23 @@ class AutoAttack(EvasionAttack):
     knowledge = "gradient"
 
     _parameter_constraints = {
-        **EvasionAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
-        "norm": [Real],
-        "eps": [Real, "array-like"],
+        **ComposedAttack._parameter_constraints,
+        **shared(
+            "eps",
+            "max_iter",
+            "image_shape",
+            "goal",
+            "target",
+            "bounds",
+            "max_queries",
+            "max_total_queries",
+            "random_state",
+        ),
+        "norm": norms(np.inf, 2, 1),
         "version": [StrOptions({"standard", "random"})],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_targets": [Interval(Integral, 1, None, closed="left")],
         "square_queries": [Interval(Integral, 2, None, closed="left")],
         "n_draws": [Interval(Integral, 1, None, closed="left")],
-        "image_shape": [tuple, list, None],
     }
 
     def __init__(
@@ -179,6 +185,7 @@ class AutoAttack(EvasionAttack):
         self.verbose = verbose
 
     def _check_parameters(self, row_shape):
+        super()._check_parameters(row_shape)
         for _, attack in self._make_attacks(None):
             attack._check_parameters(row_shape)
 
@@ -208,6 +215,7 @@ class AutoAttack(EvasionAttack):
     def _make_attacks(self, victim):
         ball = dict(norm=self.norm, eps=self.eps)
         rest = dict(goal=self.goal, bounds=self.bounds, batch_size=self.batch_size)
+        rest["constraints"] = self.constraints
         descent = ball | rest | dict(max_iter=self.max_iter)
         targeted = self.goal == "targeted"
         auto_pgd = AutoProjectedGradientDescent
@@ -239,34 +247,18 @@ class AutoAttack(EvasionAttack):
         return attacks
 
     def _attack(self, state):
-        access, goal = state.access, state.goal
+        access = state.access
         seed = int(torch.randint(2**31 - 1, (), generator=state.generator))
-        for name, fitted in self.attacks_:
+        for name, attack in self.attacks_:
             rows = state.open_rows()
             if not len(rows):
                 break
-            budget = self._budget(access, rows, fitted)
+            budget = self._budget(access, rows, attack)
             if budget is None:
                 break
-            attack = copy.copy(fitted).set_params(random_state=seed, **budget)
-            labels = access.classes[goal.labels[rows].cpu().numpy()]
-            wanted = dict(target=labels) if self.goal == "targeted" else dict(y=labels)
-            try:
-                result = attack.run(self._rows(access, rows), **wanted)
-            except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-                if stop.result is not None:
-                    self._take(state, rows, stop.result)
-                raise
-            self._take(state, rows, result)
+            self._run_inner(attack, state, rows, seed=seed, **budget)
             if self.verbose:
                 print(f"[AutoAttack] {name}: {len(state.open_rows())} rows left")
-        state.finished[:] = True
-
-    def _rows(self, access, rows):
-        """Return rows as they were given: plain ones get no names of columns."""
-        if access.codec.columns is None:
-            return access.x[rows].cpu().numpy()
-        return access.decode(access.x[rows], rows)
 
     def _budget(self, access, rows, attack):
         """What one attack may ask, or None where nothing is left."""
@@ -281,15 +273,14 @@ class AutoAttack(EvasionAttack):
             budget["max_total_queries"] = total - access.n_total_queries
         return budget
 
-    def _take(self, state, rows, result):
+    def _record(self, state, rows, result):
         """Record what one attack found; rows without success keep the first attempt."""
         access = state.access
-        at = torch.as_tensor(result.rows, device=rows.device)
-        rows = rows[at]
+        rows = rows[torch.as_tensor(result.rows, device=rows.device)]
         access.n_queries[rows.cpu().numpy()] += result.n_queries
         success = torch.as_tensor(result.success, device=rows.device)
         show = success | (state.predicted[rows] < 0)
-        x_adv = torch.as_tensor(access.codec.encode(result.X_adv)).to(access.x)
         predicted = class_positions(result.y_pred, access.classes, "y_pred")
         predicted = torch.as_tensor(predicted, device=rows.device)
+        x_adv = access.encode(result.X_adv)
         state.record(rows[show], x_adv[show], predicted[show], success[show])

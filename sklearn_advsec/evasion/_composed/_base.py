@@ -1,17 +1,23 @@
-"""Classifiers that stand in for the victim while an attack crafts its rows."""
+"""Compositions of attacks: running an inner attack, and surrogates to craft on."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import HasMethods
 
 from ... import differentiable
 from ..._rows import RowCodec
 from ...exceptions import QueryBudgetExceeded
+from .._base import EvasionAttack, shared
+from .._gradient._projected_gradient import ProjectedGradientDescent
 
 
-class StandIn(ClassifierMixin, BaseEstimator):
-    """Base of fitted stand-ins: what they answer is what their view computes."""
+class Surrogate(ClassifierMixin, BaseEstimator):
+    """Base of classifiers made of fitted ones: they answer what their view computes."""
 
     def predict_proba(self, X):
         """Return probabilities, of shape (n_rows, n_classes)."""
@@ -26,14 +32,14 @@ class StandIn(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(1)]
 
     def fit(self, X, y=None):
-        """Do nothing: a stand-in is fitted already."""
+        """Do nothing: it is fitted already."""
         return self
 
     def __sklearn_is_fitted__(self):
         return True
 
 
-class MeanClassifier(StandIn):
+class MeanClassifier(Surrogate):
     """The mean of the log-probabilities of several fitted classifiers.
 
     Parameters
@@ -89,54 +95,107 @@ def mean_classifier(estimator):
     )
 
 
-def aimed_at(model, prototype):
-    """Clone an attack, set it on a fitted stand-in, and let it take all its steps.
+class ComposedAttack(EvasionAttack):
+    """Base of the attacks that run other attacks.
 
-    Rows that just cross the stand-in's boundary are seldom beyond the victim's.
+    What an inner attack makes is recorded by `_record`, also where it was stopped.
     """
-    attack = clone(prototype).set_params(estimator=FrozenEstimator(model))
-    if hasattr(attack, "early_stopping"):  # a parameter of some, an attribute of others
-        attack.early_stopping = False
-    return attack
+
+    _parameter_constraints = {
+        **EvasionAttack._parameter_constraints,
+        **shared("batch_size"),
+    }
+
+    def _check_parameters(self, row_shape):
+        super()._check_parameters(row_shape)
+        if is_regressor(self.estimator):
+            raise TypeError(
+                f"{type(self).__name__} runs other attacks, which have to be given the "
+                "RegressionVictim themselves."
+            )
+
+    def _run_inner(self, attack, state, rows, *, labelled=True, **changes):
+        """Run an attack on some rows, and record what it made of them.
+
+        Parameters
+        ----------
+        attack : EvasionAttack
+            Fitted.
+        state : AttackState
+            The attack on the victim itself.
+        rows : tensor of int64, shape (n,)
+            Which of its rows.
+        labelled : bool, default=True
+            Whether the attack is told the labels of `state`; otherwise it moves away from
+            its own victim's predictions.
+        **changes : dict
+            The seed and the budgets of the inner run; see :class:`Chunk`.
+        """
+        access, goal = state.access, state.goal
+        labels = access.classes[goal.labels[rows].cpu().numpy()]
+        y = labels if labelled and goal.kind != "targeted" else None
+        target = labels if goal.kind == "targeted" else None
+        X = _safe_indexing(access.X, rows.cpu().numpy())
+        work = replace(attack._rows_to_attack(X, y, target), **changes)
+        try:
+            result = attack._run(work)
+        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
+            if stop.result is not None:
+                self._record(state, rows, stop.result)
+            raise
+        self._record(state, rows, result)
+
+    def _record(self, state, rows, result):
+        """Record the result of an inner attack on some rows."""
+        raise NotImplementedError
 
 
-def craft(attack, state, *, labelled=True, n_calls=0):
-    """Run an attack on a stand-in, and let the victim judge what it made.
+class CraftedAttack(ComposedAttack):
+    """Base of the attacks that craft rows on a surrogate, and show them to the victim.
 
-    Parameters
+    Attributes
     ----------
-    attack : EvasionAttack
-        Fitted, on the stand-in.
-    state : AttackState
-        The attack on the victim itself.
-    labelled : bool, default=True
-        Whether the attack is told the labels of `state`; otherwise it moves away from
-        what the stand-in says of the rows.
-    n_calls : int, default=0
-        How many queries of the victim one query of the stand-in is.
+    attack_ : EvasionAttack
+        The attack on the surrogate, fitted.
     """
-    access, goal = state.access, state.goal
-    wanted = access.classes[goal.labels.cpu().numpy()]
-    labels = dict(y=wanted) if labelled else {}
-    if goal.kind == "targeted":
-        labels = dict(target=wanted)
-    X = access.x.cpu().numpy()
-    if access.codec.columns is not None:
-        X = access.decode(access.x)
-    try:
-        result = attack.run(X, **labels)
-    except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-        if stop.result is not None:
-            _judge(stop.result, state, n_calls)
-        raise
-    _judge(result, state, n_calls)
 
+    _parameter_constraints = {
+        **ComposedAttack._parameter_constraints,
+        "attack": [HasMethods(["fit", "run"]), None],
+    }
 
-def _judge(result, state, n_calls):
-    access = state.access
-    access.n_queries[result.rows] += n_calls * result.n_queries
-    rows = torch.as_tensor(result.rows, device=access.device)
-    x_adv = torch.as_tensor(access.codec.encode(result.X_adv)).to(access.x)
-    predicted, reached = state.goal.select(rows).ask(access, x_adv, rows)
-    state.record(rows, x_adv, predicted, reached)
-    state.finished[rows] = True
+    # How many queries of the victim one query of the surrogate is.
+    _n_calls = 0
+
+    @property
+    def _prototype(self):
+        if self.attack is None:
+            return ProjectedGradientDescent(random_state=0)
+        return self.attack
+
+    # What the attack in use says, holds for the whole.
+    norm = property(lambda self: self._prototype.norm)
+    goal = property(lambda self: self._prototype.goal)
+    target = property(lambda self: self._prototype.target)
+
+    def _aim_at(self, surrogate):
+        """Clone the attack, set it on a surrogate, and let it take all its steps.
+
+        Rows that just cross the surrogate's boundary are seldom beyond the victim's.
+        """
+        attack = clone(self._prototype).set_params(estimator=FrozenEstimator(surrogate))
+        if self.constraints is not None:
+            attack.set_params(constraints=self.constraints)
+        if hasattr(
+            attack, "early_stopping"
+        ):  # a parameter of some, an attribute of others
+            attack.early_stopping = False
+        return attack
+
+    def _record(self, state, rows, result):
+        access, rows = state.access, rows[torch.as_tensor(result.rows)]
+        access.n_queries[rows.cpu().numpy()] += self._n_calls * result.n_queries
+        x_adv = access.encode(result.X_adv)
+        predicted, reached = state.goal.select(rows).ask(access, x_adv, rows)
+        state.record(rows, x_adv, predicted, reached)
+        state.finished[rows] = True

@@ -1,18 +1,16 @@
-"""Attacks for the physical world: they expect to be seen from a camera."""
+"""Expectation over transformation (Athalye et al. 2017)."""
 
-import copy
 from numbers import Integral
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import Interval
 
 from ... import differentiable
 from ..._images import image_shape_of
 from ..._rows import RowCodec
-from .._base import EvasionAttack
-from .._gradient._projected_gradient import ProjectedGradientDescent
+from .._base import shared
 from .._physical._transformations import (
     Brightness,
     Contrast,
@@ -20,10 +18,10 @@ from .._physical._transformations import (
     Rotation,
     Scaling,
 )
-from ._base import StandIn, aimed_at, craft
+from ._base import CraftedAttack, Surrogate
 
 
-class ExpectationOverTransformation(EvasionAttack):
+class ExpectationOverTransformation(CraftedAttack):
     r"""Expectation over transformation (EOT): a gradient attack that survives a camera.
 
     It runs an attack on what the victim says on average of randomly transformed rows,
@@ -124,11 +122,10 @@ class ExpectationOverTransformation(EvasionAttack):
     knowledge = "gradient"
 
     _parameter_constraints = {
-        **EvasionAttack._parameter_constraints,
-        "attack": [HasMethods(["fit", "run"]), None],
+        **CraftedAttack._parameter_constraints,
+        **shared("image_shape", "max_queries", "random_state"),
         "transformations": [list, tuple, callable, None],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
-        "image_shape": [tuple, list, None],
     }
 
     def __init__(
@@ -158,18 +155,11 @@ class ExpectationOverTransformation(EvasionAttack):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def _prototype(self):
-        return ProjectedGradientDescent() if self.attack is None else self.attack
-
-    # What the attack in use says, holds for the whole.
-    norm = property(lambda self: self._prototype.norm)
-    goal = property(lambda self: self._prototype.goal)
-    target = property(lambda self: self._prototype.target)
     bounds = property(lambda self: self._prototype.bounds)
     confidence = property(lambda self: self._prototype.confidence)
 
     def _check_parameters(self, row_shape):
+        super()._check_parameters(row_shape)
         if self._prototype.knowledge != "gradient":
             raise ValueError(
                 f"attack must be a gradient attack; {type(self._prototype).__name__} has "
@@ -242,18 +232,23 @@ class ExpectationOverTransformation(EvasionAttack):
             self.box_,
             int(seed),
         )
-        self.attack_ = aimed_at(seen, self._prototype).fit(X, y)
+        self.attack_ = self._aim_at(seen).fit(X, y)
         return self
 
     def _attack(self, state):
-        attack = copy.copy(self.attack_)
+        everything = torch.arange(len(state.x_adv), device=state.x_adv.device)
+        budget = {}
         if self.max_queries is not None:
             self._check_parameters(self.row_shape_)  # it may have changed since `fit`
-            attack.set_params(max_queries=(self.max_queries - 2) // self.n_samples)
-        craft(attack, state, n_calls=self.n_samples)
+            budget["max_queries"] = (self.max_queries - 2) // self.n_samples
+        self._run_inner(self.attack_, state, everything, **budget)
+
+    @property
+    def _n_calls(self):
+        return self.n_samples
 
 
-class TransformedClassifier(StandIn):
+class TransformedClassifier(Surrogate):
     """What a fitted classifier says, on average, of randomly transformed rows.
 
     Parameters

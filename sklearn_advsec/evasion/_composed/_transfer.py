@@ -1,17 +1,16 @@
 """Transfer attacks: craft on a model of one's own, measure on the victim."""
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods
 
 from ..._estimators import name_of
 from ...victim._validation import check_victim
-from .._base import EvasionAttack
-from .._gradient._projected_gradient import ProjectedGradientDescent
-from ._base import MeanClassifier, aimed_at, craft
+from ._base import CraftedAttack, MeanClassifier
 
 
-class TransferAttack(EvasionAttack):
+class TransferAttack(CraftedAttack):
     """Transfer attack: the victim is not asked while the rows are crafted.
 
     An attack of any kind runs on one or several surrogates, and what it makes is shown
@@ -103,9 +102,8 @@ class TransferAttack(EvasionAttack):
     knowledge = "label"
 
     _parameter_constraints = {
-        **EvasionAttack._parameter_constraints,
+        **CraftedAttack._parameter_constraints,
         "surrogate": [HasMethods(["fit"]), list, tuple, None],
-        "attack": [HasMethods(["fit", "run"]), None],
     }
 
     def __init__(
@@ -127,17 +125,10 @@ class TransferAttack(EvasionAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @property
-    def _prototype(self):
-        return ProjectedGradientDescent() if self.attack is None else self.attack
-
-    # What the attack in use says, holds for the whole.
-    norm = property(lambda self: self._prototype.norm)
-    goal = property(lambda self: self._prototype.goal)
-    target = property(lambda self: self._prototype.target)
     bounds = property(lambda self: self._prototype.bounds)
 
     def _check_parameters(self, row_shape):
+        super()._check_parameters(row_shape)
         if isinstance(self.surrogate, (list, tuple)) and not self.surrogate:
             raise ValueError("surrogate=[] holds no classifier to craft on.")
         if self.goal == "confidence_reduction" or self._prototype.confidence is not None:
@@ -178,10 +169,11 @@ class TransferAttack(EvasionAttack):
         model = self.surrogates_[0]
         if len(self.surrogates_) > 1:
             model = MeanClassifier(self.surrogates_)
-        attack = aimed_at(model, self._prototype)
-        self.attack_ = attack.fit(X, y)
+        self.attack_ = self._aim_at(model).fit(X, y)
         return self
 
     def _attack(self, state):
         # What the victim was asked for where there are no labels stays unused.
-        craft(self.attack_, state, labelled=state.access.n_total_queries == 0)
+        everything = torch.arange(len(state.x_adv), device=state.x_adv.device)
+        labelled = state.access.n_total_queries == 0
+        self._run_inner(self.attack_, state, everything, labelled=labelled)

@@ -7,6 +7,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...threat import LpBall
+from .._base import WITH_CONFIDENCE, norms, shared
 from .._goal import LOSSES, likeliest_others, margin, targeted_dlr
 from .._state import record_last
 from ._base import GradientAttack, descend
@@ -288,7 +289,10 @@ class AutoProjectedGradientDescent(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **WITH_CONFIDENCE,
+        **shared("max_iter", "n_restarts", "random_start", "precision", "random_state"),
         "loss": [StrOptions({*LOSSES, "targeted_dlr"})],
+        "norm": norms(np.inf, 2, 1),
         "rho": [Interval(Real, 0, 1, closed="both")],
         "n_targets": [Interval(Integral, 1, None, closed="left")],
         "n_draws": [Interval(Integral, 1, None, closed="left")],

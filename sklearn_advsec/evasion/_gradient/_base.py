@@ -1,14 +1,10 @@
-"""What the gradient attacks of a fixed budget share."""
-
-from numbers import Integral, Real
+"""Projected gradient descent: the loop that the attacks of a fixed budget share."""
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from ...threat import LpBall
-from ...victim import GradientAccess
-from .._base import EvasionAttack
+from .._base import EvasionAttack, shared
 from .._goal import LOSSES
 from .._state import _LOOK_EVERY, record_last
 
@@ -94,11 +90,11 @@ def descend(state, rule, *, start=None, max_iter, early_stopping=True, n_draws=1
         if early_stopping and step % look_every == 0:
             at = torch.nonzero(goal.reached(logits)).flatten()
             if len(at):
-                predicted, sure = _confirm(
+                predicted, confirmed = _confirm(
                     access, goal.select(at), x_adv, rows, at, logits
                 )
-                at = at[sure]
-                state.record(rows[at], x_adv[at], predicted[sure], True)
+                at = at[confirmed]
+                state.record(rows[at], x_adv[at], predicted[confirmed], True)
                 left = torch.ones_like(rows, dtype=torch.bool).index_fill_(0, at, False)
                 left = torch.nonzero(left).flatten()
                 rows, x, delta, lower, upper, logits, gradient = (
@@ -134,15 +130,7 @@ class GradientAttack(EvasionAttack):
 
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
-        "eps": [Real, "array-like"],
-        "norm": [Real],
-        "loss": [StrOptions(set(LOSSES))],
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "n_restarts": [Interval(Integral, 1, None, closed="left")],
-        "random_start": ["boolean"],
-        "early_stopping": ["boolean"],
-        "precision": [StrOptions({"full", "mixed"})],
+        **shared("eps", "bounds", "max_queries", "max_total_queries", "batch_size"),
     }
 
     def _check_parameters(self, row_shape):
@@ -153,15 +141,8 @@ class GradientAttack(EvasionAttack):
             )
         ball.scale(torch.zeros((1, *row_shape)))  # raises where eps does not fit
 
-    def _open_access(self, X, max_total_queries=None):
-        return GradientAccess(
-            self.estimator_,
-            X,
-            precision=self.precision,
-            max_queries=self.max_queries,
-            max_total_queries=max_total_queries,
-            batch_size=self.batch_size_,
-        )
+    def _access_options(self):
+        return {**super()._access_options(), "precision": self.precision}
 
     def _make_goal(self, access, y, target):
         goal = super()._make_goal(access, y, target)
@@ -176,7 +157,6 @@ class GradientAttack(EvasionAttack):
             rows = state.open_rows()
             self._record_last(state, rows, state.access.x[rows])
         self._restarts(state)
-        state.finished[:] = True
 
     def _restarts(self, state):
         for restart in range(self.n_restarts):

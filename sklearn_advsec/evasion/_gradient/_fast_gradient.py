@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ...threat import LpBall
+from .._base import WITH_CONFIDENCE, norms
 from .._state import record_last
 from ._base import GradientAttack
 
@@ -99,6 +100,12 @@ class FastGradientMethod(GradientAttack):
     >>> attack.estimator_.score(X, y) > 0.9 > 0.5 > attack.score(X, y)
     True
     """
+
+    _parameter_constraints = {
+        **GradientAttack._parameter_constraints,
+        **WITH_CONFIDENCE,
+        "norm": norms(np.inf, 2, 1),
+    }
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """The iterative attacks of Kurakin et al. 2016."""
 
+from .._base import WITH_CONFIDENCE, shared
 from ._base import GradientAttack
 
 
@@ -93,6 +94,12 @@ class BasicIterativeMethod(GradientAttack):
     >>> attack.estimator_.score(X, y) > 0.9 > 0.8 > attack.score(X, y)
     True
     """
+
+    _parameter_constraints = {
+        **GradientAttack._parameter_constraints,
+        **WITH_CONFIDENCE,
+        **shared("step_size", "max_iter", "early_stopping", "precision"),
+    }
 
     def __init__(
         self,
@@ -221,6 +228,12 @@ class IterativeLeastLikely(GradientAttack):
 
     goal = "targeted"
     target = "least_likely"
+
+    _parameter_constraints = {
+        **GradientAttack._parameter_constraints,
+        "confidence": WITH_CONFIDENCE["confidence"],
+        **shared("step_size", "max_iter", "early_stopping", "precision"),
+    }
 
     def __init__(
         self,

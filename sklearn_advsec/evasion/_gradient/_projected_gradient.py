@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .._base import WITH_CONFIDENCE, norms, shared
 from ._base import GradientAttack
 
 
@@ -116,6 +117,22 @@ class ProjectedGradientDescent(GradientAttack):
     >>> bool(result.success.mean() > 0.9)
     True
     """
+
+    _parameter_constraints = {
+        **GradientAttack._parameter_constraints,
+        **WITH_CONFIDENCE,
+        **shared(
+            "step_size",
+            "max_iter",
+            "loss",
+            "n_restarts",
+            "random_start",
+            "early_stopping",
+            "precision",
+            "random_state",
+        ),
+        "norm": norms(np.inf, 2, 1),
+    }
 
     def __init__(
         self,

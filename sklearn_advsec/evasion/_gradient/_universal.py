@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from ..._progress import ReportsProgress
 from ...threat import LpBall
-from ...victim import GradientAccess
+from .._base import Chunk, norms, shared
 from .._state import record_last
 from ._base import GradientAttack
 
@@ -121,7 +121,8 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared("step_size", "max_iter", "goal", "target", "random_state"),
+        "norm": norms(np.inf, 2, 1),
         "max_loss": [Interval(Real, 0, None, closed="neither")],
     }
 
@@ -184,8 +185,8 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
         target = None
         if self.goal == "targeted":
             target = self._check_target(self.target, len(X))
-        access = GradientAccess(self.estimator_, X, batch_size=self.batch_size_)
-        access, lower, upper = self._constrain(access, X)
+        access = self._open_access(Chunk(X, np.arange(len(X))))
+        access, lower, upper = self._constrain(access)
         goal = self._make_goal(access, None, target)
         with self._reported(X, y):
             v = self._learn(access, goal, lower, upper)
@@ -243,4 +244,3 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
         v = torch.as_tensor(self.perturbation_).to(access.x)
         delta = v.clamp(state.lower[rows], state.upper[rows])
         record_last(state, rows, access.x[rows] + delta)
-        state.finished[:] = True

@@ -1,13 +1,10 @@
-"""What the minimum-norm attacks share: the rows still searched, and the best of each."""
-
-from numbers import Integral, Real
+"""Minimum-norm search: the rows still searched, and the nearest success of each."""
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._active_rows import ActiveRows, column
-from .._base import EvasionAttack
+from .._base import EvasionAttack, shared
 from .._goal import margin, rank_others
 from .._state import _LOOK_EVERY
 
@@ -19,33 +16,16 @@ DUAL = {np.inf: 1, 2: 2, 1: np.inf, 0: np.inf}
 class MinimumNormAttack(EvasionAttack):
     """Base of the attacks that look for the smallest perturbation.
 
-    A subclass lists the norms of its paper in `_norms` and writes `_search`, which works
-    on a :class:`Search`. What the victim confirmed is recorded as it is found.
+    Their `_attack` works on a :class:`Search`, which records what the victim confirmed as
+    it is found.
     """
 
     knowledge = "gradient"
-    _norms = (2, np.inf)
 
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
-        "norm": [Real],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        **shared("bounds", "max_queries", "max_total_queries", "batch_size"),
     }
-
-    def _check_parameters(self, row_shape):
-        if self.norm not in self._norms:
-            raise ValueError(
-                f"norm must be one of {list(self._norms)} for {type(self).__name__}; got "
-                f"{self.norm!r}."
-            )
-
-    def _attack(self, state):
-        self._search(state)
-        state.finished[:] = True
-
-    def _search(self, state):
-        raise NotImplementedError
 
 
 class Search(ActiveRows):
@@ -178,9 +158,9 @@ class Search(ActiveRows):
             at = torch.nonzero(better).flatten()
             if len(at):
                 goal = state.goal.select(rows[at])
-                predicted[at], sure = goal.ask(self._access, x_adv[at], rows[at])
-                better[at] &= sure
-                self.hit[at] &= sure
+                predicted[at], confirmed = goal.ask(self._access, x_adv[at], rows[at])
+                better[at] &= confirmed
+                self.hit[at] &= confirmed
         self.best = torch.where(better, size, self.best)
         # A row without a success shows nothing that another batch may turn into one.
         clear = (size <= self._limit) & (margin.abs() > self.rounding)

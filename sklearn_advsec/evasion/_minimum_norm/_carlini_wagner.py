@@ -1,12 +1,15 @@
 """The attacks of Carlini and Wagner (2016)."""
 
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
 from ...threat._projection import nearest_on_hyperplane
 from .._active_rows import column
+from .._base import norms, shared
 from ._base import MinimumNormAttack, Search, shorten
 
 # Pixels at the edge of the box start this far inside, as a share of its half width:
@@ -133,6 +136,8 @@ class CarliniWagner(MinimumNormAttack):
 
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
+        **shared("max_iter", "goal", "target"),
+        "norm": norms(2, np.inf),
         "n_searches": [Interval(Integral, 1, None, closed="left")],
         "initial_c": [Interval(Real, 0, None, closed="neither"), None],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -179,25 +184,22 @@ class CarliniWagner(MinimumNormAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _search(self, state):
+    def _attack(self, state):
         search = Search(state, self.kappa)
         if not search.can_ask():
             return
         search.ask_nearest(torch.zeros_like(search.x))
         search.select(search.best > 0)
-        everything = torch.arange(len(state.x_adv), device=state.x_adv.device)
-        everything = Search(state, self.kappa, rows=everything)
-        everything.point = torch.zeros_like(everything.x)
-        everything.c = torch.ones_like(everything.best)
         point, c = self._begin(search)
-        everything.point[search.rows], everything.c[search.rows] = point, c
+        rows = search.rows
+        start = _BoxVariables.at(point, search.lower, search.upper)
         # The tanh comes near to this point only: of a wide feature, not near enough.
         if search.can_ask():
             search.look(point)
         if self.norm == 2:
-            self._search_weights(state, search.rows, everything)
+            self._search_weights(state, rows, start, c)
         else:
-            self._lower_the_bound(state, search.rows, everything)
+            self._lower_the_bound(state, rows, start, c)
         shorten(state, _N_LOOKS, self.kappa)
 
     def _begin(self, search):
@@ -214,42 +216,44 @@ class CarliniWagner(MinimumNormAttack):
             c = 0.02 / weight.abs().mean(1).clamp_min(1e-12)
         return point.reshape(search.x.shape), c
 
-    def _search_weights(self, state, rows, everything):
+    def _search_weights(self, state, rows, start, c):
         """Binary search over c; each round goes on from where the one before ended."""
-        start = _BoxVariables(everything, self.learning_rate)
-        c = everything.c
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         rate = torch.ones_like(c)
         for _ in range(self.n_searches):
-            reached = torch.zeros_like(state.success)
+            reached = torch.zeros_like(rows, dtype=torch.bool)
             search = Search(state, self.kappa, rows=rows)
-            variables = start.select(search)
-            search.c, search.rate = c[rows], rate[rows]
+            search.at = torch.arange(len(rows), device=rows.device)
+            search.variables = start.select(search.at)
+            search.c, search.rate = c, rate
             search.before = torch.full_like(search.best, torch.inf)
             for step in range(self.max_iter):
                 if not search.can_ask():
                     break
-                search.ask_gradient(variables.delta())
-                reached[search.rows] |= search.hit
+                search.ask_gradient(search.variables.delta())
+                reached[search.at] |= search.hit
                 if self.abort_early and (step + 1) % max(1, self.max_iter // 10) == 0:
                     hinge = (self.kappa - search.margin(search.logits)).clamp_min(0)
                     value = search.norm(search.delta).square() + search.c * hinge
                     stands = value > 0.9999 * search.before
                     search.before = value
-                    start.put(search)
+                    start.put(search.at, search.variables)
                     search.drop(stands)
-                variables.descend(2 * search.delta - self._push(search), search.rate)
-            start.put(search)
+                pull = 2 * search.delta
+                search.variables.descend(
+                    pull - self._push(search), self.learning_rate * search.rate
+                )
+            start.put(search.at, search.variables)
             high = torch.where(reached, torch.minimum(c, high), high)
             low = torch.where(reached, low, torch.maximum(c, low))
             c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
             rate = torch.where(high.isfinite(), _SLOWER * rate, rate)
 
-    def _lower_the_bound(self, state, rows, everything):
+    def _lower_the_bound(self, state, rows, start, c):
         """Lower tau with each success; raise c where a run of steps brings none."""
         search = Search(state, self.kappa, rows=rows)
-        variables = _BoxVariables(everything, self.learning_rate).select(search)
-        search.c = everything.c[rows]
+        search.variables = start
+        search.c = c
         search.c_end = _LARGEST * search.c
         search.tau = torch.full_like(search.best, torch.inf)
         search.n_steps = torch.zeros_like(search.best)
@@ -257,7 +261,7 @@ class CarliniWagner(MinimumNormAttack):
         for _ in range(self.n_searches * self.max_iter):
             if not search.can_ask():
                 break
-            search.ask_gradient(variables.delta())
+            search.ask_gradient(search.variables.delta())
             size = search.norm(search.delta)
             within = search.hit & (size <= search.tau)
             search.tau = torch.where(within, _DECREASE * size, search.tau)
@@ -268,11 +272,13 @@ class CarliniWagner(MinimumNormAttack):
             search.tau = torch.where(over, (search.tau + back) / 2, search.tau)
             search.rate = torch.where(over, search.rate / 2, search.rate)
             search.n_steps.masked_fill_(within | over, 0)
-            variables.restart(within | over)
+            search.variables.restart(within | over)
             search.drop(search.c > search.c_end)
             outside = search.delta.abs() > column(search.tau, search.x)
             pull = search.delta.sign() * outside
-            variables.descend(pull - self._push(search), search.rate)
+            search.variables.descend(
+                pull - self._push(search), self.learning_rate * search.rate
+            )
 
     def _push(self, search):
         """Gradient of c * margin, where the margin is not large enough yet."""
@@ -280,65 +286,72 @@ class CarliniWagner(MinimumNormAttack):
         return column(search.c * wanted, search.x) * search.gradient
 
 
+@dataclass
 class _BoxVariables:
     """What Adam works on: w, of which the perturbation is a tanh that fills the box.
 
-    Its tensors are the search's, so that they shrink with it.
+    Each tensor has one entry per row; `first`, `second` and `age` are Adam's moments and
+    number of steps, and `curve` is the tanh of w at the last perturbations.
     """
 
-    _moving = ("w", "first", "second", "age")
+    lower: torch.Tensor
+    upper: torch.Tensor
+    boxed: torch.Tensor
+    half: torch.Tensor
+    middle: torch.Tensor
+    w: torch.Tensor
+    curve: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    age: torch.Tensor
 
-    def __init__(self, search, learning_rate):
-        self.search = search
-        self.learning_rate = learning_rate
-        lower, upper = search.lower, search.upper
-        search.boxed = lower.isfinite() & upper.isfinite()
-        search.half = torch.where(search.boxed, (upper - lower) / 2, 1)
-        search.middle = torch.where(search.boxed, (upper + lower) / 2, 0)
-        share = search.point - search.middle
-        share = share / search.half.clamp_min(torch.finfo(lower.dtype).tiny)
+    @classmethod
+    def at(cls, point, lower, upper):
+        """Begin at perturbations inside the box."""
+        boxed = lower.isfinite() & upper.isfinite()
+        half = torch.where(boxed, (upper - lower) / 2, 1)
+        middle = torch.where(boxed, (upper + lower) / 2, 0)
+        share = (point - middle) / half.clamp_min(torch.finfo(lower.dtype).tiny)
         inside = torch.atanh(share.clamp(_INSIDE - 1, 1 - _INSIDE))
-        search.w = torch.where(search.boxed, inside, search.point)
-        search.first = torch.zeros_like(search.w)
-        search.second = torch.zeros_like(search.w)
-        search.age = torch.zeros_like(search.best)
+        w = torch.where(boxed, inside, point)
+        none = torch.zeros_like(w)
+        age = torch.zeros(len(w), dtype=w.dtype, device=w.device)
+        return cls(lower, upper, boxed, half, middle, w, none, none, none.clone(), age)
 
-    def select(self, search):
-        """Go on with another search, on some of the rows."""
-        other = object.__new__(_BoxVariables)
-        other.search, other.learning_rate = search, self.learning_rate
-        for name in ("boxed", "half", "middle", *self._moving):
-            setattr(search, name, getattr(self.search, name)[search.rows])
-        return other
+    def select(self, rows):
+        """Return the variables of some of the rows."""
+        kept = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        return _BoxVariables(**kept)
 
-    def put(self, search):
-        """Keep where another search has come to."""
-        for name in self._moving:
-            getattr(self.search, name)[search.rows] = getattr(search, name)
+    def put(self, rows, others):
+        """Take over where the variables of some of the rows have come to."""
+        for name in ("w", "first", "second", "age"):
+            moved = getattr(self, name).clone()
+            moved[rows] = getattr(others, name)
+            setattr(self, name, moved)
 
     def delta(self):
         """The perturbations."""
-        search = self.search
-        search.curve = torch.where(search.boxed, torch.tanh(search.w), search.w)
-        delta = search.middle + search.half * search.curve
-        return delta.clamp(search.lower, search.upper)
+        self.curve = torch.where(self.boxed, torch.tanh(self.w), self.w)
+        return (self.middle + self.half * self.curve).clamp(self.lower, self.upper)
 
-    def descend(self, gradient, rate):
-        """Take one of Adam's steps, given the gradient with respect to delta."""
-        search = self.search
-        slope = torch.where(search.boxed, 1 - search.curve.square(), 1)
-        gradient = gradient * search.half * slope
-        search.age = search.age + 1
-        search.first = 0.9 * search.first + 0.1 * gradient
-        search.second = 0.999 * search.second + 0.001 * gradient.square()
-        age = column(search.age, gradient)
-        size = (search.second / (1 - 0.999**age)).sqrt() + 1e-8
-        step = self.learning_rate * search.first / (1 - 0.9**age) / size
-        search.w = search.w - step * column(rate, step)
+    def descend(self, gradient, learning_rate):
+        """Take one of Adam's steps, given the gradient with respect to delta.
+
+        The learning rate is one number for each row.
+        """
+        slope = torch.where(self.boxed, 1 - self.curve.square(), 1)
+        gradient = gradient * self.half * slope
+        self.age = self.age + 1
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient.square()
+        age = column(self.age, gradient)
+        size = (self.second / (1 - 0.999**age)).sqrt() + 1e-8
+        step = self.first / (1 - 0.9**age) / size
+        self.w = self.w - step * column(learning_rate, step)
 
     def restart(self, rows):
         """Forget the past steps of some rows."""
-        search = self.search
-        search.age = search.age.masked_fill(rows, 0)
-        keep = column(~rows, search.w)
-        search.first, search.second = search.first * keep, search.second * keep
+        self.age = self.age.masked_fill(rows, 0)
+        others = column(~rows, self.w)
+        self.first, self.second = self.first * others, self.second * others

@@ -2,10 +2,12 @@
 
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
 from ...threat._projection import nearest_on_hyperplane
+from .._base import norms, shared
 from ._base import MinimumNormAttack, Search, shorten
 
 
@@ -100,6 +102,8 @@ class DeepFool(MinimumNormAttack):
 
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
+        **shared("max_iter"),
+        "norm": norms(2, np.inf),
         "overshoot": [Interval(Real, 0, None, closed="left")],
         "n_looks": [Interval(Integral, 0, None, closed="left")],
         "n_candidates": [Interval(Integral, 2, None, closed="left")],
@@ -136,7 +140,7 @@ class DeepFool(MinimumNormAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _search(self, state):
+    def _attack(self, state):
         search = Search(state)
         search.total = torch.zeros_like(search.x)
         for step in range(self.max_iter + 1):  # the last one only looks

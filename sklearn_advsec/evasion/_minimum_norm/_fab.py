@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval
 from ...threat import LpBall
 from ...threat._projection import nearest_on_hyperplane
 from .._active_rows import column
+from .._base import norms, shared
 from .._goal import likeliest_others
 from ._base import MinimumNormAttack, Search, shorten
 
@@ -118,16 +119,15 @@ class FastAdaptiveBoundary(MinimumNormAttack):
     (True, 0.9)
     """
 
-    _norms = (np.inf, 2, 1)
-
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
-        "eps": [Interval(Real, 0, None, closed="neither"), None],
+        **shared("max_iter", "n_restarts", "goal", "target", "random_state"),
+        "norm": norms(np.inf, 2, 1),
         "n_targets": [Interval(Integral, 1, None, closed="left"), None],
-        "n_restarts": [Interval(Integral, 1, None, closed="left")],
         "alpha_max": [Interval(Real, 0, 1, closed="both")],
         "eta": [Interval(Real, 1, None, closed="left")],
         "beta": [Interval(Real, 0, 1, closed="both")],
+        "eps": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -181,7 +181,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
                 f"goal='misclassification'; for goal={self.goal!r} leave it None."
             )
 
-    def _search(self, state):
+    def _attack(self, state):
         rows = state.open_rows()
         targets = [None]
         if self.n_targets is not None:

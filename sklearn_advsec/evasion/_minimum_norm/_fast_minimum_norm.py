@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval
 
 from ...threat._projection import nearest_on_hyperplane, project
 from .._active_rows import column
+from .._base import norms, shared
 from ._base import DUAL, MinimumNormAttack, Search, give_back, shorten
 
 # The share of the steps after which rows without a success try another way: later where
@@ -113,11 +114,10 @@ class FastMinimumNorm(MinimumNormAttack):
     (True, 2.0)
     """
 
-    _norms = (2, np.inf, 1, 0)
-
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        **shared("max_iter", "step_size", "goal", "target"),
+        "norm": norms(2, np.inf, 1, 0),
         "gamma": [Interval(Real, 0, 1, closed="neither")],
         "gamma_final": [Interval(Real, 0, 1, closed="neither")],
     }
@@ -157,7 +157,7 @@ class FastMinimumNorm(MinimumNormAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _search(self, state):
+    def _attack(self, state):
         search = Search(state)
         search.point = torch.zeros_like(search.x)
         search.radius = torch.ones_like(search.best)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._base import shared
 from ._base import MinimumNormAttack, Search
 
 
@@ -105,16 +106,14 @@ class JacobianSaliencyMap(MinimumNormAttack):
     """
 
     norm = 0
-    _norms = (0,)
-
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
+        **shared("goal", "target"),
         "theta": [Real, "array-like"],
         "gamma": [Interval(Real, 0, 1, closed="right")],
         "outputs": [StrOptions({"probability", "logit"})],
         "pairwise": ["boolean"],
     }
-    del _parameter_constraints["max_iter"]
 
     def __init__(
         self,
@@ -160,7 +159,7 @@ class JacobianSaliencyMap(MinimumNormAttack):
                 f"{self.theta!r}."
             )
 
-    def _search(self, state):
+    def _attack(self, state):
         search = Search(state)
         x = search.x
         theta = torch.as_tensor(self.theta, dtype=x.dtype, device=x.device)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from torch.nn.functional import pad
 
 from ..._images import pixel_grid
@@ -15,7 +15,7 @@ from ..._progress import ReportsProgress
 from ..._rows import RowCodec, is_dataframe
 from ...victim import GradientAccess
 from .._active_rows import ActiveRows
-from .._base import EvasionAttack
+from .._base import EvasionAttack, shared
 from ._transformations import Draws, Rotation, Scaling
 
 _BETAS = 0.9, 0.999  # of Adam
@@ -132,14 +132,20 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
 
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared(
+            "max_iter",
+            "image_shape",
+            "goal",
+            "target",
+            "bounds",
+            "batch_size",
+            "random_state",
+        ),
         "area": [Interval(Real, 0, 1, closed="right")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "n_images": [Interval(Integral, 1, None, closed="left")],
         "degrees": [Interval(Real, 0, 180, closed="both")],
         "scaling": [Interval(Real, 0, 1, closed="left")],
-        "image_shape": [tuple, list, None],
         "n_places": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -295,9 +301,6 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
     def _place(self, images, draws, room):
         """Draw a whole number from 0 to `room` for each image, as a column."""
         return draws.uniform(images, 0, room + 1, 1).long().clamp_max(room)
-
-    def _open_access(self, X, max_total_queries=None):
-        return GradientAccess(self.estimator_, X, batch_size=self.batch_size_)
 
     def _attack(self, state):
         active = ActiveRows(state)

@@ -1,4 +1,4 @@
-"""The bases of the attacks without gradients: a budget for each row, and open rows."""
+"""Query attacks: budgets, starting points and random search."""
 
 from functools import partial
 from itertools import accumulate, count, takewhile
@@ -7,11 +7,11 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from ..._rows import RowCodec, is_dataframe
 from .._active_rows import ActiveRows, Answer
-from .._base import SPENT, EvasionAttack
+from .._base import SPENT, EvasionAttack, shared
 
 
 class QueryAttack(EvasionAttack):
@@ -27,6 +27,7 @@ class QueryAttack(EvasionAttack):
 
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
+        **shared("bounds", "max_total_queries", "batch_size"),
         "max_queries": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -43,7 +44,6 @@ class QueryAttack(EvasionAttack):
                 active.record_successes(active.x, answer)
         if len(active):
             self._search(active, state)
-        state.finished[:] = True
 
     def _search(self, active, state):
         raise NotImplementedError
@@ -86,7 +86,7 @@ class StartingAttack(BoxAttack):
 
     _parameter_constraints = {
         **BoxAttack._parameter_constraints,
-        "start": [StrOptions({"noise", "data"})],
+        **shared("goal", "target", "random_state"),
     }
 
     def fit(self, X, y=None):
@@ -125,7 +125,8 @@ class StartingAttack(BoxAttack):
         # A generator of its own: how many draws this takes depends on the rows.
         seed = torch.randint(2**31 - 1, (), generator=state.generator)
         generator = torch.Generator().manual_seed(int(seed))
-        kinds = [partial(self._noise, active, generator), _data(self, active)]
+        kept = torch.as_tensor(self.starts_) / state.access.unit
+        kinds = [partial(self._noise, active, generator), _data(active, kept)]
         if self.start == "data":
             kinds.reverse()
         active.point = torch.zeros_like(active.x)
@@ -164,14 +165,14 @@ class StartingAttack(BoxAttack):
         active.improve(active.x + active.delta, Answer(active.predicted, hit))
 
 
-def _data(attack, active):
+def _data(active, starts):
     """Give the kept rows, for each row the nearest first, with growing strides.
 
     Their labels are not used, though `fit` may have seen them: what is crafted would
     depend on them. The neighbours of a row mostly have its own label, so that one after
     another many queries would be lost; those that the strides jump over come afterwards.
     """
-    starts = torch.as_tensor(attack.starts_).to(active.x)
+    starts = starts.to(active.x)
     strides = list(takewhile(lambda place: place < len(starts), accumulate(count())))
     order = strides + sorted(set(range(len(starts))) - set(strides))
 
@@ -243,8 +244,8 @@ def _ask_best(active, candidates):
     for _, _, asked, answer in active.ask_many(x_adv.__getitem__, len(candidates)):
         value = torch.where(answer.reached, torch.inf, answer.objective)
         best = torch.where(asked, value, -torch.inf).argmax(1, keepdim=True)
-        answers = (answer.predicted, answer.reached, answer.objective)
-        parts.append([best, *(part.gather(1, best) for part in answers)])
+        values = (answer.predicted, answer.reached, answer.objective)
+        parts.append([best, *(part.gather(1, best) for part in values)])
     best, predicted, reached, objective = (
         torch.cat(part)[:, 0] for part in zip(*parts, strict=True)
     )

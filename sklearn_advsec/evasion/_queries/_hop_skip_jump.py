@@ -6,9 +6,10 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from .._active_rows import column
+from .._base import norms, shared
 from ._base import StartingAttack
 
 # How many queries are kept for the search of a step.
@@ -129,8 +130,8 @@ class HopSkipJump(StartingAttack):
 
     _parameter_constraints = {
         **StartingAttack._parameter_constraints,
-        "norm": [Options(Real, {2, np.inf})],
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared("start"),
+        "norm": norms(2, np.inf),
         "n_evaluations": [Interval(Integral, 2, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="neither")],
         "momentum": [Interval(Real, 0, 1, closed="left"), None],
@@ -197,10 +198,10 @@ class HopSkipJump(StartingAttack):
                 size = radius * distance
             n = int(self.n_evaluations * sqrt(step))
             # The last estimate leaves enough for its step and the way to the boundary.
-            paid = (active.affordable() - n_halvings - _STEPS).clamp(1, n)
-            normal = estimate_normal(active, state, self.norm, size, n, paid)
+            n_sent = (active.affordable() - n_halvings - _STEPS).clamp(1, n)
+            normal = estimate_normal(active, state, self.norm, size, n, n_sent)
             # By its noise, an estimate counts as the root of the number of its queries.
-            normal = normal * column(paid.sqrt(), normal)
+            normal = normal * column(n_sent.sqrt(), normal)
             active.normals = momentum * active.normals + normal
             _step(active, _unit(active.normals, self.norm), distance / sqrt(step))
             to_boundary(active, self.norm, n_halvings)

@@ -5,12 +5,13 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from ..._estimators import name_of
 from ...threat import LpBall
 from ...victim import ScoreAccess
 from .._active_rows import Answer, column
+from .._base import shared
 from ._base import StartingAttack
 
 # How often a step is halved before the ball is left larger instead.
@@ -22,10 +23,9 @@ class EvolutionStrategy(StartingAttack):
 
     _parameter_constraints = {
         **StartingAttack._parameter_constraints,
-        "eps": [Real, "array-like"],
+        **shared("eps", "step_size"),
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def _check_parameters(self, row_shape):
@@ -226,7 +226,7 @@ class LabelOnlyNES(EvolutionStrategy):
 
     _parameter_constraints = {
         **EvolutionStrategy._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared("start"),
         "n_smooth": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -387,7 +387,6 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
 
     _parameter_constraints = {
         **EvolutionStrategy._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
         "top_k": [Interval(Integral, 1, None, closed="left"), None],
     }
 
@@ -428,17 +427,12 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _open_access(self, X, max_total_queries=None):
-        if self.top_k is None:
-            return super()._open_access(X, max_total_queries)
-        return TopKAccess(
-            self.estimator_,
-            X,
-            top_k=self.top_k,
-            max_queries=self.max_queries,
-            max_total_queries=max_total_queries,
-            batch_size=self.batch_size_,
-        )
+    def _access_class(self):
+        return super()._access_class() if self.top_k is None else TopKAccess
+
+    def _access_options(self):
+        options = super()._access_options()
+        return options if self.top_k is None else {**options, "top_k": self.top_k}
 
     def _search(self, active, state):
         if self.top_k is not None and self.goal == "targeted":

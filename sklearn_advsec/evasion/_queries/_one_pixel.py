@@ -3,10 +3,11 @@
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
 from ..._images import pixel_grid
 from .._active_rows import Answer, column
+from .._base import shared
 from ._base import BoxAttack
 
 
@@ -112,11 +113,10 @@ class OnePixel(BoxAttack):
 
     _parameter_constraints = {
         **BoxAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared("image_shape", "goal", "target", "random_state"),
         "n_pixels": [Interval(Integral, 1, None, closed="left")],
         "population_size": [Interval(Integral, 4, None, closed="left"), None],
         "mutation": [Interval(Real, 0, 2, closed="right")],
-        "image_shape": [tuple, list, None],
     }
 
     def __init__(

@@ -1,12 +1,10 @@
 """Pointwise attack (Schott et al. 2018)."""
 
-from numbers import Integral
-
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._images import pixel_grid
 from .._active_rows import ActiveRows
+from .._base import shared
 from ._base import StartingAttack
 
 
@@ -106,9 +104,7 @@ class PointwiseAttack(StartingAttack):
 
     _parameter_constraints = {
         **StartingAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
-        "n_restarts": [Interval(Integral, 1, None, closed="left")],
-        "image_shape": [tuple, list, None],
+        **shared("start", "n_restarts", "image_shape"),
     }
 
     def __init__(

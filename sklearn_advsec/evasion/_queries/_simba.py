@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._images import image_shape_of
 from .._active_rows import column
+from .._base import shared
 from ._base import QueryAttack, climb
 
 
@@ -103,10 +104,9 @@ class SimBA(QueryAttack):
 
     _parameter_constraints = {
         **QueryAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared("image_shape", "goal", "target", "random_state"),
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "basis": [StrOptions({"pixel", "dct"})],
-        "image_shape": [tuple, list, None],
     }
 
     def __init__(

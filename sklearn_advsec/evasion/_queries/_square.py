@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 from ..._images import image_shape_of
 from ...threat import LpBall
 from ...threat._projection import fill_l2
+from .._base import WITH_CONFIDENCE, norms, shared
 from ._base import QueryAttack, climb
 
 # So many random numbers are drawn at a time: each call of the generator has its price.
@@ -250,11 +251,11 @@ class SquareAttack(QueryAttack):
 
     _parameter_constraints = {
         **QueryAttack._parameter_constraints,
-        "eps": [Real, "array-like"],
-        "norm": [Real],
+        **WITH_CONFIDENCE,
+        **shared("eps", "image_shape", "random_state"),
+        "norm": norms(np.inf, 2),
         "p_init": [Interval(Real, 0, 1, closed="right")],
         "n_proposals": [Interval(Integral, 1, None, closed="left")],
-        "image_shape": [tuple, list, None],
     }
 
     def __init__(

@@ -3,8 +3,9 @@
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 
+from .._base import shared
 from ._base import BoxAttack
 
 _BETAS = 0.9, 0.999  # of Adam
@@ -116,7 +117,7 @@ class ZerothOrderOptimization(BoxAttack):
 
     _parameter_constraints = {
         **BoxAttack._parameter_constraints,
-        "goal": [StrOptions({"misclassification", "targeted"})],
+        **shared("goal", "target", "random_state"),
         "n_coordinates": [Interval(Integral, 1, None, closed="left")],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
         "c": [Interval(Real, 0, None, closed="neither")],

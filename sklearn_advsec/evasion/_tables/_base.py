@@ -1,10 +1,10 @@
-"""What the attacks on rows of a table share: they always work under constraints."""
+"""Tabular attacks: constraints given, or learned from the data."""
 
 import numpy as np
 
 from ..._rows import is_dataframe
 from ...threat import FeatureConstraints
-from .._base import EvasionAttack
+from .._base import WITH_CONFIDENCE, EvasionAttack, shared
 
 # How many values of a number are kept from the data, as places to move to.
 _QUANTILES = 32
@@ -24,6 +24,12 @@ class TabularAttack(EvasionAttack):
     values_ : ndarray of shape (n_features, 32)
         Quantiles of the data; of categories, their codes.
     """
+
+    _parameter_constraints = {
+        **EvasionAttack._parameter_constraints,
+        **WITH_CONFIDENCE,
+        **shared("bounds", "max_total_queries", "batch_size", "random_state"),
+    }
 
     def fit(self, X, y=None):
         """Fit the victim (a frozen one is kept) and learn what the data looks like.
@@ -74,4 +80,4 @@ class TabularAttack(EvasionAttack):
 
     def _access_options(self):
         """Let categories of DataFrames be codes of the constraints."""
-        return {"categories": self.constraints_.codes}
+        return {**super()._access_options(), "categories": self.constraints_.codes}

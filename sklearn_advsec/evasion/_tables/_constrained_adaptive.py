@@ -6,13 +6,11 @@ from sklearn.utils._param_validation import Interval
 
 from .._active_rows import ActiveRows, Answer
 from .._goal import margin
-from .._gradient._base import GradientAttack
-from ._base import TabularAttack
 from ._constrained_apgd import ConstrainedAPGD
 from ._moeva import evolve
 
 
-class ConstrainedAdaptiveAttack(TabularAttack, GradientAttack):
+class ConstrainedAdaptiveAttack(ConstrainedAPGD):
     """CAA: descent on all rows, then evolution on those that are left.
 
     :class:`ConstrainedAPGD` is quick and finds most of what there is;
@@ -162,11 +160,8 @@ class ConstrainedAdaptiveAttack(TabularAttack, GradientAttack):
         self.random_state = random_state
         self.verbose = verbose
 
-    _open_access = ConstrainedAPGD._open_access
-    _steps = ConstrainedAPGD._steps
-
     def _attack(self, state):
-        self._restarts(state)
+        super()._attack(state)
         left = state.open_rows()
         if self.verbose:
             print(f"[ConstrainedAdaptiveAttack] {len(left)} rows left to evolution")
@@ -178,7 +173,6 @@ class ConstrainedAdaptiveAttack(TabularAttack, GradientAttack):
                 self.population,
                 norm=self.norm,
             )
-        state.finished[:] = True
 
 
 class _SeenRows(ActiveRows):

@@ -1,13 +1,13 @@
 """Constrained adaptive projected gradient descent (Simonetto et al. 2024)."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
 from ...threat import LpBall
-from ...victim import GradientAccess
+from .._base import norms, shared
 from .._gradient._auto_pgd import _HalvingSteps
 from .._gradient._base import GradientAttack, descend
 from ._base import TabularAttack
@@ -118,12 +118,13 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
     """
 
     _parameter_constraints = {
-        **{k: v for k, v in GradientAttack._parameter_constraints.items()
-           if k not in ("step_size", "precision", "random_start", "early_stopping")},
+        **TabularAttack._parameter_constraints,
+        **GradientAttack._parameter_constraints,
+        **shared("max_iter", "loss", "n_restarts"),
+        "norm": norms(np.inf, 2, 1),
         "rho": [Interval(Real, 0, 1, closed="neither")],
         "penalty": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-    }  # fmt: skip
+    }
 
     def __init__(
         self,
@@ -167,20 +168,6 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
-
-    def _open_access(self, X, max_total_queries=None):
-        return GradientAccess(
-            self.estimator_,
-            X,
-            max_queries=self.max_queries,
-            max_total_queries=max_total_queries,
-            batch_size=self.batch_size_,
-            **self._access_options(),
-        )
-
-    def _attack(self, state):
-        self._restarts(state)
-        state.finished[:] = True
 
     def _steps(self, state, start, early_stopping):
         ball = LpBall(self.norm, np.asarray(self.eps))

@@ -1,4 +1,4 @@
-"""Greedy moves of single features: what an auditor can read."""
+"""Greedy feature selection: the move of the largest gain per cost, one by one."""
 
 from numbers import Integral, Real
 
@@ -10,8 +10,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..._rows import is_dataframe
 from ...trees import tree_ensemble
 from ...trees._edges import Edges
-from ...victim import LabelAccess
 from .._active_rows import ActiveRows, Answer
+from .._base import norms
 from .._queries._base import QueryAttack
 from ._base import TabularAttack
 
@@ -260,9 +260,9 @@ def _try(active, delta, wanted, state):
         x_adv = active.x[at] + delta[at]
         answer = active.ask(x_adv, at)
         hit = torch.nonzero(answer.reached).flatten()
-        said, sure = active.confirm(x_adv[hit], at[hit], answer.predicted[hit])
-        hit = hit[sure]
-        state.record(active.rows[at[hit]], x_adv[hit], said[sure], True)
+        said, confirmed = active.confirm(x_adv[hit], at[hit], answer.predicted[hit])
+        hit = hit[confirmed]
+        state.record(active.rows[at[hit]], x_adv[hit], said[confirmed], True)
         better[at[hit]] = True
         active.delta = torch.where(better[:, None], delta, active.delta)
     return better
@@ -290,7 +290,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
     ----------
     estimator : classifier or RegressionVictim, default=None
         The victim, on raw rows; see :class:`FastGradientMethod`.
-    answers : {"score", "label"}, default="score"
+    knowledge : {"score", "label"}, default="score"
         What the attacker sees of the victim.
     norm : {np.inf, 1, 2, 0}, default=1
         The norm of `eps` and of the distances in the result; units are those of scale.
@@ -369,22 +369,21 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
     (True, True)
     """
 
-    knowledge = "score"
-
     _parameter_constraints = {
+        **TabularAttack._parameter_constraints,
         **QueryAttack._parameter_constraints,
-        "answers": [StrOptions({"score", "label"})],
-        "norm": [Real],
-        "eps": [Interval(Real, 0, None, closed="left"), None],
+        "norm": norms(np.inf, 1, 2, 0),
+        "knowledge": [StrOptions({"score", "label"})],
         "n_values": [Interval(Integral, 2, None, closed="left")],
         "shortlist": [Interval(Integral, 1, None, closed="left")],
+        "eps": [Interval(Real, 0, None, closed="left"), None],
     }
 
     def __init__(
         self,
         estimator=None,
         *,
-        answers="score",
+        knowledge="score",
         norm=1,
         eps=None,
         n_values=32,
@@ -402,7 +401,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         verbose=0,
     ):
         self.estimator = estimator
-        self.answers = answers
+        self.knowledge = knowledge
         self.norm = norm
         self.eps = eps
         self.n_values = n_values
@@ -457,22 +456,10 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         # The first round knows each move of each row of a chunk, of eight batches.
         return int(np.clip(2**18 // (self.n_values * self.row_shape_[0]), 1, 1024))
 
-    def _open_access(self, X, max_total_queries=None):
-        if self.answers == "score":
-            return super()._open_access(X, max_total_queries)
-        return LabelAccess(
-            self.estimator_,
-            X,
-            max_queries=self.max_queries,
-            max_total_queries=max_total_queries,
-            batch_size=self.batch_size_,
-            **self._access_options(),
-        )
-
     def _make_goal(self, access, y, target):
-        if self.answers == "label" and (self.confidence or target == "least_likely"):
+        if self.knowledge == "label" and (self.confidence or target == "least_likely"):
             raise ValueError(
-                "confidence, and target='least_likely', need answers='score'."
+                "confidence, and target='least_likely', need knowledge='score'."
             )
         return super()._make_goal(access, y, target)
 
@@ -482,11 +469,12 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         if not len(moves):
             active.give_up(torch.ones_like(active.labels, dtype=torch.bool))
             return
-        if self.answers == "score":
+        if self.knowledge == "score":
             climb_greedily(active, moves, self.shortlist)
             active = ActiveRows(state, torch.nonzero(~state.success).flatten())
         mutable = access.region.mutable.to(access.x.device)
-        approach(active, moves, torch.as_tensor(self.starts_), mutable)
+        starts = torch.as_tensor(self.starts_) / access.unit
+        approach(active, moves, starts, mutable)
         moved = moves.changed(access.x, state.x_adv).any(1)
         rows = torch.nonzero(state.success & moved).flatten()
         if len(rows):

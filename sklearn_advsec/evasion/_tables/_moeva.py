@@ -3,9 +3,11 @@
 from itertools import count
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
+from .._base import norms, shared
 from .._queries._base import QueryAttack
 from ._base import TabularAttack
 
@@ -207,13 +209,14 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
     knowledge = "score"
 
     _parameter_constraints = {
+        **TabularAttack._parameter_constraints,
         **QueryAttack._parameter_constraints,
-        "norm": [Real],
-        "eps": [Interval(Real, 0, None, closed="left"), None],
+        **shared("early_stopping"),
+        "norm": norms(np.inf, 1, 2, 0),
         "n_generations": [Interval(Integral, 1, None, closed="left")],
         "population": [Interval(Integral, 4, None, closed="left")],
         "patience": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean"],
+        "eps": [Interval(Real, 0, None, closed="left"), None],
     }
 
     def __init__(
@@ -319,21 +322,21 @@ def evolve(
         active.genes = torch.cat([active.genes, active.children], dim=1)
         active.fitness = torch.cat([active.fitness, active.scores], dim=1)
         kept = survivors(active.fitness, population)
-        active.genes = _take(active.genes, kept)
-        active.fitness = _take(active.fitness, kept)
+        active.genes = _gather(active.genes, kept)
+        active.fitness = _gather(active.fitness, kept)
         _show_best(active)
         active.children = breeder.breed(active)
     active.give_up(torch.ones_like(active.labels, dtype=torch.bool))
 
 
-def _take(values, index):
+def _gather(values, index):
     return values.gather(1, index[..., None].expand(*index.shape, values.shape[2]))
 
 
 def _show_best(active):
     """Let the present perturbation be that of the individual nearest to the goal."""
     best = active.fitness[..., 0].argmin(1)[:, None]
-    active.delta = (_take(active.genes, best)[:, 0] - active.x).nan_to_num(0.0)
+    active.delta = (_gather(active.genes, best)[:, 0] - active.x).nan_to_num(0.0)
 
 
 def _ask(active, state, norm, breeder):
@@ -350,10 +353,10 @@ def _ask(active, state, norm, breeder):
         if len(better):
             chosen, own = which[better], at.start + better
             found, said = x_adv[better, chosen], answer.predicted[better, chosen]
-            said, sure = active.confirm(found, own, said)
-            own = own[sure]
-            state.record(active.rows[own], found[sure], said[sure], True)
-            active.best[own] = nearest[better][sure]
+            said, confirmed = active.confirm(found, own, said)
+            own = own[confirmed]
+            state.record(active.rows[own], found[confirmed], said[confirmed], True)
+            active.best[own] = nearest[better][confirmed]
     return scores
 
 

@@ -4,7 +4,7 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, Options
 
 from ..._rows import RowCodec, is_dataframe
 from ...trees import tree_ensemble
@@ -12,7 +12,7 @@ from ...trees._certify import ClassFlip
 from ...trees._grid import TreeGrid
 from ...trees._row import RowCells
 from ...victim import LabelAccess
-from .._base import EvasionAttack
+from .._base import EvasionAttack, shared
 
 # Rows of the data that a search may begin at, and how many it takes for one row.
 _KEPT, _SEEDS = 200, 8
@@ -111,8 +111,8 @@ class TreeAttack(EvasionAttack):
 
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
+        **shared("goal", "target", "bounds"),
         "norm": [Options(Real, {np.inf, 0, 1, 2})],
-        "goal": [StrOptions({"misclassification", "targeted"})],
         "eps": [Interval(Real, 0, None, closed="left"), None],
         "min_step": [Interval(Real, 0, None, closed="left"), "array-like"],
     }
@@ -164,13 +164,8 @@ class TreeAttack(EvasionAttack):
         order = np.argsort(self.ensemble_.classes)
         return order[np.searchsorted(self.ensemble_.classes, labels, sorter=order)]
 
-    def _open_access(self, X, max_total_queries=None):
-        return LabelAccess(
-            self.estimator_,
-            X,
-            max_total_queries=max_total_queries,
-            **self._access_options(),
-        )
+    def _access_class(self):
+        return LabelAccess  # of the victim itself, answers are enough
 
     def _choose_batch_size(self, X):
         return 4  # a chunk of 32 rows is a job of about a second
@@ -203,7 +198,6 @@ class TreeAttack(EvasionAttack):
             shown = x_adv[torch.isin(found, moved)]
             predicted, reached = state.goal.select(moved).ask(access, shown, moved)
             state.record(moved, shown, predicted, reached)
-        state.finished[:] = True
 
     def _search_row(self, tree_row):
         """Return the adversarial row in the victim's units, or None."""

@@ -193,18 +193,17 @@ class TreeExactAttack(TreeAttack):
         state.lowest[row] = row_cells.distance(lowest)
         return None if best is None else best.x
 
-    def _result(self, state, offset, finished_only=False):
-        found = super()._result(state, offset, finished_only)
-        at = found.rows - offset
-        lower = state.lowest[at]
+    def _result(self, state):
+        found = super()._result(state)
+        lower = state.lowest
         upper = np.where(found.success, found.distance, np.inf)
         lower = np.where(np.isclose(lower, upper, rtol=1e-9), upper, lower)
         region = state.access.region
         unsure = "rounding" if region is None or region.simple else "constraints"
-        status = np.where(state.in_time[at], unsure, "time limit").astype("<U11")
+        status = np.where(state.in_time, unsure, "time limit").astype("<U11")
         status[found.success & (lower >= upper)] = "optimal"
         limit = np.inf if self.eps is None else self.eps
-        status[~found.success & (lower >= limit) & state.in_time[at]] = "infeasible"
+        status[~found.success & (lower >= limit) & state.in_time] = "infeasible"
         return TreeExactResult(
             **vars(found), lower=np.minimum(lower, upper), upper=upper, status=status
         )
