@@ -108,8 +108,8 @@ class JacobianSubstitute(PoolExtraction):
     >>> X, y = load_iris(return_X_y=True)
     >>> victim = RandomForestClassifier(random_state=0).fit(X, y)
     >>> attack = JacobianSubstitute(FrozenEstimator(victim), n_rounds=2).fit(X[::10])
-    >>> attack.n_queries_, attack.fidelity(X) > 0.8
-    (45, True)
+    >>> attack.n_queries_ <= 60, attack.fidelity(X) > 0.8
+    (True, True)
     """
 
     knowledge = "label"

@@ -235,7 +235,7 @@ def test_bad_input_has_its_own_error(parameters, text):
         DecisionTreeClassifier(),
         LogisticRegression(class_weight="balanced"),
         LogisticRegression(l1_ratio=1, solver="liblinear"),
-        LinearSVC(loss="hinge"),
+        LinearSVC(loss="hinge", C=0.01, random_state=0),
     ],
 )
 def test_surrogates_without_a_gradient(model):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import brentq
 
 from sklearn_advsec.threat import Box, LpBall
 from sklearn_advsec.threat._ball import as_norm, resolve_eps
@@ -21,34 +21,27 @@ def _points(dtype=torch.float64, n=40, d=7, seed=0):
 
 
 def _nearest(point, norm, eps, lower, upper):
-    """The projection, from a general solver: d = p - q with p, q >= 0."""
-    d = len(point)
-    eps = np.broadcast_to(eps, (d,))
-    moves = np.flatnonzero(eps > 0)
-    bounds = [(0, upper[i] if eps[i] else 0) for i in range(d)]
-    bounds += [(0, -lower[i] if eps[i] else 0) for i in range(d)]
+    """The projection by its multiplier: one equation, which the radius solves."""
+    eps = np.broadcast_to(eps, point.shape)
+    moves = eps > 0
+    low, high = np.where(moves, lower, 0), np.where(moves, upper, 0)
+    weight = np.divide(1, eps, out=np.zeros(point.shape), where=moves)
 
-    def distance(z):
-        return np.sum((z[:d] - z[d:] - point) ** 2)
+    def solution(multiplier):
+        """Minimise (x - point)^2 / 2 + multiplier * (size of x) in the box."""
+        if norm == 1:
+            shrunk = np.abs(point) - multiplier * weight
+            moved = np.sign(point) * np.maximum(shrunk, 0)
+        else:
+            moved = point / (1 + multiplier * weight**2)
+        return np.clip(moved, low, high)
 
-    def gradient(z):
-        g = 2 * (z[:d] - z[d:] - point)
-        return np.concatenate([g, -g])
+    def excess(multiplier):
+        return np.sum((np.abs(solution(multiplier)) * weight) ** norm) - 1
 
-    def left(z):
-        scaled = (z[:d] + z[d:])[moves] / eps[moves]
-        return 1 - (scaled.sum() if norm == 1 else (scaled**2).sum())
-
-    z = minimize(
-        distance,
-        np.zeros(2 * d),
-        jac=gradient,
-        bounds=bounds,
-        constraints={"type": "ineq", "fun": left},
-        method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
-    ).x
-    return z[:d] - z[d:]
+    if excess(0) <= 0:
+        return solution(0)
+    return solution(brentq(excess, 0, 1e4, xtol=1e-13))
 
 
 @pytest.mark.parametrize("boxed", [False, True])
@@ -63,7 +56,7 @@ def test_projection_is_the_nearest_point(norm, scaled, boxed):
         low = lower[i].numpy() if boxed else np.full(7, -50.0)
         high = upper[i].numpy() if boxed else np.full(7, 50.0)
         expected = _nearest(delta[i].numpy(), norm, eps, low, high)
-        np.testing.assert_allclose(projected[i].numpy(), expected, atol=2e-5)
+        np.testing.assert_allclose(projected[i].numpy(), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
