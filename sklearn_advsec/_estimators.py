@@ -37,6 +37,17 @@ def allows_nan(estimator):
         return False
 
 
+def abstain_label(estimator):
+    """Return what a classifier predicts where it abstains; None where it never does."""
+    if isinstance(estimator, FrozenEstimator):
+        return abstain_label(estimator.estimator)
+    if isinstance(estimator, Pipeline):
+        return abstain_label(estimator.steps[-1][1])
+    if hasattr(estimator, "best_estimator_"):
+        return abstain_label(estimator.best_estimator_)
+    return getattr(estimator, "abstain_label", None)
+
+
 def is_net(estimator):
     """Whether an estimator is a skorch net (without importing skorch)."""
     return any(cls.__module__.startswith("skorch.") for cls in type(estimator).__mro__)

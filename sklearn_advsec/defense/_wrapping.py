@@ -185,13 +185,16 @@ class DetectingDefense(WrappingDefense):
         """
         check_is_fitted(self)
         array = self._check_X(X, reset=False)
-        return abstain(self._predict(array), self.abstain_label, lambda: self.detect(X))
+        y_pred = self._predict(array)
+        return abstain(y_pred, self.abstain_label, self.classes_, lambda: self.detect(X))
 
 
-def abstain(y_pred, label, where):
+def abstain(y_pred, label, classes, where):
     """Replace predictions by a label where ``where()`` says so; None replaces nothing."""
     if label is None:
         return y_pred
+    if label in classes.tolist():
+        raise ValueError(f"abstain_label must be none of the classes; got {label!r}.")
     label = np.asarray(label)
     kinds = {y_pred.dtype.kind, label.dtype.kind}
     if len({"iuf" if kind in "iuf" else kind for kind in kinds}) > 1:

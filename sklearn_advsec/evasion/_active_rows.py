@@ -5,6 +5,7 @@ from dataclasses import dataclass, is_dataclass
 import torch
 
 from ..differentiable._views import log_probability
+from ..victim._answers import ABSTAINED
 from ._goal import margin
 
 # How many numbers the candidates of one question to the victim may hold: on a processor,
@@ -199,7 +200,7 @@ class ActiveRows:
         goal = self._state.goal.select(rows)
         if goal.confidence is None:
             reached = goal.reached_by_labels(predicted)
-        return predicted, reached
+        return predicted, reached & (predicted != ABSTAINED)
 
     def record_successes(self, x_adv, answer):
         """Record candidates, one per row, that reached the goal; their rows leave."""

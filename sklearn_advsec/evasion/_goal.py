@@ -3,6 +3,8 @@
 import torch
 from torch.nn.functional import cross_entropy
 
+from ..victim._answers import ABSTAINED
+
 GOALS = ("misclassification", "targeted", "confidence_reduction")
 
 
@@ -107,7 +109,8 @@ class Goal:
     def reached_by_labels(self, predicted):
         """Whether predictions fulfil a goal that has no `confidence`."""
         same = predicted == self.labels
-        return same if self.kind == "targeted" else ~same
+        # A victim that abstains was not led anywhere.
+        return same if self.kind == "targeted" else ~same & (predicted != ABSTAINED)
 
     def reached_by_probability(self, proba):
         """Whether probabilities fulfil the goal with its `confidence`."""
@@ -135,7 +138,7 @@ class Goal:
         # Scores do not always tell the label; the last query is for where a row ends.
         if not access.decisive and access.affordable(rows) > 1:
             predicted = access.predict(x, rows)
-        return predicted, self.reached_by_probability(proba)
+        return predicted, self.reached_by_probability(proba) & (predicted != ABSTAINED)
 
 
 def likeliest_others(state, n_targets):

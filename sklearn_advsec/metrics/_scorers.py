@@ -8,6 +8,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators import abstain_label
+from .._seeding import undisturbed
+
 
 class _Scorer:
     """A callable scorer that takes part in metadata routing."""
@@ -48,10 +51,11 @@ class _Scorer:
 
 
 class _RobustAccuracy(_Scorer):
-    def __init__(self, attack, check_masking=False):
+    def __init__(self, attack, check_masking=False, abstain="handled"):
         super().__init__()
         self.attack = attack
         self.check_masking = check_masking
+        self.abstain = abstain
 
     def __call__(self, estimator, X, y, sample_weight=None):
         check_is_fitted(estimator)
@@ -60,7 +64,15 @@ class _RobustAccuracy(_Scorer):
 
             gradient_masking_report(estimator, X, y, self.attack)
         attack = clone(self.attack).set_params(estimator=FrozenEstimator(estimator))
-        return attack.fit(X, y).score(X, y, sample_weight=sample_weight)
+        attack.fit(X, y)
+        label = abstain_label(estimator)
+        if label is None or self.abstain == "wrong":
+            return attack.score(X, y, sample_weight=sample_weight)
+        y, y_pred = np.asarray(y), attack.run(X, y).y_pred
+        with undisturbed(estimator):
+            clean = np.asarray(estimator.predict(X))
+        holds = (y_pred == y) | ((y_pred == label) & (clean == y))
+        return float(np.average(holds, weights=sample_weight))
 
     def __repr__(self):
         return f"robust_accuracy_scorer({self.attack!r})"
@@ -96,9 +108,10 @@ class _CertifiedAccuracy(_Scorer):
 
     def __call__(self, estimator, X, y, sample_weight=None):
         from ..defense import RandomizedSmoothingClassifier, certify
+        from ..trees import is_tree_ensemble
 
-        own = hasattr(estimator, "certify")
-        if own and not isinstance(estimator, RandomizedSmoothingClassifier):
+        rows = isinstance(estimator, RandomizedSmoothingClassifier)
+        if hasattr(estimator, "certify") and not (rows or is_tree_ensemble(estimator)):
             certificate = estimator.certify(X, **self.options)
         else:
             certificate = certify(estimator, X, **{"eps": self.eps, **self.options})
@@ -144,8 +157,12 @@ def certified_accuracy_scorer(eps, **options):
     return _CertifiedAccuracy(eps, options)
 
 
-def robust_accuracy_scorer(attack, *, check_masking=False):
+def robust_accuracy_scorer(attack, *, abstain="handled", check_masking=False):
     """Make a scorer of the accuracy that is left under an attack.
+
+    Where the estimator may abstain (it has an `abstain_label`), an attacked row on which
+    it does so was handled, if it gets the row itself right: alarms for clean rows are
+    errors [1]_.
 
     Parameters
     ----------
@@ -153,6 +170,8 @@ def robust_accuracy_scorer(attack, *, check_masking=False):
         A prototype (``estimator=None``), or any attack: a clone of it is set on the
         estimator that is scored. Give its `bounds`: with "data" the box is learned from
         the rows that are scored.
+    abstain : {"handled", "wrong"}, default="handled"
+        What an attacked row counts as on which the estimator abstains.
     check_masking : bool, default=False
         Whether to run :func:`gradient_masking_report` too, which warns where the
         gradients of the estimator seem to be masked. It costs a few more attacks.
@@ -161,6 +180,16 @@ def robust_accuracy_scorer(attack, *, check_masking=False):
     -------
     scorer : callable
         ``scorer(estimator, X, y, sample_weight=None)``, larger is better.
+
+    See Also
+    --------
+    certified_accuracy_scorer : The accuracy that no attack can take.
+    sklearn_advsec.inspection.RobustnessCurveDisplay : The same for growing bounds.
+
+    References
+    ----------
+    .. [1] F. Tramer, "Detecting adversarial examples is (nearly) as hard as classifying
+       them", arXiv:2107.11630 (the robust error with detection).
 
     Examples
     --------
@@ -181,7 +210,9 @@ def robust_accuracy_scorer(attack, *, check_masking=False):
             "attack must be an evasion attack, such as "
             f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
         )
-    return _RobustAccuracy(attack, check_masking)
+    if abstain not in ("handled", "wrong"):
+        raise ValueError(f"abstain must be 'handled' or 'wrong'; got {abstain!r}.")
+    return _RobustAccuracy(attack, check_masking, abstain)
 
 
 attack_success_scorer = _AttackSuccess()

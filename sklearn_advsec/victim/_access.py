@@ -128,7 +128,8 @@ class LabelAccess:
     @property
     def exact(self):
         """Whether logits are computed just as the victim's own answers are."""
-        return self._view is not None and self._view.module is not None
+        whole = self._view is not None and self._view.module is not None
+        return whole and self.check.abstain_label is None
 
     @property
     def dtype(self):

@@ -9,6 +9,7 @@ import torch
 from sklearn.base import is_regressor
 
 from .. import differentiable
+from ._answers import ABSTAINED
 from ._forests import quick_answers
 from ._validation import scores_decide
 
@@ -25,7 +26,7 @@ def answerer_of(access, view=None):
     """
     if is_regressor(access.estimator):
         return RegressorAnswerer(access, view)
-    if view is not None and view.module is not None:
+    if access.exact:
         return NetworkAnswerer(access, view)
     return EstimatorAnswerer(access, view)
 
@@ -80,11 +81,21 @@ class EstimatorAnswerer:
 
     def refer(self, y):
         """Return the classes to lead away from, if they are known."""
-        return None if y is None else torch.as_tensor(y, device=self.access.device)
+        access = self.access
+        if y is not None:
+            return torch.as_tensor(y, device=access.device)
+        if access.check.abstain_label is None:
+            return None
+        labels = access.predict(access.x)
+        silent = torch.nonzero(labels == ABSTAINED).flatten()
+        if len(silent) and access.knowledge != "label" and access.affordable(silent) > 0:
+            # Where it abstains already, the attack leads away from the likeliest class.
+            labels[silent] = access.scores(access.x[silent], silent).argmax(1)
+        return labels
 
     def predictions(self, predicted, x, rows):
         """Return labels."""
-        return self.access.classes[host(predicted)]
+        return self.access.check.in_words(host(predicted))
 
 
 class NetworkAnswerer(EstimatorAnswerer):

@@ -7,13 +7,16 @@ before it went through here.
 
 import numpy as np
 
-from .._estimators import name_of
+from .._estimators import abstain_label, name_of
 from .._labels import find_positions
 from ..exceptions import BadAnswerError
 
 # What single precision, and half precision in a network, leave of a sum of 1.
 _SUM_SLACK = 2e-3
 _RANGE_SLACK = 1e-6
+
+# The position of no class: where the victim said that it abstains.
+ABSTAINED = 2**31 - 1
 
 
 class AnswerCheck:
@@ -28,15 +31,24 @@ class AnswerCheck:
     skipped : ndarray of bool, shape (n_rows,), default=None
         Where given, a bad answer about a row marks the row here, and something harmless
         takes its place; otherwise it is an error.
+
+    Attributes
+    ----------
+    abstain_label : object
+        The label by which a victim with a parameter of that name says that it abstains:
+        no bad answer, and no class. None where it never does.
     """
 
     def __init__(self, victim, classes=None, skipped=None):
         self._name = name_of(victim)
         self._classes = None if classes is None else np.asarray(classes)
         self._skipped = skipped
+        self.abstain_label = abstain_label(victim)
 
     def labels(self, answer, n_rows, rows=None, method="predict"):
         """Return labels as positions in the classes, or as they are where none are known.
+
+        Of rows on which the victim abstains, the position is `ABSTAINED`.
 
         Parameters
         ----------
@@ -56,11 +68,22 @@ class AnswerCheck:
                 self._refuse(bad, labels, rows, method, "that is no label")
             return labels
         position, known = find_positions(labels, self._classes)
+        if self.abstain_label is not None and not known.all():
+            abstained = ~known & (labels == self.abstain_label)
+            position[abstained], known = ABSTAINED, known | abstained
         if not known.all():
             reason = f"its classes_ are {_short(self._classes)}"
             self._refuse(~known, labels, rows, method, reason)
             position[~known] = 0
         return position
+
+    def in_words(self, position):
+        """Return positions in the classes as labels."""
+        abstained = position == ABSTAINED
+        if not abstained.any():
+            return self._classes[position]
+        labels = self._classes[np.where(abstained, 0, position)]
+        return np.where(abstained, np.asarray(self.abstain_label), labels)
 
     def scores(self, answer, n_rows, rows=None, method="predict_proba"):
         """Return scores as floats: probabilities, or of another method any finite ones.
@@ -215,8 +238,9 @@ def ask_labels(victim, X):
         Where an answer is of the wrong shape, is missing, or is no class of the victim.
     """
     classes = getattr(victim, "classes_", None)
-    checked = AnswerCheck(victim, classes).labels(victim.predict(X), len(X))
-    return checked if classes is None else np.asarray(classes)[checked]
+    check = AnswerCheck(victim, classes)
+    checked = check.labels(victim.predict(X), len(X))
+    return checked if classes is None else check.in_words(checked)
 
 
 def ask_scores(victim, X, method="predict_proba"):

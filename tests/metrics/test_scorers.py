@@ -3,13 +3,30 @@ import pickle
 import numpy as np
 import pytest
 import sklearn
+from nets import net
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 
-from sklearn_advsec.evasion import FastGradientMethod, ProjectedGradientDescent
+from sklearn_advsec.defense import (
+    AdversarialDetector,
+    MagNet,
+    RandomizedSmoothingClassifier,
+)
+from sklearn_advsec.evasion import (
+    CarliniWagner,
+    DeepFool,
+    FastGradientMethod,
+    HopSkipJump,
+    ProjectedGradientDescent,
+    RayS,
+    SquareAttack,
+)
 from sklearn_advsec.metrics import attack_success_scorer, robust_accuracy_scorer
 
 X, y = load_iris(return_X_y=True)
@@ -81,3 +98,90 @@ def test_bad_attack():
             robust_accuracy_scorer(attack)
     with pytest.raises(TypeError, match="use robust_accuracy_scorer"):
         attack_success_scorer(LogisticRegression(), [[0.0]])
+
+
+ROWS = MinMaxScaler().fit_transform(X)
+NAMES = np.array(["setosa", "versicolor", "virginica"])[y]
+CLASSIFIER = LogisticRegression(C=10, max_iter=1000)
+UNSURE = {"detector": "uncertainty", "false_positive_rate": 0.1}
+ABSTAINING = {
+    "detector": (AdversarialDetector(CLASSIFIER, abstain_label="?", **UNSURE), NAMES),
+    "detector, numbers": (
+        AdversarialDetector(CLASSIFIER, abstain_label=-1, **UNSURE),
+        y,
+    ),
+    "detector of a net": (
+        AdversarialDetector(net(max_epochs=40, lr=0.02), abstain_label="?", **UNSURE),
+        NAMES,
+    ),
+    "MagNet": (
+        MagNet(
+            CLASSIFIER, false_positive_rate=0.1, max_epochs=5, lr=0.02, abstain_label="?"
+        ),
+        NAMES,
+    ),
+    "smoothing": (
+        RandomizedSmoothingClassifier(CLASSIFIER, n_samples=12, abstain_label="?"),
+        NAMES,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=ABSTAINING.values(), ids=ABSTAINING)
+def abstaining(request):
+    defense, labels = request.param
+    return clone(defense).fit(ROWS, labels), labels
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        ProjectedGradientDescent(eps=0.2, max_iter=10),
+        ProjectedGradientDescent(eps=0.2, max_iter=10, confidence=0.5),
+        SquareAttack(eps=0.2, max_queries=40),
+        HopSkipJump(max_queries=40),
+        RayS(max_queries=40),
+        DeepFool(max_iter=10),
+        CarliniWagner(max_iter=10, n_searches=1),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_victims_that_abstain_are_attacked_and_scored(attack, abstaining):
+    defense, labels = abstaining
+    silent, some, right = defense.abstain_label, ROWS[::5], labels[::5]
+    box = {"bounds": (0, 1)} if "bounds" in attack.get_params() else {}
+    attack = clone(attack).set_params(estimator=FrozenEstimator(defense), **box)
+    attack.fit(ROWS)
+    for y_true in (right, None):
+        result = attack.run(some, y_true)
+        y_pred = defense.predict(result.X_adv)
+        np.testing.assert_array_equal(result.y_pred, y_pred)
+        # An attack that ends at an alarm has not succeeded.
+        assert not result.success[y_pred == silent].any()
+        if y_true is not None and attack.confidence is None:
+            assert (y_pred != right)[result.success].all()
+    result, clean = attack.run(some, right), defense.predict(some)
+    assert silent in clean
+    handled = (result.y_pred == right) | ((result.y_pred == silent) & (clean == right))
+    for abstain, expected in (("handled", handled), ("wrong", result.y_pred == right)):
+        scorer = robust_accuracy_scorer(attack, abstain=abstain)
+        assert scorer(defense, some, right) == expected.mean()
+
+
+def test_what_abstaining_counts_as():
+    defense, labels = ABSTAINING["detector"]
+    defense = clone(defense).fit(ROWS, labels)
+    attack = ProjectedGradientDescent(eps=0.05, max_iter=5, early_stopping=False)
+    handled, wrong = (
+        robust_accuracy_scorer(attack, abstain=abstain)(defense, ROWS, labels)
+        for abstain in ("handled", "wrong")
+    )
+    assert handled > wrong > 0
+    behind = make_pipeline(FunctionTransformer(), defense)
+    assert robust_accuracy_scorer(attack)(behind, ROWS, labels) == handled
+    defense.threshold_ = -1.0  # one that always cries is always wrong
+    assert robust_accuracy_scorer(attack)(defense, ROWS, labels) == 0
+    with pytest.raises(ValueError, match="abstain"):
+        robust_accuracy_scorer(attack, abstain="right")
+    with pytest.raises(ValueError, match="none of the classes"):
+        clone(defense).set_params(abstain_label="setosa").fit(ROWS, labels).predict(ROWS)
