@@ -1,0 +1,277 @@
+"""Cases of bad input: an estimator or a function, one of its parameters, a bad value.
+
+They are generated from the constructors' parameters, from the signatures of the public
+methods and functions, and from what a victim can answer wrongly. A case is made of names
+only, so that a test's id says what it is; values are built when it runs.
+"""
+
+import inspect
+import random
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from registry import FAMILIES
+from scipy.sparse import csr_array
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_advsec import metrics, privacy, trees
+
+# Values for a parameter of a constructor or of a function, whatever it is.
+WRONG = {
+    "object": object(),
+    "text": "no such choice",
+    "bytes": b"1",
+    "nan": float("nan"),
+    "complex": 1j,
+    "ragged": [[1.0], [1.0, 2.0]],
+    "dict": {"a": 1},
+    "array of nan": np.array([np.nan]),
+    "class": dict,
+}
+# These are right for some parameters: where they are taken, the result has to be right.
+DOUBTFUL = {
+    "none": None,
+    "true": True,
+    "zero": 0,
+    "minus one": -1,
+    "half": 0.5,
+    "two": 2,
+    "huge integer": 10**30,
+    "huge float": 1e300,
+    "tiny": 1e-300,
+    "infinite": float("inf"),
+    "minus infinite": float("-inf"),
+    "numpy integer": np.int64(3),
+    "numpy float": np.float32(0.25),
+    "empty list": [],
+    "list": [1, 2],
+    "reversed pair": (1.0, 0.0),
+    "equal pair": (0.5, 0.5),
+    "pair of nan": (float("nan"), float("nan")),
+    "infinite pair": (float("-inf"), float("inf")),
+}
+VALUES = WRONG | DOUBTFUL
+
+# Parameters that take any object.
+FREE = {"abstain_label"}
+# A loop of 10**30 steps is what the caller asked for, and two jobs start processes.
+UNENDING = re.compile("n_|max_iter|max_epochs|population|max_queries|verbose")
+
+ROWS, LABELS = 30, np.arange(30) % 2
+RNG = np.random.RandomState(0)
+X = np.round(RNG.uniform(size=(ROWS, 4)), 2)
+X[:, 0] = np.round((X[:, 0] + LABELS) / 2, 2)  # something to learn
+FEW = slice(0, 6)
+TREE = DecisionTreeClassifier(max_depth=3, random_state=0).fit(X, LABELS)
+
+
+def _spoil(X, value):
+    X = X.copy()
+    X[min(3, len(X) - 1), -1] = value
+    return X
+
+
+# What can be wrong with rows, labels and weights; each is made of good ones.
+BAD_ROWS = {
+    "nan": lambda X: _spoil(X, np.nan),
+    "infinite": lambda X: _spoil(X, np.inf),
+    "too large for float32": lambda X: _spoil(X, 1e300),
+    "one row, flat": lambda X: X[0],
+    "cube": lambda X: X[:, :, None] * np.ones((1, 1, 2)),
+    "no rows": lambda X: X[:0],
+    "no columns": lambda X: X[:, :0],
+    "too narrow": lambda X: X[:, :-1],
+    "too wide": lambda X: np.hstack([X, X[:, :1]]),
+    "none": lambda X: None,
+    "text": lambda X: X.astype(str).astype(object) + " euros",
+    "one text": lambda X: "rows",
+    "ragged": lambda X: [[1.0], *X[1:].tolist()],
+    "complex": lambda X: X + 1j,
+    "sparse": csr_array,
+    "masked": lambda X: np.ma.masked_array(X, mask=X > np.median(X)),
+    "objects": lambda X: np.full(X.shape, None),
+    "frame of other names": lambda X: pd.DataFrame(X).rename(columns="other {}".format),
+    "dict": lambda X: {"a": X},
+    "scalar": lambda X: 1.0,
+}
+BAD_LABELS = {
+    "nan": lambda y: np.where(np.arange(len(y)) == 1, np.nan, y),
+    "infinite": lambda y: np.where(np.arange(len(y)) == 1, np.inf, y),
+    "short": lambda y: y[:-1],
+    "long": lambda y: np.r_[y, y[:1]],
+    "none": lambda y: None,
+    "unknown text": lambda y: np.full(len(y), "no class"),
+    "unknown number": lambda y: y + 100,
+    "continuous": lambda y: y + np.linspace(0, 0.5, len(y)),
+    "table": lambda y: np.column_stack([y, y]),
+    "no rows": lambda y: y[:0],
+    "scalar": lambda y: 1,
+    "objects": lambda y: np.full(len(y), None),
+    "ragged": lambda y: [[1], *y[1:].tolist()],
+    "dict": lambda y: {"a": y},
+    "one class": lambda y: np.zeros_like(y),
+}
+BAD_WEIGHTS = {
+    "negative": lambda w: -w,
+    "nan": lambda w: np.where(np.arange(len(w)) == 1, np.nan, w),
+    "infinite": lambda w: np.where(np.arange(len(w)) == 1, np.inf, w),
+    "short": lambda w: w[:-1],
+    "long": lambda w: np.r_[w, 1.0],
+    "table": lambda w: np.column_stack([w, w]),
+    "text": lambda w: np.full(len(w), "heavy"),
+    "no weight": np.zeros_like,
+    "dict": lambda w: {"a": w},
+}
+BAD_ARGUMENTS = {
+    "X": BAD_ROWS,
+    "y": BAD_LABELS,
+    "target": BAD_LABELS,
+    "sample_weight": BAD_WEIGHTS,
+}
+# Right where the estimator says so: the result is looked at.
+DOUBTFUL_ARGUMENTS = {
+    ("X", "sparse"),
+    ("X", "too large for float32"),
+    ("X", "cube"),
+    ("X", "nan"),
+    ("X", "frame of other names"),
+    ("y", "none"),
+    ("y", "one class"),
+    ("y", "unknown text"),
+    ("y", "unknown number"),
+    ("y", "continuous"),
+    ("target", "none"),
+    ("target", "one class"),
+    ("sample_weight", "no weight"),
+}
+
+# What a victim says in place of what it should.
+BAD_ANSWERS = (
+    "nan",
+    "infinite",
+    "negative",
+    "above one",
+    "sums to two",
+    "flat",
+    "short",
+    "long",
+    "none",
+    "text",
+    "unknown labels",
+    "table of labels",
+)
+
+METHODS = {
+    "fit": ("X", "y", "sample_weight"),
+    "partial_fit": ("X", "y"),
+    "fit_resample": ("X", "y", "sample_weight"),
+    "run": ("X", "y", "target"),
+    "score": ("X", "y", "sample_weight"),
+    "transform": ("X",),
+    "predict": ("X",),
+    "predict_proba": ("X",),
+    "decision_function": ("X",),
+    "fidelity": ("X", "sample_weight"),
+    "detect": ("X",),
+    "certify": ("X",),
+}
+
+# Functions with arguments that are right, of which a case replaces one.
+SCORES = np.linspace(0.1, 0.9, ROWS)
+FUNCTIONS = {
+    metrics.clopper_pearson: {"n_successes": 3, "n_trials": 10, "confidence": 0.9},
+    metrics.membership_advantage: {"y_true": LABELS, "y_pred": LABELS[::-1]},
+    metrics.roc_auc_interval: {"y_true": LABELS, "y_score": SCORES, "confidence": 0.9},
+    metrics.tpr_at_fpr: {"y_true": LABELS, "y_score": SCORES, "fpr": 0.2},
+    metrics.tpr_at_fpr_scorer: {"fpr": 0.1},
+    metrics.certified_accuracy_scorer: {"eps": 0.1},
+    privacy.epsilon_from_guesses: {
+        "n_correct": 60,
+        "n_guesses": 80,
+        "n_canaries": 100,
+        "delta": 1e-5,
+        "confidence": 0.95,
+    },
+    privacy.make_records: {"X": X, "y": LABELS},
+    privacy.rmia_scores: {
+        "target_x": np.linspace(0.1, 0.9, 5),
+        "mean_x": np.full(5, 0.5),
+        "target_z": np.linspace(0.1, 0.9, 7),
+        "mean_z": np.full(7, 0.5),
+        "gamma": 1.0,
+    },
+    trees.certify: {
+        "estimator": TREE,
+        "X": X[FEW],
+        "eps": 0.1,
+        "norm": np.inf,
+        "method": "bounds",
+        "time_limit": 1.0,
+    },
+    trees.leaf_boxes: {"ensemble": trees.tree_ensemble(TREE), "X": X[FEW]},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bad value for one argument of one thing."""
+
+    kind: str
+    subject: str
+    argument: str
+    value: str
+
+    def __str__(self):
+        return f"{self.subject}-{self.kind}-{self.argument}-{self.value}"
+
+
+INSTANCES = {}
+for _family in FAMILIES.values():
+    for _instance in _family:
+        _name = type(_instance).__name__
+        while _name in INSTANCES:
+            _name += "'"
+        INSTANCES[_name] = _instance
+
+
+def all_cases():
+    """Return every case, in one order."""
+    cases = []
+    for name, instance in INSTANCES.items():
+        parameters = instance.get_params(deep=False)
+        for parameter in sorted(set(parameters) - FREE):
+            cases += [
+                Case("parameter", name, parameter, value)
+                for value in VALUES
+                if value in WRONG
+                or not UNENDING.match(parameter)
+                or value not in ("huge integer", "huge float", "infinite")
+                and parameter != "n_jobs"
+            ]
+        for method, arguments in METHODS.items():
+            own = getattr(type(instance), method, None)
+            if own is None or own.__module__.startswith("sklearn."):
+                continue
+            known = inspect.signature(own).parameters
+            for argument in set(arguments) & set(known):
+                cases += [
+                    Case(method, name, argument, value)
+                    for value in sorted(BAD_ARGUMENTS[argument])
+                ]
+        if "estimator" in parameters:
+            cases += [Case("answers", name, "estimator", value) for value in BAD_ANSWERS]
+    for function, arguments in FUNCTIONS.items():
+        for argument in arguments:
+            cases += [
+                Case("function", function.__name__, argument, value) for value in VALUES
+            ]
+    return sorted(cases, key=str)
+
+
+def sample(n_cases, seed):
+    """Return so many cases, drawn with a seed."""
+    cases = all_cases()
+    random.Random(seed).shuffle(cases)
+    return cases[:n_cases]
