@@ -2,7 +2,30 @@
 
 from contextlib import contextmanager
 
-from sklearn.callback import CallbackSupportMixin
+__all__ = ["ReportsProgress", "with_callbacks"]
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:
+        """Takes no callbacks, as there are none."""
+
+        def set_callbacks(self, *callbacks):
+            """Refuse callbacks.
+
+            Raises
+            ------
+            ImportError
+                If there is a callback.
+            """
+            if callbacks:
+                raise ImportError("set_callbacks needs scikit-learn 1.9 or later.")
+            return self
+
+    def with_callbacks(fit):
+        """Return the method as it is."""
+        return fit
 
 
 class ReportsProgress(CallbackSupportMixin):

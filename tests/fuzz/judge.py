@@ -34,7 +34,7 @@ SYNONYMS = {
     "sample_weight": "sample_weight|weights|weight",
     "estimator": "estimator|victim|model|predict|predict_proba|decision_function",
 }
-# What scikit-learn's own checks of arrays say; its checks of estimators ask for some of it.
+# What scikit-learn's own checks of arrays say, and in part ask estimators to say.
 SCIKIT_LEARN = re.compile(
     "inconsistent numbers of samples|could not convert string|Complex data not supported"
     "|setting an array element|must be a string or a real number|is a bad input shape"

@@ -4,11 +4,10 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from ..._progress import ReportsProgress
+from ..._progress import ReportsProgress, with_callbacks
 from ...threat import LpBall
 from .._base import Chunk, norms, shared
 from .._state import record_last

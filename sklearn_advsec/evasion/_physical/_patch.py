@@ -5,13 +5,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from torch.nn.functional import pad
 
 from ..._images import pixel_grid
-from ..._progress import ReportsProgress
+from ..._progress import ReportsProgress, with_callbacks
 from ..._rows import RowCodec, is_dataframe
 from ...victim import GradientAccess
 from .._active_rows import ActiveRows
