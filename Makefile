@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-slow test-kernels test-array-api lint bench \
-	bench-report clean help
+.PHONY: demo test test-slow test-kernels test-array-api test-oldest test-fuzz lint \
+	bench bench-report clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -49,6 +49,28 @@ test-array-api: $(VENV)/.installed
 	@echo "==> scikit-learn's array API check, which scipy's setting switches on"
 	SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 -q tests/test_common.py -k array_api
 
+# In an environment of its own. Old libraries warn of what new ones have changed, and
+# scikit-learn's checks of today are those of its newest version.
+OLDEST := .venv-oldest
+test-oldest: $(OLDEST)/.installed
+	@echo "==> The tests with the oldest versions that pyproject.toml allows"
+	$(OLDEST)/bin/python -m pytest -n 2 -q -m "not slow" -W ignore::FutureWarning \
+	-W ignore::DeprecationWarning --deselect tests/test_common.py::test_scikit_learn_contract
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	@echo "==> Installing the oldest versions into $(OLDEST)"
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install -q -c constraints-oldest.txt -e ".[test]"
+	@touch $@
+
+# At least 10,000 cases of bad input, another sample for every seed.
+FUZZ_CASES ?= 10000
+FUZZ_SEED ?= 1
+test-fuzz: $(VENV)/.installed
+	@echo "==> $(FUZZ_CASES) cases of bad input, seed $(FUZZ_SEED)"
+	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest -n 2 -q \
+	tests/fuzz
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,7 +86,7 @@ bench-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; \

@@ -84,7 +84,7 @@ PUBLIC = {
 # the lowest row may use each other.
 LAYERS = [
     {"exceptions", "_rows", "_images", "_labels", "_estimators", "_seeding", "_progress"}
-    | {"_hardware", "_optional", "_sklearn"},
+    | {"_show_versions", "_sklearn"},
     {"threat", "trees", "batched", "differentiable"},
     {"victim", "pretrained"},
     # Scores that need no family: the package `metrics` itself stands above all families.

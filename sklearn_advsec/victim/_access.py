@@ -5,11 +5,11 @@ import torch
 
 from .. import differentiable
 from .._estimators import allows_nan, name_of
-from .._hardware import auto_batch_size, bfloat16_is_fast
 from .._rows import RowCodec, check_rows
 from ..exceptions import NoGradientError, QueryBudgetExceeded
 from ._answerers import answerer_of, host
 from ._answers import AnswerCheck
+from ._hardware import auto_batch_size, bfloat16_is_fast
 from ._validation import check_victim
 
 

@@ -1,0 +1,46 @@
+"""What a report of a fault has to say about the machine."""
+
+import platform
+import sys
+from importlib import metadata
+
+_DEPENDENCIES = (
+    "sklearn-advsec",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "joblib",
+    "threadpoolctl",
+    "torch",
+    "skorch",
+    "pandas",
+    "matplotlib",
+    "lightgbm",
+    "xgboost",
+    "xgboost-cpu",
+    "opacus",
+    "rich",
+)
+
+
+def show_versions():
+    """Print the system, Python, and the versions of what this package uses.
+
+    Examples
+    --------
+    >>> from sklearn_advsec import show_versions
+    >>> show_versions()
+    System:
+        python: 3...
+    """
+    print("System:")
+    print(f"    python: {sys.version.split()[0]}")
+    print(f"executable: {sys.executable}")
+    print(f"   machine: {platform.platform()}")
+    print("\nPackages:")
+    for name in _DEPENDENCIES:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            version = "not installed"
+        print(f"{name:>14}: {version}")
