@@ -42,12 +42,16 @@ class ReportsProgress(CallbackSupportMixin):
         return 0
 
     @contextmanager
-    def _reported(self, X, y):
-        """Report what is done inside as the fit to rows and labels."""
+    def _reported(self, X, y, n_tasks=None):
+        """Report what is done inside as the fit to rows and labels.
+
+        It has as many tasks as `_n_tasks` says, where no number is given.
+        """
         if not hasattr(self, "_skl_callbacks"):
             yield
             return
-        fit = self._init_callback_context(max_subtasks=self._n_tasks())
+        n_tasks = self._n_tasks() if n_tasks is None else n_tasks
+        fit = self._init_callback_context(max_subtasks=n_tasks)
         fit.call_on_fit_task_begin(estimator=self, X=X, y=y)
         self._reporting = fit, {"estimator": self, "X": X, "y": y}
         try:
@@ -80,6 +84,12 @@ class ReportsProgress(CallbackSupportMixin):
             yield step
             if self._end_task(task, attributes) and stops:
                 return
+
+    def _tell_done(self, n_tasks, name):
+        """Report tasks that are done already."""
+        if hasattr(self, "_reporting"):
+            for _ in range(n_tasks):
+                self._end_task(self._begin_task(name))
 
     def _fit_as_task(self, estimator, name, X, y):
         """Fit an estimator; callbacks that propagate follow its own tasks, too."""

@@ -4,6 +4,7 @@ __all__ = [
     "BadAnswerError",
     "FittedVictimWarning",
     "GradientMaskingWarning",
+    "InterruptedRunWarning",
     "NoGradientError",
     "QueryBudgetExceeded",
 ]
@@ -35,6 +36,10 @@ class GradientMaskingWarning(UserWarning):
     """
 
 
+class InterruptedRunWarning(UserWarning):
+    """A user stopped an attack: its result holds a part of the rows."""
+
+
 class NoGradientError(TypeError):
     """A gradient attack was given a victim that has no differentiable view."""
 
@@ -48,7 +53,7 @@ class QueryBudgetExceeded(RuntimeError):
     ----------
     result : object or None
         What was found before the budget ran out: an
-        :class:`~sklearn_advsec.evasion.EvasionResult` of the finished rows.
+        :class:`~sklearn_advsec.evasion.EvasionResult` of the rows that were begun.
     """
 
     result = None

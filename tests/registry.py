@@ -153,6 +153,7 @@ NOT_CHECKED = {
     "Certificate": "a result",
     "Brightness": "a transformation of images",
     "Contrast": "a transformation of images",
+    "EvasionAttack": "a base class",
     "EvasionResult": "a result",
     "ExtractionAttack": "a base class",
     "ExtractionDetected": "an error",

@@ -28,7 +28,7 @@ PUBLIC = {
     "evasion": """
         AdversarialPatch AutoAttack AutoProjectedGradientDescent BasicIterativeMethod
         Blur Brightness CarliniWagner ConstrainedAPGD ConstrainedAdaptiveAttack
-        Contrast DeepFool EvasionResult ExpectationOverTransformation
+        Contrast DeepFool EvasionAttack EvasionResult ExpectationOverTransformation
         FastAdaptiveBoundary FastGradientMethod FastMinimumNorm GaussianNoise
         GreedyFeatureAttack HopSkipJump IterativeLeastLikely JPEGCompression
         JacobianSaliencyMap LabelOnlyNES MultiObjectiveEvolution

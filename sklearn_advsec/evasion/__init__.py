@@ -5,6 +5,7 @@ was reached, ``score(X, y)`` is the robust accuracy.
 """
 
 from ..metrics._destruction import destruction_rate
+from ._base import EvasionAttack
 from ._composed._auto_attack import AutoAttack
 from ._composed._expectation import ExpectationOverTransformation
 from ._composed._transfer import TransferAttack
@@ -59,6 +60,7 @@ __all__ = [
     "ConstrainedAPGD",
     "ConstrainedAdaptiveAttack",
     "DeepFool",
+    "EvasionAttack",
     "EvasionResult",
     "ExpectationOverTransformation",
     "FastAdaptiveBoundary",

@@ -226,6 +226,15 @@ class ActiveRows:
         state.finished[self.rows[mask]] = True
         self.select(~mask)
 
+    def show(self):
+        """Let rows without a success show where they are now; they are not given up."""
+        state = self._state
+        at = torch.nonzero(~(state.success | state.finished)[self.rows]).flatten()
+        if self.confirms or not len(at):  # what the scores say need not be the label
+            return
+        x_adv = (self.x + self.delta)[at]
+        state.record(self.rows[at], x_adv, self.predicted[at], False)
+
     def improve(self, x_adv, answer, at=None):
         """Record candidates that are adversarial and nearer than what the row has.
 
@@ -244,7 +253,7 @@ class ActiveRows:
                     x_adv[confirmed],
                     predicted[confirmed],
                 )
-            self._state.record(self.rows[at], x_adv, predicted, True)
+            self._state.record(self.rows[at], x_adv, predicted, True, ends=False)
 
     def distance(self, x_adv, at=None):
         """Distance from the row, in the attack's norm."""

@@ -1,5 +1,7 @@
 """Base of the evasion attacks: input checks, chunks of rows, budgets and results."""
 
+import time
+import warnings
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
@@ -29,8 +31,9 @@ from sklearn.utils.validation import (
 
 from .._estimators import allows_nan, name_of
 from .._labels import class_positions
+from .._progress import ReportsProgress, with_callbacks
 from .._rows import check_rows, is_dataframe
-from ..exceptions import QueryBudgetExceeded
+from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ..victim._validation import check_victim
@@ -44,6 +47,8 @@ _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAcces
 # How many batches of rows are attacked together at most, and in how many parts rows are
 # split for each of several workers.
 _CHUNK_BATCHES, _PARTS = 8, 2
+# How many seconds lie between two reports of progress.
+_TELL_EVERY = 2.0
 # Under a total, this many rows go first where their cost is not known beforehand.
 _FIRST_ROWS = 8
 
@@ -141,22 +146,227 @@ class Chunk:
         )
 
 
+class Progress:
+    """What is told of a running attack: printed if it is `verbose`, and to callbacks.
+
+    Parameters
+    ----------
+    attack : EvasionAttack
+        The attack.
+    n_rows : int
+        How many rows it is to attack.
+    on_query : callable, default=None
+        What else follows the questions: the progress of an attack that runs this one.
+    """
+
+    def __init__(self, attack, n_rows, on_query=None):
+        self.attack, self.n_rows = attack, n_rows
+        follows = attack.verbose or hasattr(attack, "_reporting")
+        self.on_query = self.tell_sometimes if follows else on_query
+        self.results, self.state = [], None
+        self.begin = self.last = time.monotonic()
+        self.n_told = 0
+
+    def follow(self, state, access):
+        """Follow a chunk by the questions that are asked about its rows."""
+        self.state, access.on_query = state, self.on_query
+
+    def add(self, result):
+        """Add the result of rows that are through."""
+        self.results.append(result)
+        self.state = None
+        self.tell()
+
+    def tell_sometimes(self):
+        """Say how far the attack is, if the last time was some seconds ago."""
+        if time.monotonic() - self.last >= _TELL_EVERY:
+            self.tell()
+
+    def tell(self):
+        """Say how many rows are through, with what success, and how long it may take."""
+        self.last = time.monotonic()
+        n_done = sum(len(result) for result in self.results)
+        n_found = sum(int(result.success.sum()) for result in self.results)
+        n_asked = sum(int(result.n_queries.sum()) for result in self.results)
+        if self.state is not None:
+            n_done += int((self.state.success | self.state.finished).sum())
+            n_found += int(self.state.success.sum())
+            n_asked += self.state.access.n_total_queries
+        self.attack._tell_done(n_done - self.n_told, "row")
+        self.n_told = max(n_done, self.n_told)
+        if self.attack.verbose:
+            passed = self.last - self.begin
+            left = passed / n_done * (self.n_rows - n_done) if n_done else np.nan
+            print(
+                f"[{type(self.attack).__name__}] {n_done} of {self.n_rows} rows, "
+                f"{n_found} successes, {n_asked} queries; {passed:.0f} s, about "
+                f"{left:.0f} s to go",
+                flush=True,
+            )
+
+
+def _joined(results, resume):
+    """Join results, and add the queries that a run before had spent on open rows."""
+    if not results:
+        return None
+    result = concatenate(results)
+    if resume is not None:
+        open_rows = resume.select(~resume.finished)
+        _, now, then = np.intersect1d(result.rows, open_rows.rows, return_indices=True)
+        result.n_queries[now] += open_rows.n_queries[then]
+    return result
+
+
+def _total_spent(work):
+    return QueryBudgetExceeded(
+        f"max_total_queries={work.max_total_queries} queries are spent; the rows that "
+        "were begun by then are in this exception's result."
+    )
+
+
 class EvasionAttack(
-    OneToOneFeatureMixin, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+    ReportsProgress,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Base of the attacks that move rows until the victim gets them wrong.
 
-    A subclass states its `knowledge`, lists its parameters, and writes `_attack`. The
-    parameters that this class reads are `estimator`, `norm`, `goal`, `target`,
-    `confidence`, `bounds`, `constraints`, `max_queries`, `max_total_queries`,
-    `batch_size`, `n_jobs` and `random_state`; a subclass that has no use for one leaves
-    it out, and its value is then the class attribute of that name. Every public attack
-    has `constraints`.
+    It is public for those who write attacks of their own, and it documents once what all
+    attacks share. An attack is a transformer: `fit` takes the victim and the range of
+    the data, ``transform(X)`` gives adversarial rows for the victim's own predictions,
+    ``run(X, y)`` says what was reached, and ``score(X, y)`` is the robust accuracy.
+
+    A subclass states its `knowledge`, lists its parameters in `__init__` and in
+    `_parameter_constraints`, and writes ``_attack(state)``. What it finds there:
+
+    - ``state.access`` asks the victim, and counts: `predict`, `scores`, `logits`,
+      `gradient`, as far as `knowledge` goes. Its `x` are the rows, as a tensor in the
+      victim's precision and on its device;
+    - ``state.lower`` and ``state.upper``: the box for the perturbations;
+    - ``state.goal``: ``goal.select(rows).ask(access, x_adv, rows)`` gives the victim's
+      own labels, and whether they reach the goal;
+    - ``state.generator``: the source of randomness. Rows share their draws, so that what
+      happens to a row does not depend on those beside it;
+    - ``state.open_rows()`` are still to be attacked, and ``state.record(rows, x_adv,
+      predicted, success)`` keeps what the victim said.
+
+    Parameters
+    ----------
+    estimator : classifier or RegressionVictim, default=None
+        The victim. It is cloned and fitted in `fit`; one that is fitted already is given
+        as ``FrozenEstimator(estimator)``. Attacks that use gradients need a view of it in
+        :mod:`sklearn_advsec.differentiable`, those by scores its `predict_proba` or
+        `decision_function`, those by labels its `predict` only. Where the class of the
+        largest score may not be the label, as of an `SVC` of several classes or behind a
+        threshold, what `predict` says of a success costs a query more. None makes a
+        prototype for scorers, displays and defenses, which set the victim.
+    norm : {np.inf, 2, 1, 0, "inf", "l2", "l1", "l0"}
+        The norm that is bounded by `eps`, or minimised, and in which the result gives
+        distances. Which ones, and the default, depend on the attack.
+    goal : {"misclassification", "targeted", "confidence_reduction"}, \
+            default="misclassification"
+        What is wanted: any other class than the label, the class `target`, or a label
+        whose probability falls to `confidence`. Attacks that have no `confidence` do not
+        have the last one.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``: one for all rows, one for each, or the
+        class of the least score. `run` takes one too.
+    confidence : float, default=None
+        The probability that the wanted class (for "misclassification", any class other
+        than the label) has to reach, or that the label's has to fall to for
+        "confidence_reduction" (None is then 0.5), before a row is done.
+    bounds : "data", None or tuple (lower, upper), default="data"
+        The box that adversarial rows stay in: the range of each column seen in `fit` (of
+        all pixels together, for images), no box, or numbers or arrays that broadcast to
+        a row. A row outside of the range of the data keeps its own value as bound.
+    constraints : FeatureConstraints, default=None
+        What adversarial rows have to keep. The victim is then asked about valid rows
+        only, `eps`, steps and distances are in units of each feature's `scale`, and
+        `bounds` of "data" give way to those of the constraints; see
+        :class:`~sklearn_advsec.threat.FeatureConstraints`. Attacks on tables, whose names
+        begin with "Constrained", `GreedyFeatureAttack` and `MultiObjectiveEvolution`
+        learn kinds, bounds and steps in `fit` where there are none.
+    max_queries : int, default=None
+        How often the victim may be asked about each row; a gradient counts once, however
+        many outputs it is of. The row's last query is kept for where it ends.
+    max_total_queries : int, default=None
+        How often the victim may be asked in one `run`. Rows are attacked in turn, as many
+        together as it lasts for; where it does not do for all,
+        :class:`~sklearn_advsec.exceptions.QueryBudgetExceeded` is raised, with the rows
+        that were begun in ``exception.result``.
+    batch_size : int or "auto", default="auto"
+        How many rows go through the victim at once; "auto" fits them into the cache, or
+        the memory, of the device. The result does not depend on it.
+    n_jobs : int, default=None
+        Number of joblib jobs, between which the rows are shared out. The result does not
+        depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of random starts, directions and proposals; None draws one from numpy's.
+    verbose : int, default=0
+        Whether to print, every few seconds, how many rows are done, how many successes
+        there are, the queries, and the time that is left.
 
     Attributes
     ----------
     knowledge : {"gradient", "score", "label"}
         What the attacker sees of the victim (class attribute).
+    estimator_ : classifier
+        The fitted victim.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where `X` has string names.
+
+    See Also
+    --------
+    EvasionResult : What `run` returns.
+
+    Examples
+    --------
+    An attack of one's own, by labels: random signs of one size.
+
+    >>> import torch
+    >>> from numbers import Integral, Real
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.preprocessing import minmax_scale
+    >>> from sklearn.utils._param_validation import Interval
+    >>> from sklearn_advsec.evasion import EvasionAttack
+    >>> class RandomSigns(EvasionAttack):
+    ...     knowledge = "label"
+    ...     _parameter_constraints = {
+    ...         **EvasionAttack._parameter_constraints,
+    ...         "eps": [Interval(Real, 0, None, closed="left")],
+    ...         "n_draws": [Interval(Integral, 1, None, closed="left")],
+    ...     }
+    ...
+    ...     def __init__(self, estimator=None, *, eps=0.1, n_draws=50, constraints=None,
+    ...                  n_jobs=None, verbose=0):
+    ...         self.estimator = estimator
+    ...         self.eps = eps
+    ...         self.n_draws = n_draws
+    ...         self.constraints = constraints
+    ...         self.n_jobs = n_jobs
+    ...         self.verbose = verbose
+    ...
+    ...     def _attack(self, state):
+    ...         access = state.access
+    ...         for _ in range(self.n_draws):
+    ...             rows = state.open_rows()
+    ...             signs = torch.randn(
+    ...                 access.x.shape[1:], generator=state.generator).sign()
+    ...             delta = (self.eps * signs).to(access.x).clamp(
+    ...                 state.lower[rows], state.upper[rows])
+    ...             x_adv = access.x[rows] + delta
+    ...             predicted, reached = state.goal.select(rows).ask(access, x_adv, rows)
+    ...             state.record(rows, x_adv, predicted, reached)
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = minmax_scale(X)
+    >>> attack = RandomSigns(LogisticRegression(), eps=0.2).fit(X, y)
+    >>> attack.estimator_.score(X, y) > 0.95 > 0.9 > attack.score(X, y)
+    True
     """
 
     knowledge = None
@@ -243,9 +453,10 @@ class EvasionAttack(
             ``run(X).X_adv``.
         """
         check_is_fitted(self)
-        return self.run(X).X_adv
+        return self._run_all(X).X_adv
 
-    def run(self, X, y=None, target=None):
+    @with_callbacks
+    def run(self, X, y=None, target=None, *, resume=None):
         """Attack rows, and say what was reached.
 
         Parameters
@@ -258,21 +469,43 @@ class EvasionAttack(
         target : class label, "least_likely" or array-like of shape (n_samples,), \
                 default=None
             Wanted class, instead of the parameter of that name.
+        resume : EvasionResult, default=None
+            What an earlier run on the same rows has found before it was stopped. Rows
+            that it finished stay as they are, the others are attacked anew; the queries
+            of both runs are added up.
 
         Returns
         -------
         result : EvasionResult
             Adversarial rows, the victim's predictions for them, success, distance and
-            number of queries.
+            number of queries. Where a user interrupts the attack (Ctrl-C), a warning says
+            so, and the result holds the rows that were begun.
 
         Raises
         ------
-        QueryBudgetExceeded, KeyboardInterrupt
-            Where the attack ends early; ``exception.result`` is the
-            :class:`EvasionResult` of the rows that were finished by then.
+        QueryBudgetExceeded
+            Where `max_total_queries` does not do for all rows.
+        Exception
+            Whatever the victim raises. Every exception has, as ``exception.result``, the
+            :class:`EvasionResult` of the rows that were begun (or None).
         """
         check_is_fitted(self)
-        return self._run(self._rows_to_attack(X, y, target))
+        work = self._rows_to_attack(X, y, target)
+        try:
+            with self._reported(X, y, n_tasks=len(work)):
+                return self._run(work, resume)
+        except KeyboardInterrupt as stop:
+            if getattr(stop, "result", None) is None:
+                raise
+            warnings.warn(
+                f"{type(self).__name__} was interrupted: the result holds "
+                f"{len(stop.result)} of {len(work)} rows, of which "
+                f"{stop.result.finished.sum()} are finished. run(..., resume=result) "
+                "goes on from there.",
+                InterruptedRunWarning,
+                stacklevel=3,
+            )
+            return stop.result
 
     def score(self, X, y, sample_weight=None):
         """Robust accuracy: the victim's accuracy on the attacked rows.
@@ -296,7 +529,7 @@ class EvasionAttack(
             prediction is still within `delta` of `y`.
         """
         check_is_fitted(self)
-        y_pred = self.run(X, y).y_pred
+        y_pred = self._run_all(X, y).y_pred
         if is_regressor(self.estimator_):
             near = np.abs(np.asarray(y) - y_pred) <= self.estimator_.delta
             return float(np.average(near, weights=sample_weight))
@@ -384,65 +617,122 @@ class EvasionAttack(
             max_total_queries=self.max_total_queries,
         )
 
-    def _run(self, work):
-        """Attack the rows of a chunk of any size, in parts; lose nothing on the way."""
-        results = []
-        try:
-            for result in self._results(work):
-                results.append(result)
-                self._report(results, len(work))
-        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-            inner = getattr(stop, "result", None)
-            finished = results if inner is None else [*results, inner]
-            stop.result = concatenate(finished) if finished else None
-            if (
-                isinstance(stop, QueryBudgetExceeded)
-                and work.max_total_queries is not None
-            ):
-                stop.args = (
-                    f"max_total_queries={work.max_total_queries} queries are spent; the "
-                    "rows that were finished by then are in this exception's result.",
-                )
-            raise
-        return concatenate(results)
+    @with_callbacks
+    def _run_all(self, X, y=None):
+        """Run on all rows, or raise: part of a result would be taken for the whole."""
+        work = self._rows_to_attack(X, y, None)
+        with self._reported(X, y, n_tasks=len(work)):
+            return self._run(work)
 
-    def _results(self, work):
+    def _run(self, work, resume=None, on_query=None):
+        """Attack the rows of a chunk of any size, in parts; lose nothing on the way."""
+        progress, todo = Progress(self, len(work), on_query), work
+        if resume is not None and resume.finished.any():
+            progress.add(resume.select(resume.finished))
+            begun = np.isin(work.rows, resume.rows[resume.finished])
+            todo = work.select(np.flatnonzero(~begun))
+        try:
+            for result in self._results(todo, progress):
+                progress.add(result)
+        except BaseException as stop:  # of the victim too: what was paid for is kept
+            if getattr(stop, "result", None) is not None:
+                progress.add(stop.result)
+            stop.result = _joined(progress.results, resume)
+            raise
+        return _joined(progress.results, resume)
+
+    def _results(self, work, progress):
         """Yield the results of the parts of a chunk, here or through joblib."""
-        parts = (work.select(at) for at in gen_batches(len(work), 8 * self.batch_size_))
-        total = work.max_total_queries
-        if total is not None:  # what is left has to be known: one part after another
+        if work.max_total_queries is not None:
+            yield from self._results_within_total(work, progress)
+            return
+        if not len(work):
+            return
+        n_jobs, size = effective_n_jobs(self.n_jobs), _CHUNK_BATCHES * self.batch_size_
+        if n_jobs > 1:
+            size = min(size, -(-len(work) // (_PARTS * n_jobs)))
+        parts = (work.select(at) for at in gen_batches(len(work), size))
+        if n_jobs == 1:
             for part in parts:
-                result = self._run_chunk(replace(part, max_total_queries=total))
-                total -= int(result.n_queries.sum())
-                yield result
-        elif effective_n_jobs(self.n_jobs) == 1:
-            yield from map(self._run_chunk, parts)
+                yield self._run_chunk(part, progress)
         else:
             parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
             yield from parallel(delayed(self._run_chunk)(part) for part in parts)
 
-    def _report(self, results, n_rows):
-        """Say how far the attack is, if it is `verbose`."""
-        if self.verbose:
-            done = sum(len(part) for part in results)
-            found = sum(int(part.success.sum()) for part in results)
-            name = type(self).__name__
-            print(f"[{name}] {done} of {n_rows} rows, {found} successes")
+    def _results_within_total(self, work, progress):
+        """Yield results until a total is spent: it serves some rows to the end.
 
-    def _run_chunk(self, chunk):
+        Rows advance together, so that a total would run out before any is through: only
+        as many begin as it lasts for, by what a row may cost, or has cost so far.
+        """
+        total, begun, stopped = work.max_total_queries, 0, False
+        largest = _CHUNK_BATCHES * self.batch_size_
+        cost, seen = work.max_queries, 1
+        while begun < len(work):
+            if total < 1:
+                raise _total_spent(work)
+            size = _FIRST_ROWS if cost is None else max(1, total // cost)
+            at = slice(begun, min(begun + size, begun + largest, len(work)))
+            try:
+                part = work.select(at, max_total_queries=total)
+                result = self._run_chunk(part, progress)
+            except QueryBudgetExceeded as stop:
+                if stop.result is None:
+                    raise _total_spent(work)
+                # Other rows may get by with what is left.
+                result, stopped = stop.result, True
+            yield result
+            begun, total = at.stop, total - int(result.n_queries.sum())
+            seen = max(seen, int(result.n_queries.max(initial=0)))
+            cost = (
+                2 * seen if work.max_queries is None else min(work.max_queries, 2 * seen)
+            )
+        if stopped:
+            raise _total_spent(work)
+
+    def _run_chunk(self, chunk, progress=None):
         """Attack the rows of a chunk together."""
-        access, lower, upper = self._constrain(self._open_access(chunk))
+        access = self._open_access(chunk)
+        constrained, lower, upper = self._constrain(access)
         generator = torch.Generator().manual_seed(chunk.seed)
-        state = AttackState(access, self.norm, lower, upper, generator, chunk.rows)
+        state = AttackState(constrained, self.norm, lower, upper, generator, chunk.rows)
+        if progress is not None:
+            progress.follow(state, access)
         try:
-            state.goal = self._make_goal(access, chunk.y, chunk.target)
+            state.goal = self._make_goal(constrained, chunk.y, chunk.target)
+            state.y = self._labels(state, chunk)
             self._attack(state)
             state.finished[:] = True
             self._ask_about_the_rest(state, labelled=chunk.y is not None)
-        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-            stop.result = self._result(state).select(state.finished.cpu().numpy())
+        except BaseException as stop:
+            stop.result = self._result_so_far(state, chunk)
             raise
         return self._result(state)
+
+    def _labels(self, state, chunk):
+        """Return the labels that rows are to lose, as the user knows them."""
+        if chunk.y is None:
+            if state.goal.kind == "targeted" or is_regressor(self.estimator_):
+                return None
+            return state.access.classes[state.goal.labels.cpu().numpy()]
+        return chunk.y if is_regressor(self.estimator_) else state.access.classes[chunk.y]
+
+    def _result_so_far(self, state, chunk):
+        """Return what is known of the rows of a chunk that was stopped."""
+        if state.goal is None:
+            return None
+        if state.search is not None:
+            state.search.show()
+        unseen = torch.nonzero(state.predicted < 0).flatten()
+        if chunk.y is None and state.goal.kind != "targeted":
+            # The labels are what the victim said of the rows as they are.
+            x, labels = state.access.x[unseen], state.goal.labels[unseen]
+            state.record(unseen, x, labels, False)
+        known = (state.predicted >= 0).cpu().numpy()
+        try:
+            return self._result(state).select(known) if known.any() else None
+        except Exception:  # of a victim that is asked for its predictions once more
+            return None
 
     def _open_access(self, chunk):
         """Open the access to the victim for the rows of a chunk."""

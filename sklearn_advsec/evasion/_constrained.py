@@ -67,6 +67,7 @@ class ConstrainedAccess:
     mixed = _of_victim("mixed")
     n_queries = _of_victim("n_queries")
     n_total_queries = _of_victim("n_total_queries")
+    on_query = _of_victim("on_query")
     probability = _of_victim("probability")
     refer = _of_victim("refer")
 

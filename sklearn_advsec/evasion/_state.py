@@ -1,6 +1,6 @@
 """State of a running attack, and its result."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,8 +30,15 @@ class EvasionResult:
     n_queries : ndarray of int, shape (n_rows,)
         How often the victim was asked about the row (a gradient counts once).
     rows : ndarray of int, shape (n_rows,)
-        Positions of these rows in the input: all of them, unless the attack was
-        interrupted.
+        Positions of these rows in the input: all of them, unless the attack was stopped.
+    finished : ndarray of bool, shape (n_rows,)
+        Whether the search for the row ended by itself. Of an attack that was stopped, the
+        other rows hold the best that was found so far.
+    X : {ndarray, DataFrame} of shape (n_rows, ...)
+        The rows before the attack.
+    y : ndarray of shape (n_rows,) or None
+        Their labels: those that `run` was given, else the victim's own predictions; None
+        where neither was needed.
     """
 
     X_adv: object
@@ -40,15 +47,18 @@ class EvasionResult:
     distance: np.ndarray
     n_queries: np.ndarray
     rows: np.ndarray
+    finished: np.ndarray
+    X: object
+    y: np.ndarray | None
 
     def __len__(self):
         return len(self.rows)
 
-    def select(self, mask):
-        """Return the result of some of the rows."""
+    def select(self, at):
+        """Return the result of some of the rows, by a mask or by their order here."""
         kept = {
-            field.name: _safe_indexing(getattr(self, field.name), mask)
-            for field in fields(self)
+            name: None if values is None else _safe_indexing(values, at)
+            for name, values in vars(self).items()
         }
         return type(self)(**kept)
 
@@ -64,23 +74,24 @@ class EvasionResult:
 
 
 def concatenate(results):
-    """Join results of disjoint rows into one, in the order given."""
+    """Join results of disjoint rows into one, in the order of the rows."""
     results = [result for result in results if len(result)] or results[:1]
     if len(results) == 1:
         return results[0]
-    parts = {
-        field.name: [getattr(result, field.name) for result in results]
-        for field in fields(results[0])
-    }
-    frames = parts.pop("X_adv")
-    if is_dataframe(frames[0]):
-        import pandas as pd
+    joined = {}
+    for name in vars(results[0]):
+        parts = [getattr(result, name) for result in results]
+        if is_dataframe(parts[0]):
+            import pandas as pd
 
-        X_adv = pd.concat(frames)
-    else:
-        X_adv = np.concatenate(frames)
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return type(results[0])(X_adv=X_adv, **joined)
+            joined[name] = pd.concat(parts)
+        else:
+            known = all(part is not None for part in parts)
+            joined[name] = np.concatenate(parts) if known else None
+    joined = type(results[0])(**joined)
+    order = np.argsort(joined.rows, kind="stable")
+    in_order = np.array_equal(order, np.arange(len(order)))
+    return joined if in_order else joined.select(order)
 
 
 class AttackState:
@@ -103,6 +114,10 @@ class AttackState:
     ----------
     goal : Goal
         The goal for all rows; set once it is known.
+    y : ndarray of shape (n_rows,) or None
+        The labels that the rows are to lose, in the user's terms, where they are known.
+    search : ActiveRows or None
+        The search under way, which knows more than what was recorded.
     x_adv : tensor of the shape of ``access.x``
         The best found so far for each row.
     predicted : tensor of int64, shape (n_rows,)
@@ -118,14 +133,14 @@ class AttackState:
         self.upper = upper
         self.generator = generator
         self.positions = positions
-        self.goal = None
+        self.goal = self.y = self.search = None
         n, device = len(access.x), access.x.device
         self.x_adv = access.x.clone()
         self.predicted = torch.full((n,), -1, dtype=torch.int64, device=device)
         self.success = torch.zeros(n, dtype=torch.bool, device=device)
         self.finished = torch.zeros(n, dtype=torch.bool, device=device)
 
-    def record(self, rows, x_adv, predicted, success):
+    def record(self, rows, x_adv, predicted, success, *, ends=True):
         """Keep what was found for some rows, and end them where it is a success.
 
         Parameters
@@ -138,15 +153,19 @@ class AttackState:
             What the victim said of it.
         success : tensor of bool, shape (n,), or bool
             Whether it fulfils the goal.
+        ends : bool, default=True
+            Whether a success ends the attack on the row. If not, a nearer one is looked
+            for.
         """
         self.x_adv[rows] = x_adv
         self.predicted[rows] = predicted
         self.success[rows] = success
-        self.finished[rows] = self.success[rows]
+        if ends:
+            self.finished[rows] = self.success[rows]
 
     def open_rows(self):
-        """Positions of the rows on which the attack has not ended."""
-        return torch.nonzero(~self.finished).flatten()
+        """Positions of the rows without a success on which the attack has not ended."""
+        return torch.nonzero(~(self.success | self.finished)).flatten()
 
     def result(self):
         """Return what was found, as an :class:`EvasionResult`."""
@@ -164,6 +183,9 @@ class AttackState:
             distance=distance.cpu().numpy().astype(np.float64),
             n_queries=access.n_queries.copy(),
             rows=np.arange(len(rows)) if self.positions is None else self.positions,
+            finished=self.finished.cpu().numpy(),
+            X=access.X,
+            y=self.y,
         )
 
 

@@ -51,6 +51,8 @@ class LabelAccess:
         Whether logits are computed just as the victim's own answers are.
     n_queries : ndarray of int, shape (n_rows,)
         Rows sent so far, for each of the rows under attack.
+    on_query : callable or None
+        Called, without arguments, before each question is sent: for progress reports.
     skipped : ndarray of bool, shape (n_rows,)
         The rows about which the victim once gave a bad answer.
     region : Region or None
@@ -113,6 +115,7 @@ class LabelAccess:
         self.x = torch.as_tensor(self._original).to(self.device, self.dtype)
         self._x0 = self.x
         self.n_queries = np.zeros(len(self._original), dtype=np.int64)
+        self.on_query = None
 
     def _network_view(self):
         """Give a view of a victim that is a network by itself; None for all others."""
@@ -251,6 +254,8 @@ class LabelAccess:
                 f"{len(x)} more are needed."
             )
         self.n_queries = after
+        if self.on_query is not None:
+            self.on_query()
 
 
 class ScoreAccess(LabelAccess):

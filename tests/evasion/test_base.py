@@ -1,10 +1,12 @@
 import warnings
+from inspect import signature
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from nets import CNN, MLP
+from registry import EVASION
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
@@ -22,16 +24,29 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils._testing import assert_docstring_consistency
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.evasion import (
+    AutoAttack,
     BasicIterativeMethod,
+    DeepFool,
+    EvasionAttack,
     FastGradientMethod,
     FastMinimumNorm,
+    GreedyFeatureAttack,
+    HopSkipJump,
     IterativeLeastLikely,
     ProjectedGradientDescent,
+    RayS,
+    SquareAttack,
+    UniversalPerturbation,
 )
-from sklearn_advsec.exceptions import NoGradientError, QueryBudgetExceeded
+from sklearn_advsec.exceptions import (
+    InterruptedRunWarning,
+    NoGradientError,
+    QueryBudgetExceeded,
+)
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.threat import LpBall
 
@@ -318,11 +333,7 @@ def test_budget_per_row_is_kept_and_is_no_error(digits, attack, limit):
 def test_total_budget_carries_what_was_found(digits):
     victim, X, _ = digits
     attack = ProjectedGradientDescent(
-        FrozenEstimator(victim),
-        eps=0.2,
-        batch_size=2,
-        max_total_queries=700,
-        bounds=(0, 1),
+        FrozenEstimator(victim), eps=0.2, max_total_queries=700, bounds=(0, 1)
     ).fit(X)
     with pytest.raises(QueryBudgetExceeded, match="max_total_queries=700") as stop:
         attack.run(X)
@@ -330,34 +341,161 @@ def test_total_budget_carries_what_was_found(digits):
     assert 0 < len(result) < len(X)
     assert result.n_queries.sum() <= 700
     full = attack.set_params(max_total_queries=None).run(X)
-    np.testing.assert_array_equal(result.X_adv, full.X_adv[result.rows])
-    np.testing.assert_array_equal(result.success, full.success[result.rows])
+    assert full.finished.all()
+    done = result.select(result.finished)
+    np.testing.assert_array_equal(done.X_adv, full.X_adv[done.rows])
+    np.testing.assert_array_equal(done.success, full.success[done.rows])
+    # Rows that were stopped hold what the victim says of them.
+    np.testing.assert_array_equal(result.y_pred, victim.predict(result.X_adv))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        SquareAttack(eps=0.05, max_queries=100),
+        HopSkipJump(max_queries=60),
+        GreedyFeatureAttack(max_queries=400, n_values=4),
+        DeepFool(),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_a_total_is_spent_on_as_many_rows_as_it_serves(digits, attack):
+    victim, X, y = digits
+    X, y = X[:40], y[:40]
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim)).fit(X)
+    whole = attack.run(X, y)
+    total = int(whole.n_queries.sum() * 0.6)
+    attack.set_params(max_total_queries=total)
+    with pytest.raises(QueryBudgetExceeded) as stop:
+        attack.run(X, y)
+    result = stop.value.result
+    assert 0.9 * total <= result.n_queries.sum() <= total
+    done = result.select(result.finished)
+    served = (np.cumsum(whole.n_queries) <= total).sum()
+    assert len(done) >= 0.8 * served
+    np.testing.assert_allclose(done.X_adv, whole.X_adv[done.rows], atol=1e-6)
+    # The rest can be had later.
+    again = attack.set_params(max_total_queries=None).run(X, y, resume=result)
+    assert again.finished.all() and list(again.rows) == list(range(40))
+    np.testing.assert_allclose(again.X_adv, whole.X_adv, atol=1e-6)
+    stopped = result.select(~result.finished)
+    paid = whole.n_queries.copy()
+    paid[stopped.rows] += stopped.n_queries
+    np.testing.assert_allclose(again.n_queries, paid, atol=2)  # by rounding
 
 
 class Interrupted(MLP):
-    calls = 0
+    calls, error = 0, KeyboardInterrupt
 
     def forward(self, x):
         Interrupted.calls += 1
         if Interrupted.calls == 40:
-            raise KeyboardInterrupt
+            raise Interrupted.error
         return super().forward(x)
 
 
-def test_interrupt_keeps_the_finished_rows():
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ConnectionError])
+def test_what_was_found_survives_an_interrupt_and_the_victims_errors(error):
     X = np.random.RandomState(0).rand(64, 6).astype(np.float32)
     torch.manual_seed(0)
     attack = ProjectedGradientDescent(
         PretrainedModule(Interrupted(6, 3)), eps=0.3, max_iter=20, batch_size=2
     ).fit(X)
-    Interrupted.calls = 0
-    with pytest.raises(KeyboardInterrupt) as stop:
-        attack.run(X)
-    result = stop.value.result
-    assert 0 < len(result) < 64
+    Interrupted.calls, Interrupted.error = 0, error
+    if error is KeyboardInterrupt:  # the user has the result at once
+        with pytest.warns(InterruptedRunWarning, match=r"64 rows.*resume"):
+            result = attack.run(X)
+    else:
+        with pytest.raises(error) as stop:
+            attack.run(X)
+        result = stop.value.result
+    assert 0 < len(result) < 64 and 0 < result.finished.sum()
     assert len(result.X_adv) == len(result.rows) == len(result.success)
     full = attack.run(X)
-    np.testing.assert_array_equal(result.X_adv, full.X_adv[result.rows])
+    done = result.select(result.finished)
+    np.testing.assert_array_equal(done.X_adv, full.X_adv[done.rows])
+    again = attack.run(X, resume=result)
+    np.testing.assert_array_equal(again.X_adv, full.X_adv)
+    Interrupted.calls = 0
+    with pytest.raises(error):  # a part would be taken for the whole
+        attack.transform(X)
+
+
+@pytest.mark.parametrize("attack", [FastMinimumNorm(), HopSkipJump(max_queries=300)])
+def test_interim_points_of_a_search_are_not_finished(attack):
+    X = np.random.RandomState(0).rand(8, 6).astype(np.float32)
+    torch.manual_seed(0)
+    victim = PretrainedModule(Interrupted(6, 3))
+    Interrupted.calls, Interrupted.error = 100, ConnectionError
+    attack = clone(attack).set_params(estimator=victim).fit(X)
+    Interrupted.calls = 0
+    with pytest.raises(ConnectionError) as stop:
+        attack.run(X)
+    result = stop.value.result
+    assert result.success.any() and not result.finished[result.success].any()
+
+
+def test_chunks_go_to_all_workers(digits, monkeypatch):
+    victim, X, y = digits
+    attack = SquareAttack(FrozenEstimator(victim), eps=0.1, max_queries=20).fit(X)
+    sizes = []
+
+    def parallel(n_jobs, return_as):
+        return lambda tasks: [sizes.append(len(t[1][0])) or t[0](*t[1]) for t in tasks]
+
+    monkeypatch.setattr("sklearn_advsec.evasion._base.Parallel", parallel)
+    one = attack.run(X, y)
+    two = attack.set_params(n_jobs=2).run(X, y)
+    assert len(sizes) >= 2 and max(sizes) <= len(X) / 2
+    np.testing.assert_allclose(two.X_adv, one.X_adv, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "attack", [FastGradientMethod(), DeepFool(), RayS(max_queries=30)]
+)
+def test_attacks_without_a_seed_leave_numpys_alone(digits, attack):
+    victim, X, _ = digits
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim)).fit(X)
+    np.random.seed(0)  # noqa: NPY002
+    drawn = np.random.rand()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    attack.run(X[:5])
+    assert np.random.rand() == drawn  # noqa: NPY002
+
+
+def test_verbose_tells_how_far_it_is(digits, capsys, monkeypatch):
+    victim, X, y = digits
+    monkeypatch.setattr("sklearn_advsec.evasion._base._TELL_EVERY", 0.0)
+    SquareAttack(FrozenEstimator(victim), eps=0.05, verbose=1).fit(X).run(X[:10], y[:10])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5  # also inside of a chunk
+    assert all(line.startswith("[SquareAttack]") for line in lines)
+    assert "10 of 10 rows" in lines[-1] and "queries" in lines[-1]
+
+
+def test_callbacks_follow_a_run(digits):
+    class Count:
+        n_rows = 0
+
+        def setup(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context):
+            self.n_rows += context.task_name == "row"
+
+        def teardown(self, estimator, context):
+            pass
+
+    victim, X, y = digits
+    attack = ProjectedGradientDescent(FrozenEstimator(victim), batch_size=1).fit(X)
+    for method in (attack.run, attack.score, lambda X, y: attack.transform(X)):
+        count = Count()
+        attack.set_callbacks(count)
+        method(X[:20], y[:20])
+        assert count.n_rows == 20
 
 
 def test_rows_do_not_influence_each_other(digits):
@@ -551,3 +689,52 @@ def test_wrong_device_and_wrong_module():
         ProjectedGradientDescent(PretrainedModule(MLP(6, 3), device="cuda")).fit(X)
     with pytest.raises(TypeError, match="module"):
         ProjectedGradientDescent(PretrainedModule(MLP)).fit(X)
+
+
+# What all attacks share --------------------------------------------------------------
+
+KINDS = [type(attack) for attack in EVASION]
+SHARED = [
+    "estimator",
+    "goal",
+    "target",
+    "confidence",
+    "bounds",
+    "constraints",
+    "max_queries",
+    "max_total_queries",
+    "batch_size",
+    "n_jobs",
+    "random_state",
+    "verbose",
+]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_parameters_are_documented_once_and_alike(name):
+    ClassDoc = pytest.importorskip("numpydoc.docscrape").ClassDoc
+    of_base = {entry.name: entry for entry in ClassDoc(EvasionAttack)["Parameters"]}
+    assert len(" ".join(of_base[name].desc)) > 50
+    have = [kind for kind in KINDS if name in signature(kind).parameters]
+    assert len(have) > 2
+    assert_docstring_consistency(
+        [kind for kind in have if kind not in (AutoAttack, UniversalPerturbation)],
+        include_params=[name],
+        ignore_types=(name,),  # as defaults differ
+        # A sentence may follow.
+        descr_regex_pattern=r"^[^;]*; see :class:`EvasionAttack`\.( A gradient .*)?$",
+    )
+    texts = {
+        " ".join(entry.desc).split(".")[0]
+        for kind in have
+        for entry in ClassDoc(kind)["Parameters"]
+        if entry.name == name
+    }
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_has_its_constraints_and_no_internals_are_documented(kind):
+    assert set(kind._parameter_constraints) == set(signature(kind).parameters)
+    for internal in ("box_ :", "batch_size_ :", "row_shape_ :"):
+        assert internal not in kind.__doc__

@@ -35,7 +35,7 @@ class AutoAttack(ComposedAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.1
@@ -54,39 +54,31 @@ class AutoAttack(ComposedAttack):
         What a flat row is, for the square attack: (height, width) or (channels, height,
         width).
     goal : {"misclassification", "targeted"}, default="misclassification"
-        Any other class, or the class `target`.
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
-        How often the victim may be asked about each row, by all attacks together.
+        Largest number of queries of a row; see :class:`EvasionAttack`. It holds for all
+        attacks together.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the square attack.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print what each attack leaves.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     attacks_ : list of tuple (str, evasion attack)
         The attacks, fitted, in their order.
     n_features_in_ : int

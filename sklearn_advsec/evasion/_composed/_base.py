@@ -11,7 +11,6 @@ from sklearn.utils._param_validation import HasMethods
 
 from ... import differentiable
 from ..._rows import RowCodec
-from ...exceptions import QueryBudgetExceeded
 from .._base import EvasionAttack, shared
 from .._gradient._projected_gradient import ProjectedGradientDescent
 
@@ -138,9 +137,9 @@ class ComposedAttack(EvasionAttack):
         X = _safe_indexing(access.X, rows.cpu().numpy())
         work = replace(attack._rows_to_attack(X, y, target), **changes)
         try:
-            result = attack._run(work)
-        except (KeyboardInterrupt, QueryBudgetExceeded) as stop:
-            if stop.result is not None:
+            result = attack._run(work, on_query=access.on_query)
+        except BaseException as stop:
+            if getattr(stop, "result", None) is not None:
                 self._record(state, rows, stop.result)
             raise
         self._record(state, rows, result)
@@ -186,15 +185,16 @@ class CraftedAttack(ComposedAttack):
         attack = clone(self._prototype).set_params(estimator=FrozenEstimator(surrogate))
         if self.constraints is not None:
             attack.set_params(constraints=self.constraints)
-        if hasattr(
-            attack, "early_stopping"
-        ):  # a parameter of some, an attribute of others
+        # A parameter of some attacks, an attribute of others.
+        if hasattr(attack, "early_stopping"):
             attack.early_stopping = False
         return attack
 
     def _record(self, state, rows, result):
-        access, rows = state.access, rows[torch.as_tensor(result.rows)]
-        access.n_queries[rows.cpu().numpy()] += self._n_calls * result.n_queries
+        access, n_queries = state.access, self._n_calls * result.n_queries
+        access.n_queries[rows.cpu().numpy()[result.rows]] += n_queries
+        result = result.select(result.finished)
+        rows = rows[torch.as_tensor(result.rows)]
         x_adv = access.encode(result.X_adv)
         predicted, reached = state.goal.select(rows).ask(access, x_adv, rows)
         state.record(rows, x_adv, predicted, reached)

@@ -43,9 +43,7 @@ class ExpectationOverTransformation(CraftedAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; it needs a view in :mod:`sklearn_advsec.differentiable`. It is cloned
-        and fitted in `fit`; wrap one that is fitted already as
-        ``FrozenEstimator(estimator)``. None makes a prototype.
+        The victim; see :class:`EvasionAttack`.
     attack : evasion attack, default=None
         A prototype of a gradient attack, whose goal, norm and bounds hold; its
         `early_stopping` is set to False. None is :class:`ProjectedGradientDescent`.
@@ -58,19 +56,18 @@ class ExpectationOverTransformation(CraftedAttack):
     image_shape : tuple of int, default=None
         What a flat row is: (height, width) or (channels, height, width).
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, and lengths are in units of each feature's `scale`. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts `n_samples`.
+        Largest number of queries of a row; see :class:`EvasionAttack`. A gradient counts
+        `n_samples`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the transformations.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -78,13 +75,6 @@ class ExpectationOverTransformation(CraftedAttack):
         The fitted victim.
     attack_ : evasion attack
         The attack on the transformed victim, fitted.
-    box_ : Box
-        The box that rows stay in, which is also the range that images in [0, 1] are
-        scaled from.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -25,8 +25,7 @@ class TransferAttack(CraftedAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim; only its `predict` is used. It is cloned and fitted in `fit`; wrap one
-        that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+        The victim; see :class:`EvasionAttack`.
     surrogate : classifier or list of classifier, default=None
         The attacker's own model or models, with the victim's classes. Each is cloned and
         fitted in `fit`; wrap those that are fitted already, such as an extracted copy of
@@ -37,15 +36,13 @@ class TransferAttack(CraftedAttack):
         with a view in :mod:`sklearn_advsec.differentiable`. None is
         :class:`ProjectedGradientDescent`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, and lengths are in units of each feature's `scale`. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -55,12 +52,6 @@ class TransferAttack(CraftedAttack):
         The fitted surrogates.
     attack_ : evasion attack
         The attack on them, fitted.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

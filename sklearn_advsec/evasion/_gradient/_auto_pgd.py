@@ -185,8 +185,8 @@ class AutoProjectedGradientDescent(GradientAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.1
@@ -196,14 +196,12 @@ class AutoProjectedGradientDescent(GradientAttack):
         Number of steps.
     rho : float, default=0.75
         The share of steps on which the objective has to rise.
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        What is wanted; see :class:`FastGradientMethod`.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        The probability that the wanted class has to reach (that the present one has to
-        fall to, for "confidence_reduction") before a row is done.
+        The probability that makes a success; see :class:`EvasionAttack`.
     loss : {"cross_entropy", "dlr", "targeted_dlr", "margin"}, default="cross_entropy"
         What is ascended. "dlr" is the difference of logits ratio, whose gradients do not
         vanish when logits are large. "targeted_dlr" leaves the present class on the way
@@ -222,37 +220,28 @@ class AutoProjectedGradientDescent(GradientAttack):
         20 or so: gradients and logits are averaged, and a row is done when the mean of
         its logits is.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
         See :class:`ProjectedGradientDescent`.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts once.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the random starts.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -18,59 +18,38 @@ class FastGradientMethod(GradientAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; it needs a view in :mod:`sklearn_advsec.differentiable`. It is cloned
-        and fitted in `fit`; wrap one that is fitted already as
-        ``FrozenEstimator(estimator)``, and a torch module as
-        :class:`~sklearn_advsec.pretrained.PretrainedModule`. None makes a prototype for
-        scorers, displays and defenses.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.1
         The bound, in the units of the features; an array gives each feature its own (see
         :class:`~sklearn_advsec.threat.LpBall`).
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        Any other class; the class `target`; or a lower confidence in the present class.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``: for all rows, the one that the victim
-        finds least likely, or one per row. `run` takes one too.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        A row is a success only when the victim gives the wanted class (any other one, for
-        "misclassification") at least this probability. For "confidence_reduction": when
-        it gives the present class at most this one; None is 0.5.
+        The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in. With "data", the range of each column seen
-        in `fit` (of all pixels together, for images), widened to hold the row itself.
-        Numbers or arrays that broadcast to a row set it.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts once.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`. When they are spent,
-        :class:`~sklearn_advsec.exceptions.QueryBudgetExceeded` carries what was found.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once. "auto" measures what a row keeps in
-        memory, so that a batch stays in the processor's cache.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -151,5 +130,5 @@ class FastGradientMethod(GradientAttack):
         delta = LpBall(self.norm, self.eps).maximize(
             gradient, state.lower[rows], state.upper[rows]
         )
-        left = ~state.finished[rows]
+        left = ~state.success[rows]
         return rows[left], (x + delta)[left]

@@ -12,58 +12,47 @@ class BasicIterativeMethod(GradientAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     eps : float or array-like of shape (n_features,), default=0.1
         The bound on each feature, in its units.
     step_size : float, default=None
         Length of a step, in the norm. None is ``1.25 * eps / max_iter``.
     max_iter : int, default=10
         Number of steps.
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        What is wanted; see :class:`FastGradientMethod`.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        The probability that the wanted class has to reach (that the present one has to
-        fall to, for "confidence_reduction") before a row is done.
+        The probability that makes a success; see :class:`EvasionAttack`.
     early_stopping : bool, default=True
         Whether a row is done as soon as it reaches the goal: it is then left with the
         smallest perturbation on the way, and costs nothing more. If not, all steps are
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
         With "mixed", gradients of networks are computed with channels last, and in
         bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
         victim's own precision.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts once.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -151,8 +140,8 @@ class IterativeLeastLikely(GradientAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     eps : float or array-like of shape (n_features,), default=0.1
         The bound on each feature, in its units.
     step_size : float, default=None
@@ -160,44 +149,34 @@ class IterativeLeastLikely(GradientAttack):
     max_iter : int, default=10
         Number of steps.
     confidence : float, default=None
-        The probability that the wanted class has to reach (that the present one has to
-        fall to, for "confidence_reduction") before a row is done.
+        The probability that makes a success; see :class:`EvasionAttack`.
     early_stopping : bool, default=True
         Whether a row is done as soon as it reaches the goal: it is then left with the
         smallest perturbation on the way, and costs nothing more. If not, all steps are
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
         With "mixed", gradients of networks are computed with channels last, and in
         bfloat16 where the hardware has such arithmetic. Every success is confirmed in the
         victim's own precision.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts once.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

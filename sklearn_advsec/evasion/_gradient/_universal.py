@@ -7,7 +7,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
-from ..._progress import ReportsProgress, with_callbacks
+from ..._progress import with_callbacks
 from ...threat import LpBall
 from .._base import Chunk, norms, shared
 from .._state import record_last
@@ -17,7 +17,7 @@ from ._base import GradientAttack
 _STEP_ROWS = 50
 
 
-class UniversalPerturbation(ReportsProgress, GradientAttack):
+class UniversalPerturbation(GradientAttack):
     r"""Universal perturbation: one perturbation that most rows are fooled by.
 
     It is learned in `fit`; `transform` adds it to any row, and asks for no gradient. The
@@ -34,8 +34,8 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.1
@@ -47,40 +47,31 @@ class UniversalPerturbation(ReportsProgress, GradientAttack):
     max_loss : float, default=9.0
         Where the loss of a row is cut off, in nats.
     goal : {"misclassification", "targeted"}, default="misclassification"
-        Any other class, or the class `target`.
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
-        How often the victim may be asked about each row in `run`, which asks once (twice
-        without `y`, and for "least_likely" targets). `fit` is not limited.
+        Largest number of queries of a row; see :class:`EvasionAttack`. It asks once
+        (twice without `y`, and for "least_likely" targets); `fit` is not limited.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once; a training step takes 50 of them.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows in `run`.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the batches.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     perturbation_ : ndarray of the shape of a row
         What is added to each row.
     fooling_rate_ : float

@@ -172,7 +172,6 @@ class Search(ActiveRows):
         else:
             state.predicted[rows] = torch.where(better, predicted, state.predicted[rows])
         state.success[rows] |= better
-        state.finished[rows] |= better
 
 
 def shorten(state, n_steps, least_margin=0.0):

@@ -28,8 +28,8 @@ class JacobianSaliencyMap(MinimumNormAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; see :class:`FastGradientMethod`. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     theta : float or array-like of shape (n_features,), default=1.0
         By how much a step changes a feature, in its units. Negative values lower it.
     gamma : float, default=0.5
@@ -42,37 +42,28 @@ class JacobianSaliencyMap(MinimumNormAttack):
         Whether features change in pairs; otherwise one by one, which is the paper's first
         saliency map (also used where `gamma` leaves room for a single feature).
     goal : {"misclassification", "targeted"}, default="misclassification"
-        Any other class, or the class `target`.
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, distances are in units of each feature's `scale`, and `bounds` of "data"
-        give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts once.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval
 from torch.nn.functional import pad
 
 from ..._images import pixel_grid
-from ..._progress import ReportsProgress, with_callbacks
+from ..._progress import with_callbacks
 from ..._rows import RowCodec, is_dataframe
 from ...victim import GradientAccess
 from .._active_rows import ActiveRows
@@ -20,7 +20,7 @@ from ._transformations import Draws, Rotation, Scaling
 _BETAS = 0.9, 0.999  # of Adam
 
 
-class AdversarialPatch(ReportsProgress, EvasionAttack):
+class AdversarialPatch(EvasionAttack):
     r"""Adversarial patch: one picture that, put on any image, changes its class.
 
     The patch is learned in `fit`, by Adam on the expected log-probability over images,
@@ -41,10 +41,8 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; it needs a view in :mod:`sklearn_advsec.differentiable`. It is cloned
-        and fitted in `fit`; wrap one that is fitted already as
-        ``FrozenEstimator(estimator)``. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     area : float, default=0.1
         Share of the image that the patch covers at most.
     max_iter : int, default=200
@@ -60,27 +58,24 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
     image_shape : tuple of int, default=None
         What a flat row is: (height, width) or (channels, height, width).
     goal : {"misclassification", "targeted"}, default="misclassification"
-        Any other class, or the class `target`.
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
-        The range of the values of the patch; "data" is the range seen in `fit`.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, distances are in units of each feature's `scale`, and `bounds` of "data"
-        give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     n_places : int, default=1
         How many random places are tried on each row, a query each; one more query is for
         the clean row. Queries of `fit` are not counted.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of places, rotations and sizes.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -88,12 +83,6 @@ class AdversarialPatch(ReportsProgress, EvasionAttack):
         The fitted victim.
     patch_ : ndarray of shape (channels, height, width)
         The patch.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -43,6 +43,7 @@ class QueryAttack(EvasionAttack):
                 active.predicted, active.objective = answer.predicted, answer.objective
                 active.record_successes(active.x, answer)
         if len(active):
+            state.search = active
             self._search(active, state)
 
     def _search(self, active, state):

@@ -23,37 +23,27 @@ class RayS(BoxAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; only its `predict` is used. It is cloned and fitted in `fit`; wrap one
-        that is fitted already as ``FrozenEstimator(estimator)``. None makes a prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     max_queries : int, default=1000
-        How often the victim may be asked about each row.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, distances are in units of each feature's `scale`, and `bounds` of "data"
-        give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

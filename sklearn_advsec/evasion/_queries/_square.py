@@ -161,19 +161,14 @@ class SquareAttack(QueryAttack):
 
     Parameters
     ----------
-    estimator : classifier, default=None
-        The victim; it needs `predict_proba` or `decision_function`. Where the class of
-        the largest score may not be its label, as of an `SVC` of several classes, what
-        `predict` says of a success costs a query more. It is cloned and fitted in `fit`;
-        wrap one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
-        prototype.
+    estimator : classifier or RegressionVictim, default=None
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2}, default=np.inf
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.1
         The bound, in the units of the features; an array gives each feature its own.
     max_queries : int, default=1000
-        How often the victim may be asked about each row. It sets the schedule of the
-        window too.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     p_init : float, default=0.8
         Share of the image that the first square covers.
     n_proposals : int, default=1
@@ -182,42 +177,31 @@ class SquareAttack(QueryAttack):
         the victim costs the same whatever the number of rows, as with forests.
     image_shape : tuple of int, default=None
         What a flat row is: (height, width) or (channels, height, width).
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        Any other class; the class `target`; or a lower confidence in the present class.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        The probability that the wanted class has to reach (that the present one has to
-        fall to, for "confidence_reduction").
+        The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in; "data" is the range seen in `fit`.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the squares.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
     estimator_ : classifier
         The fitted victim.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -30,7 +30,7 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
     Parameters
     ----------
     estimator : classifier or RegressionVictim, default=None
-        The victim; see :class:`FastGradientMethod`.
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=2
         The norm that bounds the perturbation.
     eps : float or array-like of shape (n_features,), default=0.5
@@ -41,34 +41,32 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         Share of the steps that have to improve the loss for the step size to stay.
     penalty : float, default=1.0
         The weight :math:`\lambda`.
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        What is wanted; see :class:`FastGradientMethod`.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        The probability that the wanted class has to reach.
+        The probability that makes a success; see :class:`EvasionAttack`.
     loss : {"cross_entropy", "margin", "dlr"}, default="cross_entropy"
         What is ascended.
     n_restarts : int, default=2
         Number of starts. Rows that reached the goal do not start again.
     bounds : "data", None or tuple (lower, upper), default=None
-        A narrower range than that of the constraints.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What rows have to keep; see :class:`~sklearn_advsec.threat.FeatureConstraints`.
-        None learns kinds, bounds and steps in `fit`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
-        How often the victim may be asked about each row; a gradient counts once.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows go through the victim at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the random starts.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -78,12 +76,6 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         The constraints in use.
     values_ : ndarray of shape (n_features, 32)
         Quantiles of the data; of categories, their codes.
-    box_ : Box
-        The range from `bounds`.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -262,7 +262,8 @@ def _try(active, delta, wanted, state):
         hit = torch.nonzero(answer.reached).flatten()
         said, confirmed = active.confirm(x_adv[hit], at[hit], answer.predicted[hit])
         hit = hit[confirmed]
-        state.record(active.rows[at[hit]], x_adv[hit], said[confirmed], True)
+        rows = active.rows[at[hit]]
+        state.record(rows, x_adv[hit], said[confirmed], True, ends=False)
         better[at[hit]] = True
         active.delta = torch.where(better[:, None], delta, active.delta)
     return better
@@ -289,7 +290,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
     Parameters
     ----------
     estimator : classifier or RegressionVictim, default=None
-        The victim, on raw rows; see :class:`FastGradientMethod`.
+        The victim; see :class:`EvasionAttack`.
     knowledge : {"score", "label"}, default="score"
         What the attacker sees of the victim.
     norm : {np.inf, 1, 2, 0}, default=1
@@ -300,30 +301,28 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         How many values of a number are tried.
     shortlist : int, default=50
         After the first, a round tries this many of the best moves again.
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        What is wanted.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        The probability that the wanted class has to reach.
+        The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default=None
-        A narrower range than that of the constraints.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What rows have to keep; see :class:`~sklearn_advsec.threat.FeatureConstraints`.
-        None learns kinds, bounds and steps in `fit`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=5000
-        How often the victim may be asked about each row.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows are attacked at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed for the rows that are kept.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -335,12 +334,6 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         For each column, the values that are tried.
     starts_ : ndarray of shape (n_starts, n_features)
         Rows of the data, as numbers.
-    box_ : Box
-        The range from `bounds`.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -471,13 +464,15 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
             return
         if self.knowledge == "score":
             climb_greedily(active, moves, self.shortlist)
-            active = ActiveRows(state, torch.nonzero(~state.success).flatten())
+            state.finished = state.success.clone()
+            active = ActiveRows(state)
         mutable = access.region.mutable.to(access.x.device)
         starts = torch.as_tensor(self.starts_) / access.unit
         approach(active, moves, starts, mutable)
         moved = moves.changed(access.x, state.x_adv).any(1)
         rows = torch.nonzero(state.success & moved).flatten()
         if len(rows):
+            state.finished[rows] = False
             simplify(ActiveRows(state, rows), moves, state)
 
 

@@ -130,7 +130,7 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
     Parameters
     ----------
     estimator : classifier or RegressionVictim, default=None
-        The victim, on raw rows; see :class:`FastGradientMethod`.
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 1, 2, 0}, default=2
         The norm of `eps` and of the second objective.
     eps : float, default=0.5
@@ -145,30 +145,28 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
     early_stopping : bool, default=True
         Whether a row is done with its first success. If not, it evolves to the end, and
         the nearest success is kept.
-    goal : {"misclassification", "targeted", "confidence_reduction"}, \
-            default="misclassification"
-        What is wanted.
+    goal : str, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     confidence : float, default=None
-        The probability that the wanted class has to reach.
+        The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default=None
-        A narrower range than that of the constraints.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What rows have to keep; see :class:`~sklearn_advsec.threat.FeatureConstraints`.
-        None learns kinds, bounds and steps in `fit`.
+        What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=10000
-        How often the victim may be asked about each row.
+        Largest number of queries of a row; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
-        How many rows may be sent to the victim in one `run`.
+        Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
-        How many rows evolve at once, and go through a network at once.
+        Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows. The result does not depend on it.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     random_state : int, RandomState instance or None, default=0
-        Seed of the evolution.
+        Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -178,12 +176,6 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
         The constraints in use.
     values_ : ndarray of shape (n_features, 32)
         Quantiles of the data; of categories, their codes.
-    box_ : Box
-        The range from `bounds`.
-    batch_size_ : int
-        The batch size in use.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -309,7 +301,7 @@ def evolve(
         if not len(active):
             return
         active.children = breeder.validate(active)
-        active.scores = _ask(active, state, norm, breeder)
+        active.scores = _ask(active, state, norm, breeder, early_stopping)
         if early_stopping:
             active.give_up(active.best.isfinite())
             goal = active.scores[..., 0].amin(1)
@@ -339,7 +331,7 @@ def _show_best(active):
     active.delta = (_gather(active.genes, best)[:, 0] - active.x).nan_to_num(0.0)
 
 
-def _ask(active, state, norm, breeder):
+def _ask(active, state, norm, breeder, early_stopping):
     """Ask about the children; return their objectives, and record the best success."""
     n, k = active.children.shape[:2]
     size = breeder.size(active, active.children, norm)
@@ -355,7 +347,13 @@ def _ask(active, state, norm, breeder):
             found, said = x_adv[better, chosen], answer.predicted[better, chosen]
             said, confirmed = active.confirm(found, own, said)
             own = own[confirmed]
-            state.record(active.rows[own], found[confirmed], said[confirmed], True)
+            state.record(
+                active.rows[own],
+                found[confirmed],
+                said[confirmed],
+                True,
+                ends=early_stopping,
+            )
             active.best[own] = nearest[better][confirmed]
     return scores
 

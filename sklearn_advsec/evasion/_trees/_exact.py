@@ -52,10 +52,7 @@ class TreeExactAttack(TreeAttack):
     Parameters
     ----------
     estimator : classifier, default=None
-        The victim: a tree ensemble that :func:`~sklearn_advsec.trees.tree_ensemble`
-        reads, alone or at the end of a Pipeline. It is cloned and fitted in `fit`; wrap
-        one that is fitted already as ``FrozenEstimator(estimator)``. None makes a
-        prototype.
+        The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 1, 0}, default=np.inf
         What is minimal: the largest change, their sum, or the number of columns changed.
     eps : float, default=None
@@ -66,21 +63,17 @@ class TreeExactAttack(TreeAttack):
         How far beyond a threshold a changed value is put, in the units of the features,
         where the next threshold is not nearer. Minimal is then among such rows.
     goal : {"misclassification", "targeted"}, default="misclassification"
-        Any other class, or the class `target`.
+        What is wanted; see :class:`EvasionAttack`.
     target : class label or array-like of labels, default=None
-        The wanted class for ``goal="targeted"``.
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
-        The box that adversarial rows stay in; "data" is the range seen in `fit`. For a
-        bound that holds everywhere, set None.
+        The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
-        What adversarial rows have to keep. The victim is then asked about valid rows
-        only, `eps`, steps and distances are in units of each feature's `scale`, and
-        `bounds` of "data" give way to those of the constraints. See
-        :class:`~sklearn_advsec.threat.FeatureConstraints`.
+        What rows have to keep; see :class:`EvasionAttack`.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows.
+        Number of parallel jobs; see :class:`EvasionAttack`.
     verbose : int, default=0
-        Whether to print progress.
+        Whether to print progress; see :class:`EvasionAttack`.
 
     Attributes
     ----------
@@ -93,12 +86,6 @@ class TreeExactAttack(TreeAttack):
     seeds_, seed_labels_ : ndarray of shape (n_seeds, n_features) and (n_seeds,)
         Up to 200 rows of the data seen in `fit`, where a search begins that finds
         nothing from the row itself, and the positions of the victim's answers.
-    box_ : Box
-        The box that rows stay in.
-    batch_size_ : int
-        An eighth of the number of rows of a chunk.
-    row_shape_ : tuple of int
-        The shape of one row.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
