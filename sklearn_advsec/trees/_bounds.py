@@ -182,10 +182,9 @@ class Boxes:
         high = np.minimum(self.high[:, None], other.high)
         i, j = np.nonzero((low <= high).all(2))
         low, high = low[i, j], high[i, j]
-        nearest = np.clip(problem.own_cell, low, high)
         return Boxes(
             low,
             high,
             self.gain[:, i] + other.gain[:, j],
-            problem.total(nearest),
+            problem.total(problem.nearest(low, high)),
         )

@@ -1,16 +1,21 @@
 """Certified radii: within them an ensemble's answer is proved not to change."""
 
+from numbers import Real
+
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._labels import class_positions
 from .._rows import RowCodec, check_rows, is_dataframe
 from ._bounds import MergedTrees, first_cost
 from ._exact import close_gap, solve
 from ._grid import TreeGrid
 from ._reading import tree_ensemble
-from ._row import RowCells, RowProblem
+from ._row import Moves, RowCells, RowProblem
 from ._search import Search
+from ._verification import check_reading
 
 # By how much the radius that is tried grows.
 _GROWTH = (1.05, 1.1, 1.2, 1.35, 1.6, 2.0)
@@ -157,16 +162,29 @@ def certify(
         raise ValueError(f"norm must be one of np.inf, 1, 2 and 0; got {norm!r}.")
     if method == "exact" and norm == 2:
         raise ValueError("method='exact' knows the norms np.inf, 1 and 0; got norm=2.")
+    check_radius(eps)
     ensemble = tree_ensemble(estimator)
     X = check_rows(X, "certify", allow_nan=True)
-    grid = TreeGrid(ensemble, X)
-    predicted = ensemble.predict(X)
-    wrong = np.zeros(len(X), bool) if y is None else predicted != np.asarray(y)
-    labels = np.searchsorted(ensemble.classes, predicted)
+    ensemble.check(X)
+    if y is not None:
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+    grid, codec = TreeGrid(ensemble, X), RowCodec(X)
+    if not grid.movable.any():
+        raise ValueError(
+            "certify lets numbers change, and there are none: the columns "
+            f"{list(X.columns)} hold categories. For changes of categories, use "
+            "TreeExactAttack with constraints; its `lower` is a certificate."
+        )
+    x = codec.encode(X).astype(np.float64)
+    predicted = check_reading(grid, estimator, X, x)
+    wrong = np.zeros(len(X), bool) if y is None else predicted != y
+    labels = class_positions(predicted, ensemble.classes, "the model's answers")
     parts = Parallel(n_jobs=n_jobs)(
         delayed(_certify_rows)(
             grid,
             X.iloc[chunk] if is_dataframe(X) else X[chunk],
+            x[chunk],
             labels[chunk],
             wrong[chunk],
             (eps, norm, method, time_limit),
@@ -176,24 +194,27 @@ def certify(
     return np.concatenate(parts)
 
 
-def _certify_rows(grid, X, labels, wrong, settings):
+def check_radius(eps):
+    """Raise unless a radius is None or a number that is not negative."""
+    is_number = isinstance(eps, Real) and not isinstance(eps, bool)
+    if eps is not None and not (is_number and eps >= 0):
+        raise ValueError(f"eps must be a number that is not negative; got {eps!r}.")
+
+
+def _certify_rows(grid, X, values, labels, wrong, settings):
     eps, norm, method, time_limit = settings
-    codec = RowCodec(X)
-    values = codec.encode(X).astype(np.float64)
-    movable = np.ones(values.shape[1], bool) if codec.mutable is None else codec.mutable
     budget = np.inf if eps is None else float(eps) ** 2 if norm == 2 else float(eps)
     radii = np.zeros(len(values))
     for i, x in enumerate(values):
         if wrong[i]:
             continue
-        free = movable & ~np.isnan(x)
+        free = grid.movable & ~np.isnan(x)
         row = X.iloc[i : i + 1] if is_dataframe(X) else X[i : i + 1]
-        row_cells = RowCells(
-            grid, x, np.where(free, -np.inf, x), np.where(free, np.inf, x), norm, row
-        )
+        moves = Moves(np.where(free, -np.inf, x), np.where(free, np.inf, x))
+        row_cells = RowCells(grid, x, moves, norm, row)
         others = [k for k in range(len(grid.ensemble.classes)) if k != labels[i]]
         cost = _certify_row(row_cells, labels[i], others, budget, method, time_limit)
-        radii[i] = row_cells.distance(cost)
+        radii[i] = row_cells.distance(min(cost, row_cells.unsearched))
     return radii if eps is None else (radii > eps) & ~wrong
 
 

@@ -3,10 +3,19 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import issparse
 
+from .._rows import is_dataframe
+from ._steps import as_numbers
+
+# Codes of categories are below this (XGBoost's own limit), sets of them take so much.
+_MOST_CODES, _MOST_BITS = 2**24, 2**30
 # (row, tree) pairs that walk down the trees at once.
 _PAIRS = 2**20
+
+
+_NODE_ARRAYS = (
+    "feature threshold left right missing_left value category unknown_left"
+).split()
 
 
 @dataclass
@@ -43,6 +52,8 @@ class TreeEnsemble:
         Which codes go left.
     unknown_left : ndarray of bool, shape (n_nodes,)
         Where codes go that the bitsets do not hold.
+    codes : {"truncate", "floor"}
+        How numbers become codes at nodes on categories.
     compare : {"float32", "float64"}
         Precision of the comparisons.
     strict : bool
@@ -55,8 +66,15 @@ class TreeEnsemble:
         How scores become a class. The first of equal scores wins; a single score stands
         for the second class where it is positive, not negative, or has a probability
         above one half.
+    probability : {"softmax", "share"} or None
+        What the scores say of probabilities, if it is known: they are log odds (of a
+        single score, against the first class), or shares.
     steps : list of transformers
         What stands in front of the trees in a pipeline.
+    n_columns : int or None
+        Number of columns that the estimator takes.
+    column_names : ndarray of str, shape (n_columns,), or None
+        Their names, where it was fitted on a DataFrame.
     """
 
     classes: np.ndarray
@@ -71,12 +89,16 @@ class TreeEnsemble:
     category: np.ndarray = None
     bitsets: np.ndarray = None
     unknown_left: np.ndarray = None
+    codes: str = "truncate"
     compare: str = "float32"
     strict: bool = False
     sum_dtype: str = "float64"
     divisor: float = 1.0
     link: str = "argmax"
+    probability: str = None
     steps: list = field(default_factory=list)
+    n_columns: int = None
+    column_names: np.ndarray = None
 
     def __post_init__(self):
         if self.category is None:
@@ -102,6 +124,44 @@ class TreeEnsemble:
             f"n_classes={len(self.classes)})"
         )
 
+    def check_structure(self):
+        """Raise unless the arrays make up trees of the estimator's columns."""
+        sizes = {len(getattr(self, name)) for name in _NODE_ARRAYS}
+        if len(sizes) != 1 or not len(self.roots):
+            _damaged("its arrays have different lengths, or it has no trees")
+        if not (np.diff(self.roots, prepend=-1) > 0).all() or self.roots[0] != 0:
+            _damaged("its trees do not follow each other")
+        if self.roots[-1] >= len(self.feature):
+            _damaged("a root is none of the nodes")
+        inner = np.flatnonzero(self.feature >= 0)
+        check_children(self.feature, self.left, self.right, self.roots, _damaged)
+        tree = np.searchsorted(self.roots, np.arange(len(self.feature)), side="right")
+        for side in (self.left, self.right):
+            if (tree[side[inner]] != tree[inner]).any():
+                _damaged("a tree leads into another one")
+        if (self.category >= len(self.bitsets)).any():
+            _damaged("a node refers to a set of categories that is out of range")
+        n_outputs = self.value.shape[1]
+        if n_outputs != len(self.classes) and (n_outputs, len(self.classes)) != (1, 2):
+            _damaged(f"it has {n_outputs} scores for {len(self.classes)} classes")
+        if not np.isfinite(self.value[self.feature < 0]).all():
+            _damaged("a leaf has no finite value")
+
+    def check(self, X):
+        """Raise unless rows have the columns of the estimator, in its order."""
+        names, n_columns = self.column_names, self.n_columns
+        if is_dataframe(X) and names is not None and list(X.columns) != list(names):
+            raise ValueError(
+                "The columns of X have to be those that the estimator was fitted on, in "
+                f"the same order: expected {list(names)}; got {list(X.columns)}."
+            )
+        width = np.shape(X)[1] if np.ndim(X) == 2 else None
+        if width is None or n_columns not in (None, width):
+            raise ValueError(
+                f"X must hold rows of {n_columns} columns, as the estimator takes them; "
+                f"got shape {np.shape(X)}."
+            )
+
     def transform(self, X):
         """Pass raw rows through the steps in front of the trees.
 
@@ -117,8 +177,7 @@ class TreeEnsemble:
         """
         for step in self.steps:
             X = step.transform(X)
-        X = X.toarray() if issparse(X) else np.asarray(X)
-        return X.astype(np.float64)
+        return as_numbers(X)
 
     def goes_left(self, nodes, values):
         """Whether values of a node's own feature go to its left child.
@@ -141,8 +200,9 @@ class TreeEnsemble:
         left = seen < threshold if self.strict else seen <= threshold
         sets = self.category[nodes]
         if len(self.bitsets) and (sets >= 0).any():
+            code = np.floor(seen) if self.codes == "floor" else seen
             with np.errstate(invalid="ignore"):
-                code = np.nan_to_num(seen, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+                code = np.nan_to_num(code, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
             known = (code >= 0) & (code < self.bitsets.shape[1])
             listed = self.bitsets[sets, np.where(known, code, 0)]
             by_set = np.where(known, listed, self.unknown_left[nodes])
@@ -162,6 +222,11 @@ class TreeEnsemble:
         leaves : ndarray of int, shape (n_samples, n_trees)
             Positions in the arrays of nodes.
         """
+        self.check(X)
+        return self.apply_to(X)
+
+    def apply_to(self, X):
+        """As :meth:`apply`, of rows that have been checked."""
         features = self.transform(X)
         at = np.tile(self.roots, (len(features), 1))
         chunk = max(1, _PAIRS // self.n_trees)
@@ -191,7 +256,12 @@ class TreeEnsemble:
         -------
         scores : ndarray of shape (n_samples, n_outputs)
         """
-        leaves = self.apply(X)
+        self.check(X)
+        return self.scores_of(X)
+
+    def scores_of(self, X):
+        """As :meth:`scores`, of rows that have been checked."""
+        leaves = self.apply_to(X)
         value = self.value.astype(self.sum_dtype)
         total = np.tile(self.base.astype(self.sum_dtype), (len(leaves), 1))
         for tree in range(self.n_trees):
@@ -210,7 +280,10 @@ class TreeEnsemble:
         -------
         labels : ndarray of shape (n_samples,)
         """
-        scores = self.scores(X)
+        return self.decide(self.scores(X))
+
+    def decide(self, scores):
+        """Return the classes that scores stand for."""
         if self.link == "argmax":
             return self.classes[scores.argmax(1)]
         score = scores[:, 0]
@@ -220,6 +293,23 @@ class TreeEnsemble:
             return self.classes[(probability > 0.5).astype(int)]
         second = score > 0 if self.link == "positive" else score >= 0
         return self.classes[second.astype(int)]
+
+    def is_tie(self, scores):
+        """Which rows have scores that the order of roundings may decide between."""
+        slack = 16 * np.finfo(self.sum_dtype).eps * self.magnitude / self.divisor
+        if scores.shape[1] > 1:
+            best = np.sort(scores, axis=1)
+            return best[:, -1] - best[:, -2] <= slack
+        return np.abs(scores[:, 0]) <= (slack if len(self.classes) > 1 else np.inf)
+
+    def log_odds(self, scores):
+        """Return log odds of shape (n_samples, n_classes), if `probability` is known."""
+        if self.link != "argmax":
+            return np.column_stack([np.zeros(len(scores)), scores[:, 0]])
+        if self.probability == "softmax":
+            return scores
+        with np.errstate(divide="ignore"):
+            return np.log(np.maximum(scores, 0))
 
     # What attacks and bounds ask ------------------------------------------------------
 
@@ -291,50 +381,124 @@ class TreeEnsemble:
         return float(np.sum(largest) + np.abs(self.base).max() + 1)
 
 
-class NodeList:
-    """Nodes of the trees read so far, one list per attribute."""
+class TreeList:
+    """Trees of a booster, checked and joined one after another.
 
-    def __init__(self, n_outputs):
-        self.n_outputs = n_outputs
-        self.roots, self.sets = [], []
-        self.columns = {
-            name: []
-            for name in (
-                "feature threshold left right missing_left category output leaf "
-                "unknown_left"
-            ).split()
-        }
+    What a model says of itself is not trusted: it may have come from a file.
 
-    def __len__(self):
-        return len(self.columns["feature"])
+    Parameters
+    ----------
+    package : str
+        Whose model it is, for errors.
+    n_features, n_outputs : int
+        The number of features, and of scores.
+    """
 
-    def add(self, **node):
-        """Add a node, a leaf by default, and return its position."""
-        defaults = dict.fromkeys(self.columns, 0) | {"feature": -1, "category": -1}
-        for name, value in (defaults | node).items():
-            self.columns[name].append(value)
-        return len(self) - 1
+    def __init__(self, package, n_features, n_outputs):
+        self.package = package
+        self.n_features, self.n_outputs = n_features, n_outputs
+        self._trees, self._sets, self._n_nodes = [], [], 0
+        self._width = 1
 
-    def add_set(self, codes, *, left):
-        """Add a set of codes that go left, or right; return its position."""
-        self.sets.append((list(codes), left))
-        return len(self.sets) - 1
+    def add(self, feature, left, right, value, codes=None, codes_left=True, **columns):
+        """Add a tree, whose root is its first node.
+
+        Parameters
+        ----------
+        feature : array-like of int, shape (n_nodes,)
+            -1 for leaves.
+        left, right : array-like of int, shape (n_nodes,)
+            The children within the tree; ignored for leaves.
+        value : ndarray of shape (n_nodes, n_outputs)
+            What leaves add.
+        codes : dict of int to ndarray, optional
+            The codes listed at nodes on categories.
+        codes_left : bool
+            Whether those go left, or all others.
+        **columns : array-like of shape (n_nodes,)
+            `threshold`, `missing_left` and `unknown_left`.
+        """
+        feature, left, right = (np.asarray(p, np.int64) for p in (feature, left, right))
+        sizes = {len(part) for part in (feature, left, right, value, *columns.values())}
+        inner = feature >= 0
+        if len(sizes) != 1 or not len(feature):
+            self.damaged("arrays of a tree have different lengths")
+        if (feature >= self.n_features).any():
+            self.damaged(f"a node looks at feature {feature.max()} of {self.n_features}")
+        check_children(feature, left, right, np.zeros(1, np.int64), self.damaged)
+        category = np.full(len(feature), -1)
+        for node, own in (codes or {}).items():
+            own = np.asarray(own, dtype=np.int64)
+            if len(own) and not 0 <= own.min() <= own.max() < _MOST_CODES:
+                self.damaged(f"a category has the code {own.min()} or {own.max()}")
+            category[node] = len(self._sets)
+            self._sets.append((own, codes_left))
+            self._width = max(self._width, 1 + own.max(initial=0))
+        shift = np.where(inner, self._n_nodes, 0)
+        self._trees.append(
+            {
+                "roots": np.array([self._n_nodes]),
+                "feature": np.where(inner, feature, -1),
+                "left": np.where(inner, left, 0) + shift,
+                "right": np.where(inner, right, 0) + shift,
+                "value": np.where(inner[:, None], 0.0, value),
+                "category": category,
+                **{name: np.asarray(part) for name, part in columns.items()},
+            }
+        )
+        self._n_nodes += len(feature)
+
+    def one_output(self, leaf, output):
+        """Return values of leaves of a tree that adds to one score."""
+        if not 0 <= output < self.n_outputs:
+            self.damaged(f"a tree adds to score {output} of {self.n_outputs}")
+        value = np.zeros((len(leaf), self.n_outputs))
+        value[:, output] = leaf
+        return value
+
+    def damaged(self, what):
+        """Raise for a model that contradicts itself."""
+        raise ValueError(f"This {self.package} model is damaged: {what}.")
 
     def ensemble(self, **parts):
         """Return the ensemble; `parts` are its other attributes."""
-        column = {name: np.array(values) for name, values in self.columns.items()}
-        value = np.zeros((len(self), self.n_outputs))
-        value[np.arange(len(self)), column.pop("output")] = column.pop("leaf")
-        width = 1 + max((max(codes) for codes, _ in self.sets), default=0)
-        bitsets = np.zeros((len(self.sets), width), dtype=bool)
-        for row, (codes, left) in zip(bitsets, self.sets, strict=True):
+        if not self._trees:
+            self.damaged("it has no trees")
+        if len(self._sets) * self._width > _MOST_BITS:
+            self.damaged(f"{len(self._sets)} sets have codes up to {self._width}")
+        names = self._trees[0]
+        joined = {name: np.concatenate([t[name] for t in self._trees]) for name in names}
+        bitsets = np.zeros((len(self._sets), self._width), dtype=bool)
+        for row, (codes, left) in zip(bitsets, self._sets, strict=True):
             row[:] = not left
             row[codes] = left
         for name in ("missing_left", "unknown_left"):
-            column[name] = column[name].astype(bool)
-        return TreeEnsemble(
-            roots=np.array(self.roots), value=value, bitsets=bitsets, **column, **parts
-        )
+            joined[name] = joined[name].astype(bool)
+        return TreeEnsemble(bitsets=bitsets, **joined, **parts)
+
+
+def _damaged(what):
+    raise ValueError(f"This ensemble of trees is damaged: {what}.")
+
+
+def check_children(feature, left, right, roots, damaged):
+    """Call `damaged` with a reason unless nodes make up trees, one for each root."""
+    inner = np.flatnonzero(feature >= 0)
+    children = np.concatenate([left[inner], right[inner]])
+    if len(children) and not 0 <= children.min() <= children.max() < len(feature):
+        damaged("a child is none of the nodes")
+    n_parents = np.bincount(children, minlength=len(feature))
+    n_parents[roots] += 1
+    if (n_parents != 1).any():
+        damaged("a node has two parents, or none")
+    # With one parent each, what the roots do not lead to goes round in a circle.
+    reached, level = 0, roots
+    while len(level):
+        reached += len(level)
+        level = level[feature[level] >= 0]
+        level = np.concatenate([left[level], right[level]])
+    if reached != len(feature):
+        damaged("nodes go round in a circle")
 
 
 def refuse(package, what):

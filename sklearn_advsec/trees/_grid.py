@@ -1,17 +1,24 @@
-"""Grid of the raw columns, cut at all thresholds, with the box of cells of each leaf."""
+"""Grid of the raw columns, cut at all thresholds, and the boxes of each leaf in it."""
 
 import numpy as np
 
-from .._rows import check_rows
-from ._edges import Edges
+from .._rows import check_rows, is_dataframe
+from ._edges import Edges, count_up, put_values
+
+# Columns whose cells would cut leaves into more boxes than this are not searched.
+_MOST_BOXES = 2**16
+# Nor those with so many pairs of a leaf and a cell.
+_MOST_MARKS = 2**26
 
 
 class TreeGrid:
     """The cells that an ensemble's thresholds cut the raw columns into.
 
-    Cell k of a column lies between its edges k - 1 and k. Inside a box of cells the
-    ensemble is constant. Columns that hold categories, or whose features do not grow with
-    them, are not cut: rows keep the values that they have there.
+    Cell k of a column lies between its edges k - 1 and k; of a column of categories, it
+    is one of them. Inside a box of cells the ensemble is constant. A leaf has one box,
+    or several where an encoder or a set of categories sends more than one range of a
+    column there. Columns of categories are not cut unless their values are given: rows
+    keep the values that they have there.
 
     Parameters
     ----------
@@ -21,11 +28,18 @@ class TreeGrid:
         Gives the precision of each column, and the row on which steps are tried.
     min_step : float or ndarray of shape (n_columns,), default=0
         How far beyond a threshold values land where the next one is not nearer.
+    categories, may_go_missing : optional
+        See :class:`Edges`.
 
     Attributes
     ----------
     movable : ndarray of bool, shape (n_columns,)
         Which columns are cut.
+    held : ndarray of bool, shape (n_columns,)
+        Columns that could change, but would take too many boxes: they are held fixed.
+        They are cut all the same, which tells how far a value is from the next cell.
+    n_cells, first_cell : ndarray of int, shape (n_columns,)
+        How many cells each column has, and where they begin.
     edge_column : ndarray of int, shape (n_edges,)
         Sorted; the column that an edge belongs to.
     low, high : ndarray of float, shape (n_edges,)
@@ -34,42 +48,53 @@ class TreeGrid:
         Where values land that cross it upwards or downwards.
     first_edge : ndarray of int, shape (n_columns + 1,)
         Where the edges of each column begin.
-    leaf_node, leaf_tree : ndarray of int, shape (n_leaves,)
-        Node and tree of each leaf, in the order of the nodes.
+    value, missing, usable : ndarray
+        See :class:`Edges`.
+    may_go_missing : ndarray of bool, shape (n_columns,)
+        As given; columns that have no cell for what is missing are left out.
+    leaf_node, leaf_tree : ndarray of int, shape (n_boxes,)
+        Node and tree of the leaf of each box, in the order of the nodes.
     entry_column, entry_low, entry_high : ndarray of int, shape (n_entries,)
-        The box of each leaf: in a column, the first and last cell that lead to it.
-        Columns that the leaf does not depend on have no entry.
-    first_entry : ndarray of int, shape (n_leaves + 1,)
-        Where the entries of each leaf begin.
+        The boxes: in a column, the first and last cell. Columns that the leaf does not
+        depend on have no entry.
+    first_entry : ndarray of int, shape (n_boxes + 1,)
+        Where the entries of each box begin.
     """
 
-    def __init__(self, ensemble, X, min_step=0.0):
-        edges = Edges(ensemble, X)
+    def __init__(self, ensemble, X, min_step=0.0, categories=None, may_go_missing=None):
+        edges = Edges(ensemble, X, categories, may_go_missing)
         self.ensemble = ensemble
         self.n_columns = X.shape[1]
-        self.movable = edges.movable
-        cut = np.isfinite(edges.low)
-        keys = np.stack([edges.column[cut], edges.low[cut]], axis=1)
-        _, first, inverse = np.unique(
-            keys, axis=0, return_index=True, return_inverse=True
-        )
-        self.edge_column = edges.column[cut][first]
-        self.low, self.high = edges.low[cut][first], edges.high[cut][first]
-        self.first_edge = np.searchsorted(self.edge_column, np.arange(self.n_columns + 1))
-        step = np.broadcast_to(min_step, self.n_columns)[self.edge_column]
+        self.movable, self.held = edges.cut.copy(), edges.too_many.copy()
+        self.n_cells, self.value = edges.n_cells, edges.value
+        self.missing, self.usable = edges.missing, edges.usable
+        self.low, self.high = edges.low, edges.high
+        self.first_cell = np.cumsum(self.n_cells) - self.n_cells
+        self.first_edge = np.append(0, np.cumsum(self.n_cells - 1))
+        self.edge_column = np.repeat(np.arange(self.n_columns), self.n_cells - 1)
+        self.categories, self._named = categories or {}, {}
+        for j in self.categories:
+            own = self.value[self.first_cell[j] :][: self.n_cells[j]]
+            self._named[j] = np.argsort(own, kind="stable")  # what is missing comes last
+        self.may_go_missing = self.missing >= 0
+        self.may_go_missing &= may_go_missing if may_go_missing is not None else False
+        self._land(np.broadcast_to(min_step, self.n_columns)[self.edge_column])
+        self._find_boxes(edges)
+
+    def _land(self, step):
         same = self.edge_column[1:] == self.edge_column[:-1]
-        above = np.append(np.where(same, self.low[1:], np.inf), np.inf)[: len(first)]
-        below = np.append(-np.inf, np.where(same, self.high[:-1], -np.inf))[: len(first)]
+        size = len(self.low)
+        above = np.append(np.where(same, self.low[1:], np.inf), np.inf)[:size]
+        below = np.append(-np.inf, np.where(same, self.high[:-1], -np.inf))[:size]
+        # An edge to what is missing has no number.
+        above, below = np.nan_to_num(above, nan=np.inf), np.nan_to_num(below, nan=-np.inf)
         self.up = np.minimum(self.high + step, above)
         self.down = np.maximum(self.low - step, below)
-        edge = np.full(len(cut), -1)
-        edge[cut] = inverse
-        self._find_paths(ensemble, edges, edge)
 
-    def _find_paths(self, ensemble, edges, edge):
-        n_nodes = len(ensemble.feature)
+    def _find_boxes(self, edges):
+        ensemble = self.ensemble
         inner = np.flatnonzero(ensemble.feature >= 0)
-        parent = np.full(n_nodes, -1)
+        parent = np.full(len(ensemble.feature), -1)
         parent[ensemble.left[inner]] = parent[ensemble.right[inner]] = inner
         self.leaf_node = np.flatnonzero(ensemble.feature < 0)
         self.leaf_tree = _tree_of_nodes(ensemble)[self.leaf_node]
@@ -83,34 +108,103 @@ class TreeGrid:
             lefts.append(ensemble.left[above] == at)
             at = above
         leaf, node, left = (np.concatenate(part) for part in (leaves, nodes, lefts))
+        column = edges.node_column[node]
+        runs = self._runs_of_split_columns(edges, leaf, node, left, column)
+        box_leaf, chosen = self._choose_runs(runs)
         self._path_leaf, self._path_node, self._path_left = leaf, node, left
-        self._path_column = edges.column[node]
+        self._path_column = column
         # Nodes that no change moves: a row's own features say where it goes there.
-        self._path_fixed = np.isnan(edges.low[node])
+        self._path_fixed = ~self.movable[column] | self.held[column]
+        self._path_split = edges.split[column] & ~self.held[column]
         # No number takes this side.
-        self._path_never = np.where(
-            left, edges.low[node] == -np.inf, edges.low[node] == np.inf
-        )
-        numeric = edge[node] >= 0
-        leaf, node, left = leaf[numeric], node[numeric], left[numeric]
-        column = edges.column[node]
-        cell = edge[node] - self.first_edge[column]
+        plain = ~self._path_fixed & ~self._path_split
+        last, end = edges.last_left[node], self.n_cells[column] - 1
+        self._path_never = plain & np.where(left, last < 0, last == end)
+        own = plain & (last >= 0) & (last < end)
+        entries = self._plain_entries(leaf[own], column[own], last[own], left[own])
+        self._join_entries(entries, box_leaf, chosen)
+        self.is_split = edges.split & ~self.held
+        self._box_leaf, self._n_leaves = box_leaf, len(self.leaf_node)
+        self.leaf_node = self.leaf_node[box_leaf]
+        self.leaf_tree = self.leaf_tree[box_leaf]
+
+    def _plain_entries(self, leaf, column, last, left):
+        """Return leaf, column, first and last cell, sorted, where these are one range."""
         key = leaf * self.n_columns + column
         order = np.argsort(key, kind="stable")
-        key, cell, left = key[order], cell[order], left[order]
+        key, last, left = key[order], last[order], left[order]
         begins = np.flatnonzero(np.diff(key, prepend=-1))
-        n_cells = np.diff(self.first_edge)[column[order]]
-        low, high = np.where(left, 0, cell + 1), np.where(left, cell, n_cells)
+        end = self.n_cells[column[order]] - 1
+        low, high = np.where(left, 0, last + 1), np.where(left, last, end)
         if len(begins):
-            low, high = (
-                np.maximum.reduceat(low, begins),
-                np.minimum.reduceat(high, begins),
-            )
-        self.entry_column = key[begins] % self.n_columns
-        self.entry_low, self.entry_high = low, high
-        self.first_entry = np.searchsorted(
-            key[begins] // self.n_columns, np.arange(len(self.leaf_node) + 1)
+            low = np.maximum.reduceat(low, begins)
+            high = np.minimum.reduceat(high, begins)
+        key = key[begins]
+        return key // self.n_columns, key % self.n_columns, low, high
+
+    def _runs_of_split_columns(self, edges, leaf, node, left, column):
+        """Return, by split column, its leaves, and whose the runs of their cells are."""
+        runs = {}
+        for j in np.flatnonzero(edges.split):
+            nodes, sides = edges.sides[j]
+            at = np.flatnonzero(column == j)
+            at = at[np.argsort(leaf[at], kind="stable")]
+            begins = np.flatnonzero(np.diff(leaf[at], prepend=-1))
+            if len(begins) * sides.shape[1] > _MOST_MARKS:
+                self.held[j] = True
+                continue
+            same = sides[np.searchsorted(nodes, node[at])] == left[at, None]
+            inside = np.logical_and.reduceat(same, begins, axis=0)
+            usable = self.usable[self.first_cell[j] :][: self.n_cells[j]]
+            runs[j] = leaf[at][begins], *_runs(inside, usable)
+        return runs
+
+    def _choose_runs(self, runs):
+        """Make a box for each choice of one run in each split column of a leaf.
+
+        Return the leaf of each box, and by column the runs: of boxes that have one, its
+        first and last cell, and whether it is the leaf's first.
+        """
+        n_leaves = len(self.leaf_node)
+        box_leaf, chosen = np.arange(n_leaves), {}
+        for j in sorted(runs, key=lambda j: len(runs[j][1])):
+            leaves, owner, low, high = runs[j]
+            count, first = np.ones(n_leaves, dtype=np.int64), np.full(n_leaves, -1)
+            count[leaves] = np.bincount(owner, minlength=len(leaves))
+            first[leaves] = np.searchsorted(owner, np.arange(len(leaves)))
+            size = count[box_leaf]
+            if size.sum() > n_leaves + _MOST_BOXES:
+                self.held[j] = True
+                continue
+            box = np.repeat(np.arange(len(box_leaf)), size)
+            nth = count_up(size)
+            chosen = {k: [part[box] for part in parts] for k, parts in chosen.items()}
+            box_leaf = box_leaf[box]
+            run = np.where(first[box_leaf] >= 0, first[box_leaf] + nth, -1)
+            low, high = np.append(low, -1)[run], np.append(high, -1)[run]
+            chosen[j] = [low, high, nth == 0]
+        return box_leaf, chosen
+
+    def _join_entries(self, entries, box_leaf, chosen):
+        """Set the entries of all boxes, one box after another."""
+        leaf, column, low, high = entries
+        n_leaves = len(self.leaf_node)
+        begins = np.searchsorted(leaf, np.arange(n_leaves + 1))
+        sizes = np.diff(begins)[box_leaf]
+        at = np.repeat(begins[box_leaf], sizes) + count_up(sizes)
+        box = np.repeat(np.arange(len(box_leaf)), sizes)
+        parts = [(box, column[at], low[at], high[at], np.ones(len(at), bool))]
+        for j, (low, high, is_first) in chosen.items():
+            own = np.flatnonzero(low >= 0)
+            parts.append((own, np.full(len(own), j), low[own], high[own], is_first[own]))
+        box, column, low, high, first = (
+            np.concatenate(p) for p in zip(*parts, strict=True)
         )
+        order = np.lexsort((column, box)) if chosen else slice(None)
+        self.entry_column = column[order]
+        self.entry_low, self.entry_high = low[order], high[order]
+        self._entry_box, self._entry_first = box[order], first[order]
+        self.first_entry = np.searchsorted(self._entry_box, np.arange(len(box_leaf) + 1))
 
     def cells(self, x):
         """Cell of each value of a row.
@@ -118,17 +212,75 @@ class TreeGrid:
         Parameters
         ----------
         x : ndarray of float64, shape (n_columns,)
-            The row.
+            The row; of columns of categories, their positions.
 
         Returns
         -------
         cells : ndarray of int, shape (n_columns,)
+            -1 for what has no cell: unknown categories, and what is missing in columns
+            that have no cell for it.
         """
         above = self.low < x[self.edge_column]
-        return np.bincount(self.edge_column[above], minlength=self.n_columns)
+        cells = np.bincount(self.edge_column[above], minlength=self.n_columns)
+        for j, order in self._named.items():
+            known = 0 <= x[j] < len(order) - (self.missing[j] >= 0)
+            cells[j] = order[int(x[j])] if known else -1
+        lost = np.isnan(x)
+        cells[lost] = self.missing[lost]
+        return cells
 
-    def blocked(self, row, frozen):
-        """Leaves that a row cannot reach, whatever it changes in the other columns.
+    def holding(self, cells):
+        """Return the boxes that hold a point, given by its cells."""
+        own = cells[self.entry_column]
+        apart = (own >= 0) & ((own < self.entry_low) | (own > self.entry_high))
+        outside = np.zeros(len(self.leaf_node), dtype=bool)
+        outside[self._entry_box[apart]] = True
+        return np.flatnonzero(~outside)
+
+    def sample(self, X, x, n, rng):
+        """Return rows at the borders of cells, and the cells of each.
+
+        Parameters
+        ----------
+        X : {ndarray, DataFrame} of shape (n_samples, n_columns)
+            Rows, of which about a third of the columns are moved.
+        x : ndarray of float64, shape (n_samples, n_columns)
+            The same as numbers.
+        n : int
+            How many rows to return.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        rows : {ndarray, DataFrame} of shape (n, n_columns)
+        cells : ndarray of int, shape (n, n_columns)
+            -1 as in :meth:`cells`.
+        """
+        at = rng.integers(len(X), size=n)
+        rows = X.iloc[at] if is_dataframe(X) else X[at]
+        cells = np.stack([self.cells(own) for own in x[at]])
+        free = self.movable & ~self.held & (self.n_cells > 1)
+        slot, column = np.nonzero(free & (rng.random(cells.shape) < 1 / 3) & (cells >= 0))
+        cell = rng.integers(self.n_cells[column])
+        fine = self.usable[self.first_cell[column] + cell]
+        fine &= (cell != self.missing[column]) | self.may_go_missing[column]
+        slot, column, cell = slot[fine], column[fine], cell[fine]
+        edge = self.first_edge[column] + cell
+        # Values are at the lower end of their cell, or at the upper one.
+        from_below = np.append(np.nan, self.high)[edge]
+        from_below[cell == 0] = np.nan
+        from_above = np.append(self.low, np.nan)[edge]
+        from_above[cell == self.n_cells[column] - 1] = np.nan
+        lower = (rng.random(len(cell)) < 0.5) & ~np.isnan(from_below)
+        value = np.where(lower | np.isnan(from_above), from_below, from_above)
+        named = np.isin(column, list(self.categories))
+        value[named] = self.value[(self.first_cell[column] + cell)[named]]
+        value[cell == self.missing[column]] = np.nan
+        cells[slot, column] = cell
+        return put_values(rows, column, slot, value, self.categories), cells
+
+    def blocked(self, row, frozen, cells):
+        """Boxes that a row cannot reach, whatever it changes in the other columns.
 
         Parameters
         ----------
@@ -136,19 +288,45 @@ class TreeGrid:
             The row as the estimator takes it.
         frozen : ndarray of bool, shape (n_columns,)
             Columns that keep their value.
+        cells : ndarray of int, shape (n_columns,)
+            The row's own cells.
 
         Returns
         -------
-        blocked : ndarray of bool, shape (n_leaves,)
+        blocked : ndarray of bool, shape (n_boxes,)
         """
-        kept = self._path_fixed | frozen[self._path_column]
+        told = frozen & (~self.is_split | (cells < 0))  # by the features
+        kept = self._path_fixed | told[self._path_column]
         wrong = self._path_never & ~kept
         at = np.flatnonzero(kept)
         if len(at):
             node, features = self._path_node[at], self.ensemble.transform(row)[0]
             left = self.ensemble.goes_left(node, features[self.ensemble.feature[node]])
             wrong[at] = left != self._path_left[at]
-        return np.bincount(self._path_leaf[wrong], minlength=len(self.leaf_node)) > 0
+        lost = np.bincount(self._path_leaf[wrong], minlength=self._n_leaves) > 0
+        blocked = lost[self._box_leaf]
+        if self.is_split.any():
+            # Of the boxes of a leaf, one holds the row in the columns that it keeps.
+            column = self.entry_column
+            own = cells[column]
+            apart = (own < self.entry_low) | (own > self.entry_high)
+            apart = np.where(own < 0, ~self._entry_first, apart)
+            apart &= (frozen & self.is_split)[column]
+            blocked[self._entry_box[apart]] = True
+        return blocked
+
+
+def _runs(inside, usable):
+    """Return the runs of cells in each line: line, first and last cell.
+
+    Cells that hold no value belong to any run, but are none by themselves.
+    """
+    kept = np.flatnonzero(usable)
+    padded = np.pad(inside[:, kept], ((0, 0), (1, 1))).astype(np.int8)
+    step = np.diff(padded, axis=1)
+    line, first = np.nonzero(step > 0)
+    last = np.nonzero(step < 0)[1] - 1
+    return line, kept[first], kept[last]
 
 
 def _tree_of_nodes(ensemble):
@@ -189,13 +367,16 @@ def leaf_boxes(ensemble, X):
     """
     X = check_rows(X, "leaf_boxes", allow_nan=True)
     grid = TreeGrid(ensemble, X)
-    n_leaves = len(grid.leaf_node)
-    lower = np.full((n_leaves, grid.n_columns), -np.inf)
-    upper = np.full((n_leaves, grid.n_columns), np.inf)
-    leaf = np.repeat(np.arange(n_leaves), np.diff(grid.first_entry))
+    n_boxes = len(grid.leaf_node)
+    lower = np.full((n_boxes, grid.n_columns), -np.inf)
+    upper = np.full((n_boxes, grid.n_columns), np.inf)
+    box = np.repeat(np.arange(n_boxes), np.diff(grid.first_entry))
     column, first = grid.entry_column, grid.first_edge[grid.entry_column]
     has = grid.entry_low > 0
-    lower[leaf[has], column[has]] = grid.high[(first + grid.entry_low - 1)[has]]
-    has = grid.entry_high < np.diff(grid.first_edge)[column]
-    upper[leaf[has], column[has]] = grid.low[(first + grid.entry_high)[has]]
-    return grid.leaf_node, lower, upper
+    lower[box[has], column[has]] = grid.high[(first + grid.entry_low - 1)[has]]
+    has = grid.entry_high < grid.n_cells[column] - 1
+    upper[box[has], column[has]] = grid.low[(first + grid.entry_high)[has]]
+    # What lies beyond the last number is the cell for what is missing.
+    numbers = ~np.isnan(lower).any(1)
+    upper[np.isnan(upper)] = np.inf
+    return grid.leaf_node[numbers], lower[numbers], upper[numbers]

@@ -1,57 +1,109 @@
-"""Reader of LightGBM's classifiers, through their JSON dump."""
+"""Reader of LightGBM's classifiers, through their text form."""
+
+import json
 
 import numpy as np
 from lightgbm import LGBMClassifier
 
-from ._ensemble import NodeList, refuse
+from ._ensemble import TreeList, refuse
 from ._reading import register
+
+# Bits of a node's decision type, and its values for what is missing.
+_CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 1, 2
 
 
 @register(LGBMClassifier)
 def _lightgbm(estimator):
-    model = estimator.booster_.dump_model(num_iteration=estimator.best_iteration_ or -1)
-    objective = str(model.get("objective", "none")).split(" ")[0]
+    if estimator.get_params().get("pred_early_stop"):
+        refuse("LightGBM", "with pred_early_stop=True, which leave out trees,")
+    text = estimator.booster_.model_to_string(
+        num_iteration=estimator.best_iteration_ or -1
+    )
+    head, *parts = text.split("\nTree=")
+    model = _fields(head)
+    objective = model.get("objective", "none").split(" ")[0]
     if objective not in ("binary", "multiclass", "multiclassova"):
         refuse("LightGBM", f"of objective {objective!r}")
-    if model.get("pandas_categorical"):
+    if _pandas_categories(text):
         refuse(
             "LightGBM",
             "that hold pandas categories (put an OrdinalEncoder in front of it)",
         )
-    n_outputs = model["num_tree_per_iteration"]
-    nodes = NodeList(n_outputs)
-    for i, tree in enumerate(model["tree_info"]):
-        nodes.roots.append(len(nodes))
-        _add_lightgbm_node(nodes, tree["tree_structure"], i % n_outputs)
-    n_iterations = len(model["tree_info"]) // n_outputs
-    return nodes.ensemble(
-        classes=np.asarray(estimator.classes_),
+    n_outputs = int(model["num_tree_per_iteration"])
+    classes = np.asarray(estimator.classes_)
+    trees = TreeList("LightGBM", int(model["max_feature_idx"]) + 1, n_outputs)
+    if n_outputs != (1 if objective == "binary" else len(classes)):
+        trees.damaged(f"it has {n_outputs} scores for {len(classes)} classes")
+    for i, part in enumerate(parts):
+        _add_tree(trees, _fields(part), i % n_outputs)
+    average = "average_output" in head.split("\n")
+    return trees.ensemble(
+        classes=classes,
         base=np.zeros(1),
         compare="float64",
-        divisor=float(n_iterations) if model["average_output"] else 1.0,
+        divisor=float(len(parts) // n_outputs) if average else 1.0,
         link="logistic" if n_outputs == 1 else "argmax",
+        probability=None if objective == "multiclassova" else "softmax",
     )
 
 
-def _add_lightgbm_node(nodes, node, output):
-    """Add a node and all below it; return its position."""
-    if "leaf_value" in node:
-        if "leaf_coeff" in node:
-            refuse("LightGBM", "of linear trees")
-        return nodes.add(leaf=node["leaf_value"], output=output)
-    missing = node["missing_type"]
-    if missing == "Zero":
+def _fields(text):
+    """Return what stands behind the = of each line."""
+    lines = (line.partition("=") for line in text.split("\n") if "=" in line)
+    return {name: value for name, _, value in lines}
+
+
+def _pandas_categories(text):
+    _, _, value = text.rpartition("pandas_categorical:")
+    value = value.strip().split("\n")[0]
+    return any(json.loads(value) or []) if value.startswith("[") else False
+
+
+def _add_tree(trees, tree, output):
+    def read(name, dtype):
+        return np.array(tree.get(name, "").split(), dtype=dtype)
+
+    if tree.get("is_linear", "0").strip() == "1":
+        refuse("LightGBM", "of linear trees")
+    n_leaves = int(tree["num_leaves"])
+    leaf, threshold = read("leaf_value", float), read("threshold", float)
+    feature, kind = read("split_feature", np.int64), read("decision_type", np.int64)
+    left, right = read("left_child", np.int64), read("right_child", np.int64)
+    sizes = {len(part) for part in (threshold, feature, kind, left, right)}
+    if sizes != {n_leaves - 1} or len(leaf) != n_leaves:
+        trees.damaged("arrays of a tree have different lengths")
+    missing, n_inner = kind >> 2 & 3, n_leaves - 1
+    if (missing == _ZERO).any():
         refuse("LightGBM", "with zero_as_missing=True")
-    at = nodes.add(feature=node["split_feature"])
-    column = nodes.columns
-    if node["decision_type"] == "==":  # missing and unknown codes go right
-        codes = [int(code) for code in node["threshold"].split("||")]
-        column["category"][at] = nodes.add_set(codes, left=True)
-    else:
-        column["threshold"][at] = node["threshold"]
-        # Without missing values in training, LightGBM takes them for zeros.
-        default = node["default_left"] if missing == "NaN" else node["threshold"] >= 0
-        column["missing_left"][at] = default
-    column["left"][at] = _add_lightgbm_node(nodes, node["left_child"], output)
-    column["right"][at] = _add_lightgbm_node(nodes, node["right_child"], output)
-    return at
+    is_set = (kind & _CATEGORICAL) > 0
+    # Without missing values in training, LightGBM takes them for zeros; at sets of codes,
+    # they go right, and unknown codes too.
+    missing_left = np.where(missing == _NAN, kind & _DEFAULT_LEFT > 0, threshold >= 0)
+    # Leaves are counted from -1 downwards, and come last here.
+    left, right = (np.where(side < 0, n_inner - 1 - side, side) for side in (left, right))
+    trees.add(
+        np.append(feature, np.full(n_leaves, -1)),
+        np.append(left, np.zeros(n_leaves)),
+        np.append(right, np.zeros(n_leaves)),
+        trees.one_output(np.append(np.zeros(n_inner), leaf), output),
+        codes=_sets_of_codes(trees, is_set, threshold, read),
+        threshold=np.append(np.where(is_set, 0.0, threshold), np.zeros(n_leaves)),
+        missing_left=np.append(missing_left & ~is_set, np.zeros(n_leaves, bool)),
+        unknown_left=np.zeros(n_inner + n_leaves, dtype=bool),
+    )
+
+
+def _sets_of_codes(trees, is_set, threshold, read):
+    """Return the codes that go left at each node on categories."""
+    begins, words = read("cat_boundaries", np.int64), read("cat_threshold", np.uint32)
+    codes = {}
+    for node in np.flatnonzero(is_set).tolist():
+        number = threshold[node]
+        if not 0 <= number < len(begins) - 1:
+            trees.damaged("a set of categories is out of range")
+        start, end = begins[int(number)], begins[int(number) + 1]
+        if not 0 <= start <= end <= len(words):
+            trees.damaged("a set of categories is out of range")
+        own = words[start:end].astype("<u4").view(np.uint8)
+        codes[node] = np.flatnonzero(np.unpackbits(own, bitorder="little"))
+    return codes

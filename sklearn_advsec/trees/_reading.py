@@ -1,12 +1,17 @@
 """Registry of the readers of tree ensembles."""
 
 import sys
+from dataclasses import replace
 from functools import singledispatch
 from importlib import import_module
 
+import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+from ._steps import is_skipped
+from ._verification import check_form
 
 # Readers by package: they are imported once the package itself is.
 _READERS = {
@@ -133,14 +138,27 @@ def tree_ensemble(estimator):
         return tree_ensemble(estimator.estimator)
     if isinstance(estimator, Pipeline):
         ensemble = tree_ensemble(estimator.steps[-1][1])
-        steps = [s for _, s in estimator.steps[:-1] if s not in (None, "passthrough")]
-        ensemble.steps = steps + ensemble.steps
-        return ensemble
+        steps = [step for _, step in estimator.steps[:-1] if not is_skipped(step)]
+        return _of_columns(ensemble, estimator, steps=steps + ensemble.steps)
     if not hasattr(estimator, "fit"):
         raise TypeError(f"estimator must be a fitted classifier; got {estimator!r}.")
     _import_readers(_packages(estimator))
     check_is_fitted(estimator)
-    return _read(estimator)
+    ensemble = _of_columns(_read(estimator), estimator)
+    ensemble.check_structure()
+    check_form(ensemble, estimator)
+    return ensemble
+
+
+def _of_columns(ensemble, estimator, **parts):
+    """Return an ensemble with the columns that its estimator takes."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return replace(
+        ensemble,
+        n_columns=getattr(estimator, "n_features_in_", None),
+        column_names=None if names is None else np.asarray(names),
+        **parts,
+    )
 
 
 def _packages(estimator):

@@ -1,10 +1,53 @@
 """The cells and leaves of an ensemble that one row can reach, and what they cost."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 
+@dataclass
+class Moves:
+    """What a row may become, column by column.
+
+    Attributes
+    ----------
+    lower, upper : ndarray of float64, shape (n_columns,)
+        The values that may be taken; equal to the row's in columns that may not change.
+        Of categories that are known to the grid, their positions.
+    scale : ndarray of shape (n_columns,), optional
+        The units in which changes are measured.
+    step : ndarray of shape (n_columns,), optional
+        Changes are to be multiples of these, where they are not 0.
+    nominal : ndarray of bool, shape (n_columns,), optional
+        Columns of categories without an order: to any other, it is a change of 1.
+    turns : dict of int to ndarray of bool, optional
+        The categories that the row's own may turn into, for columns that limit that.
+    may_go_missing : ndarray of bool, shape (n_columns,), optional
+        Columns whose value may go missing, which is a change of 1.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    scale: np.ndarray = None
+    step: np.ndarray = None
+    nominal: np.ndarray = None
+    turns: dict = field(default_factory=dict)
+    may_go_missing: np.ndarray = None
+
+    def __post_init__(self):
+        size = len(self.lower)
+        if self.scale is None:
+            self.scale = np.ones(size)
+        if self.step is None:
+            self.step = np.zeros(size)
+        if self.nominal is None:
+            self.nominal = np.zeros(size, dtype=bool)
+        if self.may_go_missing is None:
+            self.may_go_missing = np.zeros(size, dtype=bool)
+
+
 class RowCells:
-    """One row in the grid: what each cell costs, and how far each leaf is away.
+    """One row in the grid: what each cell costs, and how far each box is away.
 
     Parameters
     ----------
@@ -12,39 +55,44 @@ class RowCells:
         The grid.
     x : ndarray of float64, shape (n_columns,)
         The row.
-    lower, upper : ndarray of shape (n_columns,)
-        The values that may be taken; equal to `x` in columns that may not change.
+    moves : Moves
+        What it may become.
     norm : {np.inf, 1, 2, 0}
         The norm of costs.
     row : {ndarray, DataFrame} of shape (1, n_columns)
         The row as the estimator takes it.
-    scale : ndarray of shape (n_columns,), optional
-        The units in which changes are measured.
-    step : ndarray of shape (n_columns,), optional
-        Changes are to be multiples of these, where they are not 0.
 
     Attributes
     ----------
+    frozen : ndarray of bool, shape (n_columns,)
+        Columns that keep their value.
     own_cell : ndarray of int, shape (n_columns,)
         The cell of the row itself.
     cost : ndarray of shape (n_cells,)
         What it takes to get to a cell: the distance, its square for norm 2, or 1 for norm
         0; infinite where that is not allowed. Costs of columns add up, or for norm inf
-        the largest counts.
+        the largest counts. They grow with the distance from the row's own cell, except
+        that the last cell may be for what is missing.
     place : ndarray of shape (n_cells,)
         The nearest value of each cell.
-    reach : ndarray of shape (n_leaves,)
-        The cost of each leaf's box.
+    reach : ndarray of shape (n_boxes,)
+        The cost of each box.
+    unsearched : float
+        What it takes to leave the own cell of a column that the grid holds fixed: what
+        is said of boxes holds for all changes that cost less.
     """
 
-    def __init__(self, grid, x, lower, upper, norm, row, scale=None, step=None):
-        self.grid, self.norm, self.x = grid, norm, x
-        self.scale = np.ones(len(x)) if scale is None else scale
-        self.frozen = np.isnan(x) | ~grid.movable | ~(lower < upper)
-        self.own_cell = grid.cells(x)
-        self._cost_cells(lower, upper, np.zeros(len(x)) if step is None else step)
+    def __init__(self, grid, x, moves, norm, row):
+        self.grid, self.norm, self.x, self.scale = grid, norm, x, moves.scale
+        own_cell = grid.cells(x)
+        can_move = moves.lower < moves.upper
+        can_move |= moves.may_go_missing & (grid.missing >= 0)
+        can_move &= grid.movable & ~np.isnan(x) & (own_cell >= 0)
+        self.frozen = ~can_move | grid.held
+        self.own_cell = np.maximum(own_cell, 0)
+        self._cost_cells(moves, can_move)
         column = grid.entry_column
-        first = self.first_cell[column]
+        first = grid.first_cell[column]
         low, high = first + grid.entry_low, first + grid.entry_high
         own = first + self.own_cell[column]
         # The nearest cell of the box that holds a value at all.
@@ -53,42 +101,79 @@ class RowCells:
         nearest = np.where(high < own, before[high], nearest)
         held = (low <= nearest) & (nearest <= high)
         cost = np.where(held, self.cost[np.where(held, nearest, own)], np.inf)
+        if moves.may_go_missing.any():
+            lost = np.flatnonzero(grid.entry_high == grid.missing[column])
+            cost[lost] = np.minimum(cost[lost], self.cost[high[lost]])
         self.reach = self._sum_up(np.where(self.frozen[column], 0.0, cost))
-        self.reach[grid.blocked(row, self.frozen)] = np.inf
+        self.reach[grid.blocked(row, self.frozen, own_cell)] = np.inf
 
-    def _cost_cells(self, lower, upper, step):
+    def _cost_cells(self, moves, can_move):
         grid = self.grid
-        n_cells = np.diff(grid.first_edge) + 1
-        self.first_cell = np.cumsum(n_cells) - n_cells
-        total = int(n_cells.sum())
-        self.cell_column = np.repeat(np.arange(grid.n_columns), n_cells)
-        position = np.arange(total) - self.first_cell[self.cell_column]
-        own = self.own_cell[self.cell_column]
-        self.place = self.x[self.cell_column].copy()
-        above, below = position > own, position < own
-        edge = grid.first_edge[self.cell_column] + position
+        column = self.cell_column = np.repeat(np.arange(grid.n_columns), grid.n_cells)
+        position = np.arange(len(column)) - grid.first_cell[column]
+        home = self.own_cell[column]
+        above, below = position > home, position < home
+        edge = grid.first_edge[column] + position
+        own = self.x[column]
+        self.place = own.copy()
         self.place[above] = grid.up[edge[above] - 1]
         self.place[below] = grid.down[edge[below]]
-        step, own = step[self.cell_column], self.x[self.cell_column]
-        at = np.flatnonzero((step > 0) & (above | below))
-        change = (self.place[at] - own[at]) / step[at]
-        change = np.sign(change) * np.ceil(np.abs(change) - 1e-9)
-        self.place[at] = own[at] + change * step[at]
-        away = np.abs(self.place - self.x[self.cell_column])
-        away = away / self.scale[self.cell_column]
-        outside = (self.place > upper[self.cell_column]) | (
-            self.place < lower[self.cell_column]
+        ranges = np.isnan(grid.value)
+        lost = position == grid.missing[column]
+        outside = ~grid.usable
+        outside |= self._land_on_steps(moves, position, edge, above & ~lost, below)
+        self.place = np.where(ranges, self.place, grid.value)
+        self.place[lost] = np.nan
+        cost = np.abs(self.place - own) / self.scale[column]
+        cost[moves.nominal[column] | lost] = 1.0
+        outside |= (self.place > moves.upper[column]) | (self.place < moves.lower[column])
+        outside[lost] = ~moves.may_go_missing[column[lost]]
+        for j, allowed in moves.turns.items():
+            cells = np.flatnonzero((column == j) & ~ranges)
+            outside[cells] |= ~allowed[grid.value[cells].astype(int)]
+            outside[(column == j) & lost] = True
+        if self.norm == 2:
+            cost = cost**2
+        elif self.norm == 0:
+            cost = np.ones(len(cost))
+        cost[outside | ~can_move[column]] = np.inf
+        cost[position == home] = 0.0
+        self.unsearched = np.inf
+        held = grid.held & can_move
+        if held.any():
+            # Of a column with too many cells to be told apart, nothing is known.
+            near = cost[held[column] & (position != home)].min(initial=np.inf)
+            self.unsearched = 0.0 if (grid.n_cells[held] == 1).any() else float(near)
+        self.cost = np.where(self.frozen[column] & (position != home), np.inf, cost)
+
+    def _land_on_steps(self, moves, position, edge, above, below):
+        """Land on multiples of a step; return the cells that hold none."""
+        grid, column = self.grid, self.cell_column
+        outside = np.zeros(len(column), dtype=bool)
+        at = np.flatnonzero((moves.step[column] > 0) & (above | below))
+        if not len(at):
+            return outside
+        step, own, up = moves.step[column[at]], self.x[column[at]], above[at]
+        sign = np.where(up, 1.0, -1.0)
+        count = np.abs(self.place[at] - own) / step
+        count = np.maximum(np.ceil(count * (1 - 1e-9)), 1.0)
+        border = np.where(
+            up, grid.high[edge[at] - 1], grid.low[np.minimum(edge[at], len(grid.low) - 1)]
         )
+        named = np.isnan(border)
+        short = sign * (own + sign * count * step - border) < 0
+        place = own + sign * (count + short) * step
+        self.place[at] = place
         # A step may lead over the whole cell: it holds no value then.
-        far = at[above[at] & (position[at] < n_cells[self.cell_column[at]] - 1)]
-        outside[far] |= self.place[far] > grid.low[edge[far]]
-        far = at[below[at] & (position[at] > 0)]
-        outside[far] |= self.place[far] < grid.high[edge[far] - 1]
-        cost = away if self.norm in (1, np.inf) else away**2
-        if self.norm == 0:
-            cost = np.where(above | below, 1.0, 0.0)
-        frozen = self.frozen[self.cell_column]
-        self.cost = np.where(above | below, np.where(outside | frozen, np.inf, cost), 0.0)
+        end = grid.n_cells[column[at]] - 1 - (grid.missing[column[at]] >= 0)
+        far = up & (position[at] < end)
+        outside[at[far]] = place[far] > grid.low[edge[at[far]]]
+        far = ~up & (position[at] > 0)
+        outside[at[far]] = place[far] < grid.high[edge[at[far]] - 1]
+        # Positions of categories have steps too.
+        count = (grid.value[at] - own) / step
+        outside[at[named]] = np.abs(count - np.rint(count))[named] > 1e-9
+        return outside
 
     def _sum_up(self, cost):
         """Join the costs of the entries of each leaf."""
@@ -128,6 +213,8 @@ class RowProblem:
         Where their cells begin in `cost`, and how many there are.
     own_cell : ndarray of int, shape (n_active,)
         The row's own cell.
+    missing : ndarray of int, shape (n_active,)
+        The cell for what is missing, always the last; -1 where it is not in reach.
     cost, place : ndarray of shape (n_cells,)
         What each cell costs, and its nearest value.
     leaf : ndarray of int, shape (n_leaves,)
@@ -175,8 +262,8 @@ class RowProblem:
         owner, entry, column = owner[keep], entry[keep], column[keep]
         near = (row_cells.cost <= self.budget) & np.isfinite(row_cells.cost)
         begin = np.zeros(len(near), dtype=bool)
-        first, last = row_cells.first_cell[column], grid.first_edge[column + 1]
-        last = first + last - grid.first_edge[column]
+        first = grid.first_cell[column]
+        last = first + grid.n_cells[column] - 1
         low, high = first + grid.entry_low[entry], first + grid.entry_high[entry]
         begin[low] = True
         begin[high[high < last] + 1] = True
@@ -195,7 +282,7 @@ class RowProblem:
         cost = np.minimum.reduceat(row_cells.cost[reached], starts)
         nearest = self._nearest(row_cells.cost[reached], label, cost)
         place = row_cells.place[reached][nearest]
-        own = full[row_cells.first_cell + row_cells.own_cell]
+        own = full[grid.first_cell + row_cells.own_cell]
         size = np.bincount(joined_column, minlength=grid.n_columns)
         self.columns = np.flatnonzero(size > 1)
         active = size[joined_column] > 1
@@ -205,6 +292,9 @@ class RowProblem:
         self.cell = np.repeat(np.arange(len(self.columns)), self.size)
         shift = np.searchsorted(joined_column, self.columns)  # first label of each
         self.own_cell = own[self.columns] - shift
+        lost = grid.missing[self.columns]
+        lost_cell = full[np.where(lost < 0, -1, grid.first_cell[self.columns] + lost)]
+        self.missing = np.where(lost_cell < 0, -1, lost_cell - shift)
         # Boxes, in the cells of their column.
         slot = np.full(grid.n_columns, -1)
         slot[self.columns] = np.arange(len(self.columns))
@@ -238,6 +328,15 @@ class RowProblem:
             return each.max(1, initial=0.0)
         return each.sum(1)
 
+    def nearest(self, low, high):
+        """Return the cheapest cells of boxes, of shape (n, n_active)."""
+        nearest = np.clip(self.own_cell, low, high)
+        for f in np.flatnonzero(self.missing >= 0):
+            last, first = self.missing[f], self.first[f]
+            cheaper = self.cost[first + last] < self.cost[first + nearest[:, f]]
+            nearest[cheaper & (high[:, f] == last), f] = last
+        return nearest
+
     def margin(self, cells):
         """Return the gain of one point, of shape (n_rivals,)."""
         own = cells[:, None]
@@ -253,11 +352,9 @@ class RowProblem:
     def cells_of(self, x):
         """Return the cells in reach that are next to a point, of shape (n_active,)."""
         row_cells, columns = self.row_cells, self.columns
-        own = row_cells.grid.cells(x)[columns]
-        above, cell = (
-            own > row_cells.own_cell[columns],
-            row_cells.first_cell[columns] + own,
-        )
+        own = np.maximum(row_cells.grid.cells(x)[columns], 0)
+        above = own > row_cells.own_cell[columns]
+        cell = row_cells.grid.first_cell[columns] + own
         cell = np.where(above, self._before[cell], self._after[cell])
         return self._label[cell] - self._shift
 

@@ -59,7 +59,11 @@ def _decision_tree(estimator):
     _one_output(estimator)
     tree = estimator.tree_
     return join_trees(
-        [tree], [tree.value[:, 0]], classes=estimator.classes_, base=np.zeros(1)
+        [tree],
+        [tree.value[:, 0]],
+        classes=estimator.classes_,
+        base=np.zeros(1),
+        probability="share",
     )
 
 
@@ -73,6 +77,7 @@ def _forest(estimator):
         classes=estimator.classes_,
         base=np.zeros(1),
         divisor=float(len(trees)),
+        probability="share",
     )
 
 
@@ -99,6 +104,7 @@ def _gradient_boosting(estimator):
         classes=estimator.classes_,
         base=base,
         link="nonnegative" if n_outputs == 1 else "argmax",
+        probability="softmax" if estimator.loss == "log_loss" else None,
     )
 
 
@@ -141,6 +147,7 @@ def _bagging(estimator):
         classes=estimator.classes_,
         base=np.zeros(1),
         divisor=float(len(trees)),
+        probability="share",
     )
     owner = np.repeat(np.arange(len(trees)), [tree.node_count for tree in trees])
     inner = ensemble.feature >= 0
@@ -198,6 +205,7 @@ def _hist_gradient_boosting(estimator):
         bitsets=bits.astype(bool),
         compare="float64",
         link="positive" if n_outputs == 1 else "argmax",
+        probability="softmax",
     )
     if (
         estimator._preprocessor is not None

@@ -5,8 +5,9 @@ import json
 import numpy as np
 from xgboost import XGBClassifier
 
-from ._ensemble import NodeList, refuse
+from ._ensemble import TreeList, refuse
 from ._reading import register
+from ._steps import ValueAsMissing
 
 
 @register(XGBClassifier)
@@ -25,49 +26,81 @@ def _xgboost(estimator):
             "that hold pandas categories (put an OrdinalEncoder in front of it)",
         )
     parameters = model["learner_model_param"]
-    n_classes = max(1, int(parameters["num_class"]))
+    n_outputs = max(1, int(parameters["num_class"]))
+    classes = np.asarray(estimator.classes_)
+    trees = TreeList("XGBoost", int(parameters["num_feature"]), n_outputs)
+    if n_outputs != (1 if len(classes) == 2 else len(classes)):
+        trees.damaged(f"it has {n_outputs} scores for {len(classes)} classes")
     # The last iterations are not used where training was stopped early.
     n_trees = len(booster["trees"])
     best = model["attributes"].get("best_iteration")
     if best is not None:
         n_trees = booster["iteration_indptr"][int(best) + 1]
-    nodes = NodeList(n_classes)
     for i in range(n_trees):
         weight = np.float32(1 if drop is None else drop[i])
-        _add_xgboost_tree(nodes, booster["trees"][i], booster["tree_info"][i], weight)
+        _add_tree(trees, booster["trees"][i], booster["tree_info"][i], weight)
     base = np.array(json.loads(str(parameters["base_score"]).lower()), dtype=np.float32)
-    if n_classes == 1:  # a probability, of which the scores are the logit
+    if n_outputs == 1:  # a probability, of which the scores are the logit
         base = -np.log(1 / base - 1, dtype=np.float32)
-    return nodes.ensemble(
-        classes=np.asarray(estimator.classes_),
+    ensemble = trees.ensemble(
+        classes=classes,
         base=np.atleast_1d(base).astype(float),
+        codes="floor",  # below 0 they are unknown
         compare="float32",
         strict=True,
         sum_dtype="float32",
-        link="logistic" if n_classes == 1 else "argmax",
+        link="logistic" if n_outputs == 1 else "argmax",
+        probability="softmax",
+    )
+    # The value that stands for what is missing is none of the booster's.
+    if estimator.missing is not None and not np.isnan(estimator.missing):
+        ensemble.steps = [ValueAsMissing(estimator.missing)]
+    return ensemble
+
+
+def _add_tree(trees, tree, output, weight):
+    left, right = (np.array(tree[side]) for side in ("left_children", "right_children"))
+    inner = left >= 0
+    condition = np.array(tree["split_conditions"], dtype=np.float32)
+    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        value = _vectors_of_leaves(trees, tree, inner)
+    else:
+        value = trees.one_output((condition * weight).astype(float), output)
+    codes, n_codes = {}, len(tree["categories"])
+    for node, start, size in zip(
+        tree["categories_nodes"],
+        tree["categories_segments"],
+        tree["categories_sizes"],
+        strict=True,
+    ):
+        if not (0 <= node < len(left) and 0 <= start <= start + size <= n_codes):
+            trees.damaged("a set of categories is out of range")
+        codes[node] = tree["categories"][start : start + size]
+    is_set = np.array(tree["split_type"], dtype=bool) & inner
+    if set(np.flatnonzero(is_set)) != set(codes):
+        trees.damaged("nodes on categories lack their sets")
+    trees.add(
+        np.where(inner, tree["split_indices"], -1),
+        left,
+        right,
+        value,
+        codes=codes,
+        codes_left=False,  # the codes listed go right, all others left
+        threshold=condition.astype(float),
+        missing_left=np.array(tree["default_left"], dtype=bool),
+        unknown_left=is_set,
     )
 
 
-def _add_xgboost_tree(nodes, tree, output, weight):
-    first = len(nodes)
-    nodes.roots.append(first)
-    begins = dict(zip(tree["categories_nodes"], tree["categories_segments"], strict=True))
-    sizes = dict(zip(tree["categories_nodes"], tree["categories_sizes"], strict=True))
-    for i, left in enumerate(tree["left_children"]):
-        condition = np.float32(tree["split_conditions"][i])
-        if left < 0:
-            nodes.add(leaf=float(condition * weight), output=output)
-            continue
-        category, is_set = -1, bool(tree["split_type"][i])
-        if is_set:  # the codes listed go right, all others left
-            codes = tree["categories"][begins[i] : begins[i] + sizes[i]]
-            category = nodes.add_set(codes, left=False)
-        nodes.add(
-            feature=tree["split_indices"][i],
-            threshold=float(condition),
-            left=first + left,
-            right=first + tree["right_children"][i],
-            missing_left=bool(tree["default_left"][i]),
-            category=category,
-            unknown_left=is_set,
-        )
+def _vectors_of_leaves(trees, tree, inner):
+    """Return what leaves add to all scores at once (multi_output_tree)."""
+    size = trees.n_outputs
+    weights = np.array(tree.get("leaf_weights") or [], dtype=np.float32).reshape(-1, size)
+    at = np.array(tree["right_children"])  # of leaves: their position among the leaves
+    if not len(weights):
+        weights = np.array(tree["base_weights"], dtype=np.float32).reshape(-1, size)
+        at = np.arange(len(inner))
+    at = np.where(inner, 0, at)
+    if len(at) and not 0 <= at.min() <= at.max() < len(weights):
+        trees.damaged("a leaf lacks its values")
+    return weights[at].astype(float)

@@ -28,7 +28,7 @@ from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
 from sklearn_advsec.trees._certify import ClassFlip
 from sklearn_advsec.trees._grid import TreeGrid
-from sklearn_advsec.trees._row import RowCells, RowProblem
+from sklearn_advsec.trees._row import Moves, RowCells, RowProblem
 
 SMALL = {
     "tree": DecisionTreeClassifier(max_depth=4, random_state=0),
@@ -347,7 +347,7 @@ def test_points_of_a_search_gain_what_the_trees_say(step, budget, cancer):
     for x in X_test[:5]:
         low, high = np.where(free, 0.0, x), np.where(free, 1.0, x)
         steps = np.full(30, step)
-        row_cells = RowCells(grid, x, low, high, np.inf, x[None], step=steps)
+        row_cells = RowCells(grid, x, Moves(low, high, step=steps), np.inf, x[None])
         flip = ClassFlip(row_cells, 1, [0])
         problem = RowProblem(row_cells, flip.gains, flip.base, budget)
         cells = rng.integers(problem.size, size=(50, len(problem.size)))

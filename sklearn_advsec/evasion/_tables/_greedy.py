@@ -510,10 +510,5 @@ def tree_thresholds(estimator, X):
         edges = Edges(tree_ensemble(estimator), X)
     except TypeError:
         return {}
-    found = {}
-    for j in np.unique(edges.column[edges.column >= 0]):
-        own = edges.column == j
-        low, high = edges.low[own], edges.high[own]
-        fine = np.isfinite(low) & np.isfinite(high)
-        found[int(j)] = np.unique(np.stack([low[fine], high[fine]]), axis=1)
-    return found
+    columns = np.unique(edges.node_column[edges.node_column >= 0])
+    return {int(j): np.stack(edges.of_column(j)) for j in columns}

@@ -1,5 +1,6 @@
 """Base of the attacks on tree ensembles: the trees, the grid, row after row."""
 
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
@@ -7,12 +8,15 @@ import torch
 from sklearn.utils._param_validation import Interval, Options
 
 from ..._rows import RowCodec, is_dataframe
+from ...threat._features import NAMED
 from ...trees import tree_ensemble
 from ...trees._certify import ClassFlip
+from ...trees._edges import Categories
 from ...trees._grid import TreeGrid
-from ...trees._row import RowCells
+from ...trees._row import Moves, RowCells
+from ...trees._verification import check_reading
 from ...victim import LabelAccess
-from .._base import EvasionAttack, shared
+from .._base import Chunk, EvasionAttack, shared
 
 # Rows of the data that a search may begin at, and how many it takes for one row.
 _KEPT, _SEEDS = 200, 8
@@ -40,8 +44,10 @@ class TreeRow:
     ----------
     label : int
         Position of the class to leave, or to reach.
-    x, lower, upper : ndarray of float64, shape (n_columns,)
-        The row and the range of each column; under constraints, in their units.
+    x : ndarray of float64, shape (n_columns,)
+        The row; under constraints, in their units.
+    moves : Moves
+        What it may become.
     scale : ndarray of float64, shape (n_columns,)
         The units in which changes are measured, and those of the access's rows.
     may_be_spoiled : bool
@@ -53,30 +59,51 @@ class TreeRow:
         self.row, self.grid, self.norm = row, grid, norm
         self.label = int(state.goal.labels[at])
         access = self.access = state.access
-        self.may_be_spoiled, self.step = False, None
+        self.may_be_spoiled, limits = False, {}
         if access.region is not None:
-            region = access.region
-            parts = access.ref[at], access.free_lower[at], access.free_upper[at]
-            self.scale = region.scale.numpy().astype(np.float64)
-            self.step = torch.where(region.lattice, region.step, 0.0).numpy()
+            region, self.x = access.region, _array(access.ref[at])
+            nominal = region.nominal.numpy()
+            # Arithmetic may not move categories; a search that knows them may.
+            lower, upper = (
+                np.where(nominal, _array(wide[at]), _array(narrow[at]))
+                for wide, narrow in (
+                    (access.lower, access.free_lower),
+                    (access.upper, access.free_upper),
+                )
+            )
+            limits = {
+                "scale": _array(region.scale),
+                "step": _array(torch.where(region.lattice, region.step, 0.0)),
+                "nominal": nominal,
+                "turns": {
+                    j: table[int(self.x[j])].numpy()
+                    for j, table in region.allowed.items()
+                    if 0 <= self.x[j] < len(table)
+                },
+                "may_go_missing": grid.may_go_missing,
+            }
             self.may_be_spoiled = not region.simple
         else:
-            x = access.x[at]
-            parts = x, x + state.lower[at], x + state.upper[at]
-            self.scale = np.ones(len(x))
-        self.x, self.lower, self.upper = (p.numpy().astype(np.float64) for p in parts)
+            self.x, low, high = (
+                _array(p[at]) for p in (access.x, state.lower, state.upper)
+            )
+            lower, upper = self.x + low, self.x + high
+        self.moves = Moves(lower, upper, **limits)
+        self.scale = self.moves.scale
 
-    def surround(self, lower=None, upper=None):
-        """Return the cells around the row, within a narrower range if one is given."""
-        return RowCells(
-            self.grid,
-            self.x,
-            self.lower if lower is None else lower,
-            self.upper if upper is None else upper,
-            self.norm,
-            self.row,
-            self.scale,
-            self.step,
+    def surround(self, held=None):
+        """Return the cells around the row, with some columns held as they are."""
+        return RowCells(self.grid, self.x, self._holding(held), self.norm, self.row)
+
+    def _holding(self, held):
+        if held is None:
+            return self.moves
+        moves = self.moves
+        return replace(
+            moves,
+            lower=np.where(held, self.x, moves.lower),
+            upper=np.where(held, self.x, moves.upper),
+            may_go_missing=moves.may_go_missing & ~held,
         )
 
     def confirm(self, point):
@@ -84,20 +111,29 @@ class TreeRow:
         point = torch.as_tensor(point / self.scale)[None]
         return bool(self.state.goal.select(self.at).ask(self.access, point, self.at)[1])
 
-    def let_others_follow(self, point, lower, upper):
+    def let_others_follow(self, point, held):
         """Return the valid row near a point that keeps what the point moved."""
-        wanted, ref = torch.as_tensor(point)[None], self.access.ref[self.at]
-        moved = (wanted != ref) & ~wanted.isnan()
-        held = (torch.where(moved, wanted, torch.as_tensor(b)) for b in (lower, upper))
-        return self.access.region.project(ref, wanted, *held)[0].numpy()
+        moves, moved = self._holding(held), self._moved(point) & ~np.isnan(point)
+        lower = np.where(moved, point, moves.lower)
+        upper = np.where(moved, point, moves.upper)
+        rows = (torch.as_tensor(part)[None] for part in (self.x, point, lower, upper))
+        return self.access.region.project(*rows)[0].numpy()
 
     def spoiled(self, point):
         """Which of the moved columns the projection moves elsewhere; all, if none."""
-        wanted = torch.as_tensor(point)[None]
-        valid = self.access.valid(wanted / self.access.region.scale, self.at)[0].numpy()
-        moved = (point != self.x) & ~np.isnan(point)
-        spoiled = moved & (np.abs(valid - point) > 1e-9 * self.scale)
+        wanted = torch.as_tensor(point / self.scale)[None]
+        valid = self.access.valid(wanted, self.at)[0].numpy()
+        moved = self._moved(point)
+        same = np.abs(valid - point) <= 1e-9 * self.scale
+        spoiled = moved & ~(same | (np.isnan(valid) & np.isnan(point)))
         return spoiled if spoiled.any() else moved
+
+    def _moved(self, point):
+        return (point != self.x) & ~(np.isnan(point) & np.isnan(self.x))
+
+
+def _array(tensor):
+    return tensor.numpy().astype(np.float64)
 
 
 class TreeAttack(EvasionAttack):
@@ -135,13 +171,64 @@ class TreeAttack(EvasionAttack):
         super().fit(X, y)
         X = self._check_X(X, reset=False)
         self.ensemble_ = tree_ensemble(self.estimator_)
-        self.grid_ = TreeGrid(self.ensemble_, X, self._step())
+        self._constrained = None
+        if self.constraints is not None:
+            columns = list(X.columns) if is_dataframe(X) else None
+            self._constrained = self.constraints.in_order(columns)
+        self._may_go_missing = self._columns_that_may_go_missing(X)
+        self.grid_ = self._cut(X)
+        if not self.grid_.movable.any():
+            names = list(X.columns)
+            raise ValueError(
+                f"Nothing of a row can change: its columns {names} hold categories, "
+                f"which {type(self).__name__} leaves as they are. To let them change, "
+                "set constraints=FeatureConstraints.from_frame(X)."
+            )
         kept = np.unique(np.linspace(0, len(X) - 1, min(_KEPT, len(X))).astype(int))
         rows = X.iloc[kept] if is_dataframe(X) else X[kept]
-        self.seeds_ = RowCodec(rows).encode(rows).astype(np.float64)
-        self.seed_labels_ = self._positions(self.ensemble_.predict(rows))
+        self.seeds_ = self._encode(rows)
+        labels = check_reading(self.grid_, self.estimator_, rows, self.seeds_)
+        self.seed_labels_ = self._positions(labels)
         self._kinds = _kinds(X)
         return self
+
+    def _cut(self, X):
+        """Cut the columns; under constraints, those of categories too."""
+        categories = {}
+        if self._constrained is not None:
+            features = self._constrained.features.values()
+            categories = {
+                j: Categories(feature.categories, ordered=feature.kind == "ordinal")
+                for j, feature in enumerate(features)
+                if feature.kind in NAMED
+            }
+        return TreeGrid(self.ensemble_, X, self._step(), categories, self._may_go_missing)
+
+    def _encode(self, X):
+        if self._constrained is not None:
+            return self._constrained.encode(X).numpy()
+        return RowCodec(X).encode(X).astype(np.float64)
+
+    def _columns_that_may_go_missing(self, X):
+        """Return the columns whose values constraints let go missing, or None.
+
+        The victim has the last word: it is asked about a row that lacks the value.
+        """
+        if self._constrained is None:
+            return None
+        region = self._constrained.region
+        may = (region.missing & region.mutable).numpy()
+        may[list(region.allowed)] = False
+        row = X.iloc[:1] if is_dataframe(X) else X[:1]
+        access, _, _ = self._constrain(self._open_access(Chunk(row, np.arange(1))))
+        for j in np.flatnonzero(may):
+            x = access.x.clone()
+            x[0, j] = torch.nan
+            try:
+                access.predict(x)
+            except (ValueError, TypeError):
+                may[j] = False
+        return may
 
     def _step(self):
         step = np.asarray(self.min_step, dtype=np.float64)
@@ -167,6 +254,11 @@ class TreeAttack(EvasionAttack):
     def _access_class(self):
         return LabelAccess  # of the victim itself, answers are enough
 
+    def _access_options(self):
+        """Let categories of DataFrames be codes of the constraints."""
+        codes = {} if self.constraints is None else self.constraints.codes
+        return {**super()._access_options(), "categories": codes}
+
     def _choose_batch_size(self, X):
         return 4  # a chunk of 32 rows is a job of about a second
 
@@ -182,7 +274,7 @@ class TreeAttack(EvasionAttack):
         rows = access.decode(access.x)
         grid = self.grid_
         if _kinds(rows) != self._kinds:
-            grid = TreeGrid(self.ensemble_, rows, self._step())
+            grid = self._cut(rows)
         found = state.open_rows()
         x_adv = access.x[found].clone()
         for k, i in enumerate(found.tolist()):
@@ -211,18 +303,15 @@ class TreeAttack(EvasionAttack):
         where that does not do, what the projection took elsewhere stays as it was in the
         next search.
         """
-        first, lower, upper = point, tree_row.lower, tree_row.upper
+        first, held = point, np.zeros(len(point), dtype=bool)
         for _ in range(_MAX_AGAIN):
             if tree_row.confirm(point):
                 return point
-            follows = tree_row.let_others_follow(point, lower, upper)
+            follows = tree_row.let_others_follow(point, held)
             if tree_row.confirm(follows):
                 return follows
-            spoiled = tree_row.spoiled(point)
-            lower, upper = (
-                np.where(spoiled, tree_row.x, bound) for bound in (lower, upper)
-            )
-            flips = self._flips(tree_row.surround(lower, upper), tree_row.label)
+            held |= tree_row.spoiled(point)
+            flips = self._flips(tree_row.surround(held), tree_row.label)
             best = self._coordinate_search(flips, tree_row.label)
             if best is None:
                 break

@@ -28,7 +28,9 @@ class TreeExactResult(EvasionResult):
         nothing adversarial within the bounds and `eps`; "time limit" where the time was
         not enough; "rounding" where the order of the victim's own roundings decides
         between two distances; "constraints" where relations, one-hot groups or limits of
-        all changes do, which the program does not know.
+        all changes do, which the program does not know; "partial" where a column was
+        held fixed that has too many cells to be searched (`lower` is then at most what
+        it takes to leave the row's own cell there).
     """
 
     lower: np.ndarray
@@ -156,6 +158,7 @@ class TreeExactAttack(TreeAttack):
         n_rows = len(state.access.x)
         # Rows that are wrong already have a distance of 0, which is proved.
         state.lowest, state.in_time = np.zeros(n_rows), np.ones(n_rows, dtype=bool)
+        state.partial = np.zeros(n_rows, dtype=bool)
         super()._attack(state)
 
     def _search_row(self, tree_row):
@@ -177,7 +180,8 @@ class TreeExactAttack(TreeAttack):
             lowest = min(lowest, lower)
             state.in_time[row] &= solved
         lowest, _ = close_gap(row_cells, lowest, limit)
-        state.lowest[row] = row_cells.distance(lowest)
+        state.partial[row] = row_cells.unsearched < lowest
+        state.lowest[row] = row_cells.distance(min(lowest, row_cells.unsearched))
         return None if best is None else best.x
 
     def _result(self, state):
@@ -188,6 +192,7 @@ class TreeExactAttack(TreeAttack):
         region = state.access.region
         unsure = "rounding" if region is None or region.simple else "constraints"
         status = np.where(state.in_time, unsure, "time limit").astype("<U11")
+        status[state.partial] = "partial"
         status[found.success & (lower >= upper)] = "optimal"
         limit = np.inf if self.eps is None else self.eps
         status[~found.success & (lower >= limit) & state.in_time] = "infeasible"
