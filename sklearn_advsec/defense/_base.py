@@ -7,7 +7,15 @@ user's net, its callbacks and the global random state stay as they are.
 import inspect
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    clone,
+    is_clusterer,
+    is_outlier_detector,
+    is_regressor,
+)
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods
@@ -21,7 +29,7 @@ from sklearn.utils.validation import (
 )
 
 from .. import differentiable
-from .._estimators import has_one_logit, is_net
+from .._estimators import has_one_logit, is_net, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
@@ -57,6 +65,16 @@ def _estimator_has(name):
 
 def _trains_a_net(self):
     return is_net(self.estimator)
+
+
+def check_classifier(estimator):
+    """Raise where an estimator says that it is something else than a classifier."""
+    for kind in (is_regressor, is_clusterer, is_outlier_detector):
+        if kind(estimator):
+            raise TypeError(
+                f"estimator must be a classifier; got {name_of(estimator)}, which is a "
+                f"{kind.__name__[3:].replace('_', ' ')}."
+            )
 
 
 class TrainingDefense(
@@ -118,6 +136,7 @@ class TrainingDefense(
         return self
 
     def _fit(self, X, y, *, reset, classes=None):
+        check_classifier(self.estimator)
         given = X, y
         X = self._check_X(X, reset=reset)
         if y is None:

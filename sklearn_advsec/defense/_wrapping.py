@@ -19,10 +19,11 @@ from sklearn.utils.validation import (
 
 from .. import differentiable
 from .._estimators import is_net
+from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._seeding import fit_seeded, undisturbed
 from ..victim._validation import check_victim
-from ._base import TrainingDefense
+from ._base import TrainingDefense, check_classifier
 
 
 class AugmentedClassifier(TrainingDefense):
@@ -106,6 +107,7 @@ class WrappingDefense(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. Wrap a classifier that is fitted: FrozenEstimator(estimator)."
             )
+        check_classifier(self.estimator)
         array = self._check_X(X, reset=True)
         if y is not None:
             y = _check_y(y, multi_output=False, y_numeric=False)
@@ -166,9 +168,35 @@ class WrappingDefense(
 class DetectingDefense(WrappingDefense):
     """Base of the wrapping defenses that tell adversarial rows from clean ones.
 
-    Its parameter `abstain_label` is read here; a subclass writes `detect` and
-    `_predict(X)`, the labels of an array of rows.
+    Its parameters `abstain_label` and `per_class` are read here; a subclass writes
+    `detect` and `_predict(X)`, the labels of an array of rows.
     """
+
+    _parameter_constraints = {
+        **WrappingDefense._parameter_constraints,
+        "per_class": ["boolean"],
+    }
+
+    def _threshold(self, scores, array, level):
+        """Return a quantile of scores of clean rows, or one for each predicted class."""
+        overall = float(np.quantile(scores, level, method="higher"))
+        if not self.per_class:
+            return overall
+        at = class_positions(self._predict(array), self.classes_, "predict")
+        by_class = [scores[at == k] for k in range(len(self.classes_))]
+        return np.array(
+            [
+                np.quantile(part, level, method="higher") if len(part) else overall
+                for part in by_class
+            ]
+        )
+
+    def _exceeds(self, scores, array, threshold):
+        """Tell which scores are above the threshold of what is predicted for the row."""
+        if self.per_class:
+            at = class_positions(self._predict(array), self.classes_, "predict")
+            threshold = threshold[at]
+        return scores > threshold
 
     def predict(self, X):
         """Predict labels.

@@ -7,7 +7,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._labels import class_positions
 from .._rows import check_rows, is_dataframe
+from .._seeding import undisturbed
 
 
 @validate_params(
@@ -88,12 +90,17 @@ def destruction_rate(
     from .._images import image_shape_of
     from ..victim._validation import check_victim
 
+    def predicted(rows):
+        with undisturbed(estimator):
+            return np.asarray(estimator.predict(rows))
+
     check_victim(estimator)
     name = type(estimator).__name__
     X, X_adv = (check_rows(rows, name, allow_nan=True) for rows in (X, X_adv))
     y = column_or_1d(y)
     check_consistent_length(X, X_adv, y)
-    counts = (estimator.predict(X) == y) & (estimator.predict(X_adv) != y)
+    class_positions(y, np.asarray(estimator.classes_), "y")  # raises where it is none
+    counts = (predicted(X) == y) & (predicted(X_adv) != y)
     if not counts.any():
         return float("nan")
     rows = X_adv[counts]
@@ -126,7 +133,7 @@ def destruction_rate(
             return transformation(rows)
 
     harmless = [
-        np.mean(estimator.predict(_named(transformed(), X_adv)) == y[counts])
+        np.mean(predicted(_named(transformed(), X_adv)) == y[counts])
         for _ in range(n_repeats)
     ]
     return float(np.mean(harmless))

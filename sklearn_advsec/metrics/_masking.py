@@ -6,8 +6,11 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from .._labels import class_positions
+from .._seeding import undisturbed
 from ..exceptions import GradientMaskingWarning
 
 
@@ -95,12 +98,15 @@ def gradient_masking_report(
         others["black box"] = clone(black_box)
     if surrogate is not None:
         others["transfer"] = TransferAttack(surrogate=surrogate, attack=clone(attack))
-    y = np.asarray(y)
+    check_random_state(random_state)
+    y = column_or_1d(y)
+    class_positions(y, np.asarray(estimator.classes_), "y")  # raises where it is none
     right = {
         name: _survivors(prototype.set_params(estimator=victim), X, y)
         for name, prototype in {"white box": clone(attack), **others}.items()
     }
-    right["clean"] = np.asarray(estimator.predict(X)) == y
+    with undisturbed(estimator):
+        right["clean"] = np.asarray(estimator.predict(X)) == y
     right["noise"] = _under_noise(estimator, X, y, clone(attack), victim, random_state)
     _warn(right)
     order = ["clean", "noise", "one step", "white box", "black box", "transfer"]
@@ -130,7 +136,7 @@ def _under_noise(estimator, X, y, attack, victim, random_state):
     attack.set_params(estimator=victim).fit(X, y)
     access = LabelAccess(estimator, X)
     lower, upper = attack.box_.perturbation_bounds(access.x, access.codec.mutable)
-    seed = np.random.RandomState(random_state).randint(2**31 - 1)
+    seed = check_random_state(random_state).randint(2**31 - 1)
     generator = torch.Generator().manual_seed(int(seed))
     ball = LpBall(attack.norm, attack.eps)
     draw = torch.randn(access.x.shape, generator=generator, dtype=torch.float64)

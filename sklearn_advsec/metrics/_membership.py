@@ -117,6 +117,8 @@ def tpr_at_fpr_scorer(fpr=0.01):
     make_scorer(tpr_at_fpr, response_method=('decision_function', 'predict_proba'),
                 fpr=0.05)
     """
+    if not isinstance(fpr, Real) or not 0 < fpr < 1:
+        raise ValueError(f"fpr must be between 0 and 1; got {fpr!r}.")
     return make_scorer(
         tpr_at_fpr, response_method=("decision_function", "predict_proba"), fpr=fpr
     )
@@ -165,7 +167,10 @@ def membership_advantage(y_true, y_pred):
 _CONFIDENCE = {"confidence": [Interval(Real, 0, 1, closed="neither")]}
 
 
-@validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
+@validate_params(
+    {**_CONFIDENCE, "n_successes": [Integral], "n_trials": [Integral]},
+    prefer_skip_nested_validation=True,
+)
 def clopper_pearson(n_successes, n_trials, confidence=0.95):
     """Compute the exact interval of a rate.
 
@@ -261,7 +266,12 @@ def _variance(values):
 
 
 @validate_params(
-    {**_CONFIDENCE, "n_bootstraps": [Interval(Integral, 1, None, closed="left")]},
+    {
+        **_CONFIDENCE,
+        "metric": [callable],
+        "n_bootstraps": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    },
     prefer_skip_nested_validation=True,
 )
 def bootstrap_interval(
@@ -339,6 +349,8 @@ def _check(y_true, y_score):
             f"y_true must hold two values, for non-members and members; it holds "
             f"{values[:3].tolist()}."
         )
+    if y_score.dtype.kind not in "biuf":
+        raise ValueError(f"y_score must hold numbers; it is of type {y_score.dtype}.")
     if y_score.dtype.kind == "f" and not np.isfinite(y_score).all():
         raise ValueError("y_score holds NaN or infinite values.")
     return y_true == values[1], y_score

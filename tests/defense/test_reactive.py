@@ -8,10 +8,11 @@ import pytest
 import torch
 from nets import net
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
@@ -20,12 +21,14 @@ from sklearn.svm import LinearSVC
 from sklearn_advsec import differentiable
 from sklearn_advsec.defense import (
     AdversarialDetector,
+    AdversarialTrainingClassifier,
     FeatureNoise,
     FeatureSqueezing,
     JPEGCompression,
     LabelSmoothingClassifier,
     MagNet,
     RandomDepthwiseSignedClassifier,
+    RandomizedSmoothingClassifier,
 )
 from sklearn_advsec.defense._reactive._magnet import jensen_shannon
 from sklearn_advsec.evasion import (
@@ -275,6 +278,69 @@ def test_detector_errors(digits, victim):
         wrong.fit(X)
     with pytest.raises(ValueError, match="detector"):
         AdversarialDetector(FrozenEstimator(victim), detector="magic").fit(X)
+
+
+def test_thresholds_of_each_class_spare_a_rare_one():
+    """One threshold for all puts the alarms where the classifier is least sure."""
+    X, y = make_classification(
+        6000, 8, n_informative=4, weights=[0.95], class_sep=2.0, random_state=1
+    )
+    X, X_new, y = X[::2], X[1::2], y[::2]
+    victim = FrozenEstimator(LogisticRegression().fit(X, y))
+    detector = AdversarialDetector(victim, detector="uncertainty")
+    rare, alarms = victim.predict(X_new) == 1, {}
+    for per_class in (False, True):
+        fitted = clone(detector).set_params(per_class=per_class).fit(X)
+        detected = fitted.detect(X_new)
+        alarms[per_class] = detected[rare].mean(), detected[~rare].mean()
+    assert alarms[False][0] > 0.5 and alarms[False][1] < 0.06
+    assert alarms[True][0] < 0.1 and alarms[True][1] < 0.06
+    magnet = MagNet(victim, max_epochs=2, per_class=True, validation_fraction=0.9)
+    magnet.set_params(false_positive_rate=0.08).fit(X)
+    assert {t.shape for t in magnet.thresholds_.values()} == {(2,)}
+    assert 0 < magnet.detect(X).mean() < 0.09
+    for defense in (detector, magnet):
+        with pytest.raises(ValueError, match="per_class"):
+            clone(defense).set_params(per_class="yes").fit(X)
+
+
+def test_ranges_and_parameters_are_validated(digits, victim):
+    X = digits[0][:40]
+    for transformer in (FeatureSqueezing, JPEGCompression, FeatureNoise):
+        for bounds in ((-np.inf, np.inf), (0, np.inf), (1, 0), (np.nan, 1), (0.5, 1)):
+            with pytest.raises(ValueError, match="bounds"):
+                transformer(bounds=bounds).fit(X)
+    frozen = FrozenEstimator(victim)
+    with pytest.raises(ValueError, match="bounds must be finite"):
+        MagNet(frozen, bounds=(-np.inf, np.inf)).fit(X)
+    for temperatures in ((0,), (np.nan,), (-1, 10)):
+        with pytest.raises(ValueError, match="temperatures"):
+            MagNet(frozen, temperatures=temperatures).fit(X)
+    squeezed = FeatureSqueezing(np.int8(8), bounds=(0, 1)).fit_transform(X)
+    np.testing.assert_allclose(squeezed, X, atol=1 / 255)
+    many = MagNet(frozen, max_epochs=1, batch_size=np.int64(8)).fit(X)
+    few = MagNet(frozen, max_epochs=1, batch_size=8).fit(X)
+    np.testing.assert_array_equal(many.reconstruct(X), few.reconstruct(X))
+
+
+@pytest.mark.parametrize(
+    "defense",
+    [AdversarialDetector, MagNet, RandomizedSmoothingClassifier],
+    ids=lambda d: d.__name__,
+)
+def test_what_is_no_classifier_is_refused(defense, digits):
+    X, y = digits[0][:60], digits[2][:60]
+    for estimator, kind in (
+        (Ridge(), "regressor"),
+        (make_pipeline(MinMaxScaler(), Ridge()), "regressor"),
+        (FrozenEstimator(Ridge().fit(X, y)), "regressor"),
+        (KMeans(2), "clusterer"),
+        (IsolationForest(), "outlier detector"),
+    ):
+        with pytest.raises(TypeError, match=f"must be a classifier.*{kind}"):
+            defense(estimator).fit(X, y)
+    with pytest.raises(TypeError, match="must be a classifier"):
+        AdversarialTrainingClassifier(Ridge()).fit(X, y)
 
 
 def test_random_signed_network(digits):

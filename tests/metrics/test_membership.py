@@ -181,6 +181,21 @@ def test_bootstrap_of_tpr():
         bootstrap_interval(roc_auc_score, member, scores, n_bootstraps=0)
 
 
+def test_what_is_no_score_is_refused():
+    member = np.arange(40) % 2
+    for score in (roc_auc_interval, tpr_at_fpr):
+        with pytest.raises(ValueError, match="y_score must hold numbers"):
+            score(member, np.array(["low", "high"])[member])
+    for counts in ((2.5, 10), ("2", 10), (2, np.nan)):
+        with pytest.raises(ValueError, match="n_successes|n_trials"):
+            clopper_pearson(*counts)
+    for fpr in (-1, 0, 1, np.nan, "0.1"):
+        with pytest.raises(ValueError, match="fpr"):
+            tpr_at_fpr_scorer(fpr)
+    with pytest.raises(ValueError, match="metric"):
+        bootstrap_interval("auc", member, member)
+
+
 def test_bad_scores():
     with pytest.raises(ValueError, match="two values"):
         tpr_at_fpr([0, 1, 2], [1.0, 2.0, 3.0])

@@ -70,6 +70,9 @@ class AdversarialDetector(DetectingDefense):
         outlier detector such as `IsolationForest` is fitted on the rows of `fit`.
     false_positive_rate : float, default=0.05
         Share of the clean rows that may raise an alarm.
+    per_class : bool, default=False
+        Whether each predicted class has a threshold of its own, so that the share holds
+        in each. With one threshold for all, most of the alarms may fall on a rare class.
     image_shape : tuple of int, default=None
         What a flat row is, for "squeezing": (height, width) or (channels, height, width).
     abstain_label : object, default=None
@@ -83,7 +86,7 @@ class AdversarialDetector(DetectingDefense):
         The fitted classifier.
     classes_ : ndarray of shape (n_classes,)
         Its labels.
-    threshold_ : float
+    threshold_ : float, or ndarray of shape (n_classes,) with `per_class`
         Scores above are detected.
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -123,6 +126,7 @@ class AdversarialDetector(DetectingDefense):
         *,
         detector="squeezing",
         false_positive_rate=0.05,
+        per_class=False,
         image_shape=None,
         abstain_label=None,
         random_state=0,
@@ -130,6 +134,7 @@ class AdversarialDetector(DetectingDefense):
         self.estimator = estimator
         self.detector = detector
         self.false_positive_rate = false_positive_rate
+        self.per_class = per_class
         self.image_shape = image_shape
         self.abstain_label = abstain_label
         self.random_state = random_state
@@ -140,9 +145,8 @@ class AdversarialDetector(DetectingDefense):
             self.detector_ = squeezers_for(X, self.image_shape)
         elif hasattr(self.detector, "score_samples"):
             self.detector_ = clone(self.detector).fit(X)
-        scores = self._scores(X)
         level = 1 - self.false_positive_rate
-        self.threshold_ = float(np.quantile(scores, level, method="higher"))
+        self.threshold_ = self._threshold(self._scores(X), X, level)
 
     def detection_score(self, X):
         """Compute how suspicious rows are.
@@ -173,7 +177,9 @@ class AdversarialDetector(DetectingDefense):
         detected : ndarray of bool, shape (n_samples,)
             Whether the score is above the threshold.
         """
-        return self.detection_score(X) > self.threshold_
+        check_is_fitted(self)
+        array = self._check_X(X, reset=False)
+        return self._exceeds(self._scores(array), array, self.threshold_)
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X):

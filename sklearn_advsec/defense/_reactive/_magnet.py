@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from ... import differentiable
 from ..._images import image_shape_of
 from ..._seeding import seeded_torch
-from ...threat import Box
 from .._base import _estimator_has
 from .._wrapping import DetectingDefense, log_probabilities
+from ._preprocessing import finite_range
 
 
 class PooledAutoencoder(nn.Module):
@@ -154,6 +154,9 @@ class MagNet(DetectingDefense):
         Of "jsd": logits are divided by them.
     false_positive_rate : float, default=0.01
         Share of clean rows that may be detected, divided equally among the detectors.
+    per_class : bool, default=False
+        Whether each predicted class has thresholds of its own, so that the share holds in
+        each. With those for all, most of the alarms may fall on a rare class.
     reform : bool, default=True
         Whether the classifier sees reconstructions.
     validation_fraction : float, default=0.2
@@ -183,8 +186,8 @@ class MagNet(DetectingDefense):
         The fitted classifier.
     autoencoders_ : tuple of torch.nn.Module
         The two autoencoders, of rows in [0, 1]. The first one reforms.
-    thresholds_ : dict of str to float
-        For each detector.
+    thresholds_ : dict of str to float, or to ndarray of shape (n_classes,)
+        For each detector; for each class where `per_class` is set.
     classes_ : ndarray of shape (n_classes,)
         The labels.
     n_features_in_ : int
@@ -233,6 +236,7 @@ class MagNet(DetectingDefense):
         detectors="auto",
         temperatures=(10, 40),
         false_positive_rate=0.01,
+        per_class=False,
         reform=True,
         validation_fraction=0.2,
         noise=0.1,
@@ -248,6 +252,7 @@ class MagNet(DetectingDefense):
         self.detectors = detectors
         self.temperatures = temperatures
         self.false_positive_rate = false_positive_rate
+        self.per_class = per_class
         self.reform = reform
         self.validation_fraction = validation_fraction
         self.noise = noise
@@ -263,8 +268,11 @@ class MagNet(DetectingDefense):
         self.detectors_ = self._choose_detectors()
         shape = image_shape_of(X.shape[1:], self.image_shape)
         self.shape_ = X.shape[1:] if shape is None else shape
-        box = Box(self.bounds, X)
-        lower, upper = box.lower, box.upper
+        if not all(0 < t < np.inf for t in self.temperatures):
+            raise ValueError(
+                f"temperatures must be positive and finite; got {self.temperatures!r}."
+            )
+        lower, upper = finite_range(self.bounds, X)
         if shape is not None:
             lower, upper = np.min(lower), np.max(upper)
         self.lower_ = np.asarray(lower, dtype=np.float64)
@@ -281,7 +289,7 @@ class MagNet(DetectingDefense):
                     x,
                     noise=self.noise,
                     epochs=self._tasks(range(self.max_epochs), "epoch"),
-                    batch_size=min(self.batch_size, -(-len(x) // 10)),
+                    batch_size=min(int(self.batch_size), -(-len(x) // 10)),
                     lr=self.lr,
                     generator=generator,
                 )
@@ -290,7 +298,7 @@ class MagNet(DetectingDefense):
         scores = self._scores(X[held])
         level = 1 - self.false_positive_rate / max(1, len(scores))
         self.thresholds_ = {
-            name: float(np.quantile(values, level, method="higher"))
+            name: self._threshold(values, X[held], level)
             for name, values in scores.items()
         }
 
@@ -304,7 +312,7 @@ class MagNet(DetectingDefense):
         )
         if isinstance(self.detectors, str):
             return ("l2", "l1", "jsd") if answering else ("l2", "l1")
-        unknown = sorted(set(self.detectors) - {"l2", "l1", "jsd"})
+        unknown = [name for name in self.detectors if name not in ("l2", "l1", "jsd")]
         if unknown:
             raise ValueError(f"detectors knows 'l2', 'l1' and 'jsd'; got {unknown}.")
         return tuple(self.detectors)
@@ -354,9 +362,13 @@ class MagNet(DetectingDefense):
         detected : ndarray of bool, shape (n_samples,)
             Whether any score is above its threshold.
         """
-        scores = self.detection_scores(X)
-        alarms = [values > self.thresholds_[name] for name, values in scores.items()]
-        return np.any(alarms, axis=0) if alarms else np.zeros(len(X), dtype=bool)
+        check_is_fitted(self)
+        array = self._check_X(X, reset=False)
+        alarms = [
+            self._exceeds(values, array, self.thresholds_[name])
+            for name, values in self._scores(array).items()
+        ]
+        return np.any(alarms, axis=0) if alarms else np.zeros(len(array), dtype=bool)
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X):

@@ -52,8 +52,7 @@ class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X = self._check_X(X, reset=True)
         self.row_shape_ = X.shape[1:]
         image_shape_of(self.row_shape_, self.image_shape)  # raises where it does not fit
-        box = Box(self.bounds, X)
-        lower, upper = box.lower, box.upper
+        lower, upper = finite_range(self.bounds, X)
         if self.image_shape is not None:  # one range for all pixels
             lower, upper = np.min(lower), np.max(upper)
         self.lower_ = np.asarray(lower, dtype=np.float64)
@@ -92,6 +91,17 @@ class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def finite_range(bounds, X):
+    """Return the range of the features, to which rows are scaled, or raise."""
+    box = Box(bounds, X)
+    if not (np.isfinite(box.lower).all() and np.isfinite(box.upper).all()):
+        raise ValueError(
+            f"bounds must be finite: rows are scaled to them; got {bounds!r}. 'data' "
+            "takes the range of the training rows."
+        )
+    return box.lower, box.upper
 
 
 class FeatureNoise(RowTransformer):
@@ -339,7 +349,7 @@ class FeatureSqueezing(RowTransformer):
 
     def _transform(self, scaled):
         if self.bits is not None:
-            levels = 2**self.bits - 1
+            levels = 2 ** int(self.bits) - 1
             scaled = np.rint(scaled.clip(0, 1) * levels) / levels
         if self.window is not None:
             images = self._images(scaled)
