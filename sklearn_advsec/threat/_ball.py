@@ -4,14 +4,13 @@ All of it is batched torch; it keeps the precision and the device of its input, 
 on perturbations `delta` of any shape (n_rows, ...).
 """
 
-import difflib
 import math
 
 import numpy as np
 import torch
 
 from .._rows import is_dataframe
-from ._features import SCALES, spread
+from ._features import SCALES, did_you_mean, spread
 from ._projection import fill_l2, project, project_weighted
 
 _NAMES_OF_NORMS = {"inf": np.inf, "linf": np.inf, "l2": 2, "l1": 1, "l0": 0}
@@ -125,9 +124,9 @@ def _by_column(eps, columns):
     at = {name: j for j, name in enumerate(columns)}
     for name in eps.keys():  # noqa: SIM118 (a Series iterates over its values)
         if name not in at:
-            near = difflib.get_close_matches(str(name), map(str, columns), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"eps names the unknown column {name!r}.{hint}")
+            raise ValueError(
+                f"eps names the unknown column {name!r}{did_you_mean(name, columns)}."
+            )
         values[at[name]] = _check_eps(eps[name])
     return values
 

@@ -1,10 +1,12 @@
 """Projection onto the rows that feature constraints allow."""
 
 import math
+import warnings
 
 import torch
 
-from ._projection import project_weighted
+from ._features import NAMED
+from ._limits import Knapsack, solve
 from ._relations import slope
 
 # Of repairs that take turns (several relations, curved ones) as many as this.
@@ -38,6 +40,8 @@ class Region:
         Which features may change, alone or with their group.
     groups : list of tensor of int64
         Columns of each one-hot group.
+    baseline : list of bool
+        Of each group, whether all of its columns may be 0.
     """
 
     def __init__(self, features, relations, max_cost=None, max_changed=None):
@@ -57,6 +61,10 @@ class Region:
         self.scale = tensor(1.0 if f.kind == "categorical" else f.scale for f in features)
         self.cost = tensor(f.cost for f in features)
         self.missing = tensor((f.missing for f in features), torch.bool)
+        # The last code of each column of categories; what is beyond it is not known.
+        self.last_code = tensor(
+            len(f.categories) - 1 if f.kind in NAMED else math.inf for f in features
+        )
         self.whole = tensor((f.kind != "continuous" for f in features), torch.bool)
         # The gap between values: a step of the feature's own, or 1, or none at all.
         self.step = tensor(
@@ -68,6 +76,8 @@ class Region:
             torch.tensor([j for j, f in enumerate(features) if f.group == name])
             for name in names
         ]
+        # Whether all columns of a group may be 0, for a category that has no column.
+        self.baseline = [any(features[j].baseline for j in g) for g in self.groups]
         self.mutable = tensor((f.mutable for f in features), torch.bool)
         for group in self.groups:
             self.mutable[group] = self.mutable[group].all()
@@ -84,9 +94,29 @@ class Region:
 
     def reachable_range(self, ref):
         """Return the range of each feature for each row; it always holds the row."""
-        lower = torch.where(self.down, torch.minimum(self.lower, ref), ref)
-        upper = torch.where(self.up, torch.maximum(self.upper, ref), ref)
+        stuck = self._stuck(ref)
+        lower = torch.where(self.down & ~stuck, torch.minimum(self.lower, ref), ref)
+        upper = torch.where(self.up & ~stuck, torch.maximum(self.upper, ref), ref)
         return lower, upper
+
+    def _stuck(self, ref):
+        """Whether values stay what they are, as they are none that the features know.
+
+        Categories that were not seen, numbers between whole ones, and groups of columns
+        that are not one-hot have no way from where they are.
+        """
+        stuck = (self.whole & (ref != ref.round())) | self._unknown(ref)
+        for group, baseline in zip(self.groups, self.baseline, strict=True):
+            good = self._is_one_hot(ref[:, group], baseline)
+            stuck[:, group] |= ~good[:, None]
+        return stuck & ~ref.isnan()
+
+    def _unknown(self, x):
+        return x.isfinite() & self.last_code.isfinite() & ((x < 0) | (x > self.last_code))
+
+    def _is_one_hot(self, values, baseline):
+        at_one, n_ones = ((values == 0) | (values == 1)).all(1), values.sum(1)
+        return at_one & ((n_ones == 1) | (baseline & (n_ones == 0)))
 
     def _may_turn(self, table, before, after):
         """Whether categories may follow each other; unknown ones may only stay."""
@@ -98,20 +128,28 @@ class Region:
     # How much changed -------------------------------------------------------------------
 
     def moved(self, ref, x):
-        """Return the moves in units of scale; another category is a move of 1."""
+        """Return the moves in units of scale; another category is a move of 1.
+
+        So is a value that goes missing. What was missing and stays so has not moved.
+        """
+        lost, was_lost = x.isnan(), ref.isnan()
         delta = ((x - ref) / self.scale).nan_to_num(0.0)
         delta = torch.where(self.nominal & (x != ref), 1.0, delta)
-        return torch.where(x.isnan() != ref.isnan(), 1.0, delta)
+        return torch.where(lost | was_lost, (lost != was_lost).to(delta), delta)
 
     def changed(self, ref, x):
         """Number of features that differ; a one-hot group is one feature."""
         return self._units((x != ref) & ~(x.isnan() & ref.isnan())).sum(1)
 
     def total_cost(self, ref, x):
-        """Sum of the moves, each times the feature's cost."""
+        """Sum of the moves, each times the feature's cost.
+
+        The switch of a group leaves one column and enters another, and is one move.
+        """
         moves = self.moved(ref, x).abs() * self.cost
-        for group in self.groups:  # a switch leaves one column and enters another
-            moves[:, group] /= 2
+        for group in self.groups:
+            n_moved = (x[:, group] != ref[:, group]).sum(1, keepdim=True)
+            moves[:, group] /= n_moved.clamp(1, 2)
         return moves.sum(1)
 
     def _units(self, values):
@@ -125,30 +163,33 @@ class Region:
 
     # What is broken ---------------------------------------------------------------------
 
-    def breaks(self, ref, x, rtol=1e-6, strict=False):
+    def breaks(self, ref, x, rtol=1e-6):
         """Yield what rows break: a column or None, a text, a mask of rows.
 
-        What a row was before the attack is no fault of the attack's, unless `strict`.
+        What a value was before the attack is no fault of the attack's: only relations
+        are asked of values that did not move.
         """
         slack = rtol * torch.maximum(self.scale, x.abs().nan_to_num(0.0))
         same = (x == ref) | (x.isnan() & ref.isnan())
         gap = (x - ref).abs() > slack
         lost = x.isnan() & ~ref.isnan()
-        lower, upper = self.lower, self.upper
-        if not strict:
-            lower, upper = torch.minimum(lower, ref), torch.maximum(upper, ref)
+        lower = torch.minimum(self.lower, ref)
+        upper = torch.maximum(self.upper, ref)
         outside = (x < lower - slack) | (x > upper + slack)
         whole = (x - x.round()).abs() > slack
         multiple = (x - ref) / self.step
         apart = (multiple - multiple.round()).abs() * self.step > slack
-        at_bound = ((x - self.lower).abs() <= slack) | ((x - self.upper).abs() <= slack)
-        moved = gap | (self.nominal & ~same) | lost
+        found = ref.isnan() & ~x.isnan()
+        moved = gap | (self.nominal & ~same) | lost | found
         tests = (
             ("may not change", moved & ~self.mutable),
             ("may not be missing", x.isnan() & ~self.missing & ~ref.isnan()),
-            ("is outside of its bounds", outside),
-            ("is not a whole number", whole & self.whole & (gap | strict)),
-            ("moved by no multiple of its step", apart & self.lattice & ~at_bound),
+            ("was missing, and stays so", found),
+            ("is of an unknown category", self._unknown(x) & moved),
+            ("was of an unknown category, and keeps it", self._unknown(ref) & moved),
+            ("is outside of its bounds", outside & moved),
+            ("is not a whole number", whole & self.whole & gap),
+            ("moved by no multiple of its step", apart & self.lattice & gap),
             ("may only go up", (x < ref - slack) & self.mutable & ~self.down),
             ("may only go down", (x > ref + slack) & self.mutable & ~self.up),
         )
@@ -159,9 +200,10 @@ class Region:
             bad = moved[:, j] & ~self._may_turn(table, ref[:, j], x[:, j])
             if bad.any():
                 yield j, "may not take this category from where it was", bad
-        for group in self.groups:
-            bad = (x[:, group] > 0.5).sum(1) != 1
-            bad &= gap[:, group].any(1) | strict
+        for group, baseline in zip(self.groups, self.baseline, strict=True):
+            n_ones = (x[:, group] > 0.5).sum(1)
+            bad = (n_ones > 1) | ((n_ones == 0) & (not baseline))
+            bad &= gap[:, group].any(1)
             if bad.any():
                 yield int(group[0]), "one-hot group has not just one column at 1", bad
         for relation in self.relations:
@@ -186,7 +228,7 @@ class Region:
 
     # The projection ---------------------------------------------------------------------
 
-    def project(self, ref, x, lower=None, upper=None, fits=None):
+    def project(self, ref, x, lower=None, upper=None, fits=None, exact=False):
         """Return a valid row near each row: see `FeatureConstraints.project`.
 
         Parameters
@@ -197,10 +239,13 @@ class Region:
             A narrower range than that of the features.
         fits : callable, optional
             ``fits(ref, x)`` says which rows an attack may use at all.
+        exact : bool, default=False
+            Solve limits to the end; attacks, which ask a thousand times, leave a gap of
+            at most one step or choice.
         """
         if lower is None:
             lower, upper = self.reachable_range(ref)
-        result = self._nearest(ref, x, lower, upper)
+        result = self._nearest(ref, x, lower, upper, exact)
         if self.simple and fits is None:
             return result
         good = self._kept(ref, result, lower, upper, fits)
@@ -239,41 +284,68 @@ class Region:
         inside = torch.where(x.isnan(), x, torch.clamp(x, lower, upper))
         return self._recompute(self._relate(ref, inside, x, lower, upper))
 
-    def _nearest(self, ref, x, lower, upper):
-        x = self._keep_missing(ref, x)
-        x = self._allowed_categories(ref, x)
-        free, x = x, torch.where(x.isnan(), x, torch.clamp(x, lower, upper))
-        if not self.simple:
-            # Nearest to where the row was to go, not to the end of the box there.
-            inside, x = x, self._limit(ref, x)
-            free = torch.where(x == inside, free, x)
-            if self.relations:
-                moves = self.changed(ref, x)[:, None] > 0
-                x = torch.where(moves, self._relate(ref, x, free, lower, upper), x)
-                free = torch.where(x == inside, free, x)
-            x = self._one_hot(ref, x, free, lower, upper)
-        wish = x
+    def _nearest(self, ref, x, lower, upper, exact=False):
+        wish = self._keep_missing(ref, x)
+        x = self._allowed_categories(ref, wish, lower, upper)
+        x = torch.where(x.isnan(), x, torch.clamp(x, lower, upper))
+        if self.simple:
+            return self.round_to_steps(ref, x, lower, upper)
+        if not self.relations:
+            x = self.round_to_steps(ref, self._one_hot(ref, wish, x, lower, upper),
+                                    lower, upper)  # fmt: skip
+            return self._limited(ref, wish, x, lower, upper, exact=exact)
+        # Nearest to where the row was to go, not to the end of the box there.
+        inside, x = x, self._limited(ref, wish, x, lower, upper, freely=True)
+        fixed = self.nominal.clone()
+        fixed[self._orders()] = True
+        wish = torch.where(fixed, inside, wish)
+        free = torch.where(x == inside, wish, x)
+        moves = self.changed(ref, x)[:, None] > 0
+        x = torch.where(moves, self._relate(ref, x, free, lower, upper), x)
+        free = torch.where(x == inside, free, x)
+        x = wish = self._one_hot(ref, free, x, lower, upper)
         x = self.round_to_steps(ref, x, lower, upper)
-        if self.relations:
-            x = self._round_for_relations(ref, wish, x, lower, upper)
-            x = self._recompute(x)
-        return x
+        x = self._round_for_relations(ref, wish, x, lower, upper)
+        return self._recompute(x)
 
     def _keep_missing(self, ref, x):
         """Keep what is missing, and let values go missing only where that is allowed."""
         x = torch.where(ref.isnan(), ref, x)
         return torch.where(x.isnan() & ~(self.missing & self.mutable), ref, x)
 
-    def _allowed_categories(self, ref, x):
+    def _allowed_categories(self, ref, x, lower, upper):
+        """Give categories that a row may turn into: of an order, the nearest."""
         if self.nominal.any():
             whole = x.round()
-            bad = (whole < self.lower) | (whole > self.upper)
+            bad = (whole < self.lower) | (whole > self.upper) | self._unknown(ref)
             x = torch.where(self.nominal, torch.where(bad, ref, whole), x)
         for j, table in self.allowed.items():
-            may = self._may_turn(table, ref[:, j], x[:, j].round())
             x = x.clone()
-            x[:, j] = torch.where(may, x[:, j], ref[:, j])
+            if self.nominal[j]:
+                may = self._may_turn(table, ref[:, j], x[:, j])
+                x[:, j] = torch.where(may | x[:, j].isnan(), x[:, j], ref[:, j])
+                continue
+            far = self._option_losses(j, table, ref, x, lower, upper)
+            nearest = torch.where(far.isfinite().any(1), far.argmin(1), ref[:, j])
+            x[:, j] = torch.where(x[:, j].isnan(), x[:, j], nearest)
         return x
+
+    def _option_losses(self, j, table, ref, x, lower, upper):
+        """Squared distance to each category of an order; infinite where closed."""
+        code = torch.arange(len(table), dtype=torch.float64)
+        may = torch.stack(
+            [
+                self._may_turn(table, ref[:, j], torch.full_like(ref[:, j], c))
+                for c in code
+            ],
+            dim=1,
+        )
+        may &= (code >= lower[:, j, None]) & (code <= upper[:, j, None])
+        here = code == ref[:, j, None]
+        may |= here
+        # A tie changes nothing.
+        loss = ((code - x[:, j, None]) / self.scale[j]).square() - 1e-12 * here
+        return torch.where(may, loss, math.inf)
 
     def round_to_steps(self, ref, x, lower, upper):
         """Round to the row plus a multiple of the step, inside of the range."""
@@ -289,64 +361,132 @@ class Region:
         near = torch.where(multiple == 0, ref, near)
         return torch.where(self.lattice & ~x.isnan(), near, x)
 
-    def _one_hot(self, ref, x, free, lower, upper):
-        """Set the largest column of each one-hot group that may reach 1."""
+    def _one_hot(self, ref, wish, x, lower, upper):
+        """Set one column of each group to 1, or none, whichever is nearest."""
         x = x.clone()
-        for group in self.groups:
-            values, here = free[:, group], ref[:, group]
-            # Another column can win only if it may rise to 1, and the present one fall.
-            may = (upper[:, group] >= 1) & ((lower[:, group] <= 0) | (here < 0.5)).all(
-                1, keepdim=True
-            )
-            score = torch.where(may | (here > 0.5), values, -math.inf)
-            score = score + 1e-12 * here  # a tie changes nothing
-            winner = score.argmax(1, keepdim=True)
-            x[:, group] = torch.zeros_like(values).scatter(1, winner, 1.0)
+        for i, group in enumerate(self.groups):
+            loss = self._group_losses(i, ref, wish, lower, upper)
+            here = self._here(i, ref)[:, None]
+            # A tie changes nothing.
+            loss = loss.scatter_add(1, here, torch.full_like(loss[:, :1], -1e-12))
+            x[:, group] = self._hot(i, ref, loss.argmin(1))
         return x
 
-    def _limit(self, ref, x):
-        """Keep the largest moves, and shrink them to the total cost."""
+    def _here(self, i, ref):
+        """Which column of a group is at 1; the place behind the last one is none."""
+        values = ref[:, self.groups[i]]
+        return torch.where((values > 0.5).any(1), values.argmax(1), values.shape[1])
+
+    def _hot(self, i, ref, option):
+        """Return the columns of a group with one of them at 1, or as they were."""
+        values = ref[:, self.groups[i]]
+        hot = torch.nn.functional.one_hot(option, values.shape[1] + 1)[:, :-1].to(ref)
+        return torch.where((option == self._here(i, ref))[:, None], values, hot)
+
+    def _group_losses(self, i, ref, wish, lower, upper):
+        """Squared distance to each column alone at 1, and to none; infinite if closed."""
+        group, here = self.groups[i], self._here(i, ref)
+        unit = self.scale[group]
+        wanted = torch.where(wish[:, group].isnan(), ref[:, group], wish[:, group])
+        at_one = (1 - 2 * wanted) / unit.square()
+        loss = torch.nn.functional.pad(at_one, (0, 1))  # of none, it is 0
+        loss = loss + (wanted / unit).square().sum(1, keepdim=True)
+        # Another column can win only if it may rise to 1, and the present one fall.
+        low, high = lower[:, group], upper[:, group]
+        leaves = ((low <= 0) | (ref[:, group] < 0.5)).all(1, keepdim=True)
+        may = torch.nn.functional.pad(high >= 1, (0, 1), value=self.baseline[i])
+        stays = torch.nn.functional.one_hot(here, len(group) + 1).bool()
+        return torch.where((may & leaves) | stays, loss, math.inf)
+
+    def _limited(self, ref, wish, x, lower, upper, exact=False, freely=False):
+        """Keep the limits: solve a knapsack for each row that is over one.
+
+        `x` is the nearest row without limits; `freely` leaves steps aside.
+        """
+        over = torch.zeros(len(x), dtype=torch.bool)
         if self.max_changed is not None:
-            size = self._units(self.moved(ref, x).abs())
-            k = min(self.max_changed, size.shape[1])
-            if k < size.shape[1]:
-                kept = torch.zeros_like(size, dtype=torch.bool)
-                if k:
-                    kept.scatter_(1, size.topk(k, dim=1).indices, True)
-                for group in self.groups:
-                    kept[:, group] = kept[:, group].any(1, keepdim=True)
-                x = torch.where(kept, x, ref)
+            over |= self.changed(ref, x) > self.max_changed
         if self.max_cost is not None:
-            over = self.total_cost(ref, x) > self.max_cost
-            if over.any():
-                x = torch.where(over[:, None], self._cheapen(ref, x), x)
+            over |= self.total_cost(ref, x) > self.max_cost
+        rows = torch.nonzero(over).flatten()
+        if not len(rows):
+            return x
+        parts = (part[rows] for part in (ref, wish, x, lower, upper))
+        ref, wish, inside, lower, upper = parts
+        problem, way = self._knapsack(ref, wish, inside, lower, upper, freely)
+        moves, proven = solve(problem, self.max_cost, self.max_changed, exact=exact)
+        if exact and not proven.all():
+            warnings.warn(
+                f"{int((~proven).sum())} rows have too many ways to spend max_cost: what "
+                "is given for them is valid, but may not be the nearest.",
+                stacklevel=4,
+            )
+        end = torch.isclose(moves.size, problem.high, rtol=1e-12, atol=0.0)
+        point = torch.where(end, inside, ref + way * moves.size * self.scale)
+        named = self.nominal | inside.isnan() | ref.isnan()
+        point = torch.where(named, torch.where(moves.size > 0, inside, ref), point)
+        point = torch.where(moves.size > 0, point, ref)
+        for k, j in enumerate(self._orders()):
+            option = moves.option[:, k].to(ref)
+            stays = moves.option[:, k] == problem.stay[:, k]
+            point[:, j] = torch.where(stays, ref[:, j], option)
+        for i, group in enumerate(self.groups):
+            k = len(self._orders()) + i
+            point[:, group] = self._hot(i, ref, moves.option[:, k])
+        if not freely:
+            point = self.round_to_steps(ref, point, lower, upper)
+        x = x.clone()
+        x[rows] = point
         return x
 
-    def _cheapen(self, ref, x):
-        """Project onto the total cost; categories are kept from the cheapest on."""
-        moves = self.moved(ref, x)
-        named = self.nominal.clone()
-        for group in self.groups:
-            named[group] = True
-        budget = torch.full_like(ref[:, :1], self.max_cost)
-        units = self._units(torch.where(named, moves.abs() * self.cost, 0.0))
-        order = torch.where(units > 0, units, math.inf).argsort(dim=1)
-        sums = units.gather(1, order).cumsum(1)
-        affordable = (sums <= budget) & (units.gather(1, order) > 0)
-        kept = torch.zeros_like(affordable).scatter(1, order, affordable)
-        for group in self.groups:
-            kept[:, group] = kept[:, group].any(1, keepdim=True)
-        left = budget - torch.where(kept, units, 0.0).sum(1, keepdim=True)
-        size = torch.where(named, 0.0, moves.abs())
-        free = self.cost == 0
-        radius = torch.where(free, 1.0, 1.0 / self.cost.where(~free, 1.0))
-        # In units of what is left, the ball sum |move| * cost <= left has radius 1.
-        share = size / left.clamp_min(1e-300)
-        room = torch.full_like(share, math.inf)
-        paid = project_weighted(torch.where(free, 0.0, share), room, radius, 1)
-        size = torch.where(free, size, paid * left)
-        result = ref + size * moves.sign() * self.scale
-        return torch.where(named, torch.where(kept, x, ref), result)
+    def _orders(self):
+        """Columns of ordered categories that may turn into some others only."""
+        return [j for j in self.allowed if not self.nominal[j]]
+
+    def _knapsack(self, ref, wish, inside, lower, upper, freely):
+        """Return the problem of moving from `ref` towards `wish`, and the directions."""
+        delta = self.moved(ref, wish)
+        way, size = delta.sign(), delta.abs()
+        high = self.moved(ref, inside).abs()
+        # Where a feature is wished to go is no way at all for those that stay.
+        size = torch.where(high > 0, size, 0.0)
+        step = torch.where(self.lattice & (not freely), self.step / self.scale, 0.0)
+        switched = self.nominal | inside.isnan()
+        step = torch.where(switched, 1.0, step.expand_as(ref))
+        price = self.cost.expand_as(ref).clone()
+        chosen = [*self._orders(), *(j for group in self.groups for j in group.tolist())]
+        for part in (size, high, step, price):
+            part[:, chosen] = 0.0
+        step[:, chosen] = 1.0
+        losses, costs, stay = [], [], []
+        for j in self._orders():
+            here = ref[:, j].nan_to_num(0.0).clamp(0, len(self.allowed[j]) - 1)
+            loss = self._option_losses(j, self.allowed[j], ref, wish, lower, upper)
+            code = torch.arange(loss.shape[1], dtype=torch.float64)
+            costs.append((code - ref[:, j, None]).abs() / self.scale[j] * self.cost[j])
+            losses.append(loss)
+            stay.append(here.long())
+        for i, group in enumerate(self.groups):
+            losses.append(self._group_losses(i, ref, wish, lower, upper))
+            stay.append(self._here(i, ref))
+            each = torch.nn.functional.pad(self.cost[group] / self.scale[group], (0, 1))
+            leave = each[stay[-1]][:, None]
+            none = torch.arange(len(group) + 1) == len(group)
+            alone = none | none[stay[-1]][:, None]
+            cost = (each + leave) / torch.where(alone, 1.0, 2.0)
+            costs.append(cost.scatter(1, stay[-1][:, None], 0.0))
+        problem = Knapsack(
+            size,
+            torch.zeros_like(size),
+            high,
+            step,
+            price,
+            _padded(losses, len(ref), math.inf),
+            _padded(costs, len(ref), 0.0),
+            torch.stack(stay, 1) if stay else torch.zeros(len(ref), 0, dtype=torch.int64),
+            torch.zeros(len(ref), ref.shape[1] + len(stay), dtype=torch.bool),
+        )
+        return problem, way
 
     # Relations --------------------------------------------------------------------------
 
@@ -417,7 +557,7 @@ class Region:
         equal = comparison.operator == "=="
         columns = torch.tensor(sorted(comparison.columns))
         result = x.clone()
-        if comparison.expression.linear is not None:
+        if comparison.linear is not None:
             weight = slope(comparison, x[:1], self.scale)[0, columns]
             value = -margin - comparison.expression.constant
             unit = self.scale[columns]
@@ -431,7 +571,7 @@ class Region:
             )
             return result
         for _ in range(_ROUNDS):  # Newton's steps on a curved relation
-            value = comparison.expression.function(result) + margin
+            value = comparison.expression.value(result) + margin
             value = (value if equal else value.clamp_min(0.0)).nan_to_num(0.0)
             if not (value.abs() > 1e-12).any():
                 break
@@ -450,22 +590,30 @@ class Region:
         if comparison.operator != "<":
             return 0.0
         columns = sorted(comparison.columns)
-        linear = comparison.expression.linear
+        linear = comparison.linear
         if linear is not None and self.lattice[columns].all():
             return float(min(abs(linear[j]) * self.step[j] for j in columns))
         return 1e-6 * float(self.scale[columns].max())
 
     def _recategorise(self, comparison, ref, x):
+        """Turn to the category that is allowed: the nearest, or the row's own."""
         j, x = comparison.column, x.clone()
+        codes = torch.tensor(sorted(comparison.codes - {-1}), dtype=torch.float64)
         holds = comparison.holds(x, 0.0)
-        if comparison.operator == "is":
-            wanted = torch.full_like(x[:, j], comparison.code)
-            may = self.mutable[j].expand(len(x)).clone()
-            if j in self.allowed:
-                may &= self._may_turn(self.allowed[j], ref[:, j], wanted)
-        else:
-            wanted, may = ref[:, j], torch.ones_like(holds)
-        x[:, j] = torch.where(~holds & may, wanted, x[:, j])
+        far = (codes - x[:, j, None]).abs()
+        if self.nominal[j]:  # none is nearer, but that which the row came from
+            far = (codes != ref[:, j, None]).to(x)
+        may = self.mutable[j] | (codes == ref[:, j, None])
+        if j in self.allowed:
+            table = self.allowed[j]
+            turns = [
+                self._may_turn(table, ref[:, j], torch.full_like(ref[:, j], c))
+                for c in codes
+            ]
+            may = may & torch.stack(turns, dim=1)
+        far = torch.where(may, far, math.inf)
+        found = far.isfinite().any(1) & ~holds
+        x[:, j] = torch.where(found, codes[far.argmin(1)], x[:, j])
         return x
 
     def _round_for_relations(self, ref, wish, x, lower, upper):
@@ -478,7 +626,7 @@ class Region:
             if not len(bad):
                 continue
             x = x.clone()
-            for j, factor in comparison.expression.linear.items():
+            for j, factor in comparison.linear.items():
                 if not self.lattice[j]:
                     continue
                 step, here = self.step[j], ref[bad, j]
@@ -529,6 +677,16 @@ class Region:
                 kept[:, group] = kept[:, group].any(1, keepdim=True)
             x = torch.where(kept, x, ref)
         return self.project(ref, x)
+
+
+def _padded(parts, n_rows, value):
+    """Stack tables of unlike widths, shape (n_rows, n_parts, widest)."""
+    if not parts:
+        return torch.zeros(n_rows, 0, 1, dtype=torch.float64)
+    widest = max(part.shape[1] for part in parts)
+    pad = torch.nn.functional.pad
+    padded = [pad(part, (0, widest - part.shape[1]), value=value) for part in parts]
+    return torch.stack(padded, dim=1)
 
 
 def _transition_table(feature):

@@ -340,14 +340,14 @@ def test_names_in_backticks_and_texts():
     [
         ("age <= salary", 7),
         ("age <= ", 6),
-        ("__import__('os').system('x') == 1", 0),
+        ("__import__('os').system('x') == 1", 16),
         ("age > 3 implies rate ? 2", 21),
-        ("age.real > 1", 0),
+        ("age.real > 1", 3),
         ("[age] == 1", 0),
         ("age > 1 implies job + 1 > 2", 16),
         ("age", 0),
         ("job == 'pilot'", 7),
-        ("age @ 2 > 1", 0),
+        ("age @ 2 > 1", 4),
     ],
 )
 def test_unreadable_relations_show_where(formula, position):
@@ -360,7 +360,7 @@ def test_unreadable_relations_show_where(formula, position):
 def test_bad_input_is_refused_with_what_to_do():
     X = make_frame()
     constraints = FeatureConstraints.from_frame(X)
-    with pytest.raises(ValueError, match="unknown column 'aeg'.*Did you mean 'age'"):
+    with pytest.raises(ValueError, match="unknown column 'aeg'.*did you mean 'age'"):
         constraints.set("aeg", mutable=False)
     with pytest.raises(ValueError, match="set.. knows no 'frozen'"):
         constraints.set("age", frozen=True)
@@ -378,11 +378,8 @@ def test_bad_input_is_refused_with_what_to_do():
     with pytest.raises(ValueError, match="infeasible together with the bounds"):
         constraints.relate("age >= open_acc + 100")
     assert constraints.relations == ["age <= open_acc + 80"]
-    constraints.set("age", upper=40.0)
-    with pytest.raises(ValueError, match="exclude the data: .* 'age' .*outside of its"):
-        constraints.check(X)
-    with pytest.raises(ValueError, match="exclude the data: .* 'job' .'pilot'"):
-        constraints.check(X.head(1).assign(age=20, job="pilot"))
+    with pytest.raises(ValueError, match="row 3 of X breaks the relation 'age <= open_a"):
+        constraints.check(X.head(4).assign(age=[20, 20, 20, 200]))
 
 
 # Files ----------------------------------------------------------------------------------
