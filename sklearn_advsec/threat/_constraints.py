@@ -117,7 +117,7 @@ class FeatureConstraints:
                 f"scale must be one of {SCALES}; got {scale!r}"
                 f"{did_you_mean(scale, SCALES)}."
             )
-        X = X if is_dataframe(X) else np.asarray(X)
+        X = _as_rows(X)
         if X.ndim != 2 or not len(X):
             raise ValueError(f"X must hold rows of features; got shape {X.shape}.")
         features, doubts = infer_features(X, scale)
@@ -509,11 +509,15 @@ class FeatureConstraints:
         """Encode rows; categories that are not known get codes as in the rows `known`."""
         if is_dataframe(X):
             self._check_columns(X)
+            X = X[list(self.features)]
             codec = self._codec(known if is_dataframe(known) else X)
-            return torch.as_tensor(
-                missing_as_nan(codec, codec.encode(X[list(self.features)]))
-            )
-        X = np.asarray(X)
+            array = missing_as_nan(codec, codec.encode(X))
+            for j, feature in enumerate(self.features.values()):
+                # Where a flag is wished to go may be between its values.
+                if feature.categories == [False, True] and X.dtypes.iloc[j].kind == "f":
+                    array[:, j] = X.iloc[:, j]
+            return torch.as_tensor(array)
+        X = _as_rows(X)
         if X.ndim != 2 or X.shape[1] != len(self.features):
             raise ValueError(
                 f"X has shape {X.shape}; the constraints are for rows of "
@@ -558,9 +562,18 @@ class FeatureConstraints:
         """Return rows in the form of `X_ref`; what did not move is as it was."""
         if is_dataframe(X_ref):
             codec = self._codec(X_ref)
-            x = nan_as_code(codec, x.numpy())
             ref = codec.encode(X_ref[list(self.features)])
-            return codec.decode(x, ref, np.arange(len(ref)))[list(X_ref.columns)]
+            x = nan_as_code(codec, x.numpy())
+            decoded = codec.decode(x, ref, np.arange(len(ref)))
+            # Large integers, and what floats cannot hold, are not to go through them.
+            same = (x == ref) | (np.isnan(x) & np.isnan(ref))
+            columns = [
+                decoded[name].where(~stays, X_ref[name]) if stays.any() else decoded[name]
+                for name, stays in zip(self.features, same.T, strict=True)
+            ]
+            import pandas as pd
+
+            return pd.concat(columns, axis=1)[list(X_ref.columns)]
         X_ref = np.asarray(X_ref)
         values, ref = self.values_of(x.numpy()), self.codes_of(X_ref).numpy()
         same = (x.numpy() == ref) | (np.isnan(x.numpy()) & np.isnan(ref))
@@ -723,6 +736,15 @@ def _check_feasible(relations, features):
         [0.0 if skip else f.lower for f, skip in zip(features, free, strict=True)],
         [np.inf if skip else f.upper for f, skip in zip(features, free, strict=True)],
     )
+
+
+def _as_rows(X):
+    """Return a DataFrame as it is, and anything else as an array."""
+    if np.ma.isMaskedArray(X) and np.ma.getmaskarray(X).any():
+        raise ValueError(
+            "X is a masked array: fill it, with NaN where values are missing."
+        )
+    return X if is_dataframe(X) else np.asarray(X)
 
 
 def _is_number(value):

@@ -371,10 +371,12 @@ def _step(distinct, precision):
     if dense and np.abs(multiples - np.rint(multiples)).max() <= 1e-6:
         # Of a step that is rounded itself, many add up to more than the range.
         return float(f"{step:.12g}")
-    slack = 4 * precision * np.abs(distinct).max()
+    slack = precision * np.abs(distinct).max()
     for decimals in range(_MAX_DECIMALS + 1):
         unit = 10.0**-decimals
-        if unit < 100 * slack:  # any number would do
+        # Numbers are so near to a place by chance.
+        chance = min(2 * slack / unit, 1.0) ** len(distinct)
+        if chance > 1e-6:
             return None
         if np.abs(distinct - np.round(distinct, decimals)).max() <= slack:
             return unit

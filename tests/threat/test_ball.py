@@ -203,7 +203,7 @@ def test_bad_bounds(bounds):
         Box(bounds, np.ones((2, 2)))
 
 
-# Norms and radii as they are written -------------------------------------------------
+# Norms and radii as they are written ----------------------------------------------------
 
 
 def test_norms_have_names():

@@ -414,6 +414,213 @@ def test_files_and_copies_are_the_same_constraints(tmp_path):
         FeatureConstraints.load(path)
 
 
+GOOD = """
+[[features]]
+name = "age"
+kind = "integer"
+lower = 18
+upper = 90
+
+[[features]]
+name = "job"
+kind = "categorical"
+categories = ["clerk", "nurse"]
+transitions = {clerk = ["nurse"]}
+"""
+
+
+def test_files_by_hand_are_read(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("max_cost = 3\n" + GOOD + "\n[[relations]]\nformula = 'age < 80'\n")
+    constraints = FeatureConstraints.load(path)
+    assert constraints.max_cost == 3 and constraints.relations == ["age < 80"]
+    assert constraints.features["job"].transitions == {"clerk": ["nurse"]}
+    assert constraints.features["age"].upper == 90.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_cos = 3" + GOOD, "unknown key 'max_cos' .did you mean 'max_cost'"),
+        (GOOD + "[[relation]]\nformula = 'age < 80'", "'relation' .did you mean 'relat"),
+        (GOOD + "[[relations]]\nformla = 'age < 80'", "'formla' .did you mean 'formula"),
+        (GOOD + "[[relations]]\nrepair = 'age'", "needs a text as formula"),
+        (GOOD + "[[relations]]\nformula = 'agee < 80'", "unknown column 'agee' .did you"),
+        ("relations = ['age < 80']" + GOOD, r"must be tables that begin with \[\[relat"),
+        (GOOD.replace("[[features]]", "[[feature]]"), "unknown key 'feature' .did you"),
+        (GOOD + GOOD, "feature 'age' is named twice"),
+        (GOOD.replace("upper", "uper"), "feature 'age' has the unknown key 'uper'"),
+        (GOOD.replace("lower = 18", "mutable = 'no'"), "mutable must be True or False"),
+        (GOOD.replace("lower = 18", "cost = nan"), "cost must be a number"),
+        (GOOD.replace("lower = 18", "cost = inf"), "cost must not be negative"),
+        (GOOD.replace("lower = 18", "lower = '18'"), "lower must be a number"),
+        (GOOD.replace("lower = 18", "lower = true"), "lower must be a number"),
+        (
+            GOOD.replace("lower = 18", "lower = 1" + "0" * 400),
+            "too large a number|no TOML",
+        ),
+        (GOOD.replace("lower = 18", "step = 0"), "step must be positive"),
+        (GOOD.replace("lower = 18", "group = 3"), "group must be a text"),
+        (GOOD.replace("lower = 18", "lower = 91"), "lower=91.0 > upper=90.0"),
+        (GOOD.replace('"integer"', '"integr"'), "kind must be one of.*mean 'integer'"),
+        (GOOD.replace('"integer"', '["integer"]'), "kind must be one of"),
+        (GOOD.replace('["clerk", "nurse"]', "'clerk'"), "categories must be a list"),
+        (GOOD.replace('["clerk", "nurse"]', "['clerk', 'clerk']"), "a value twice"),
+        (GOOD.replace('["clerk", "nurse"]', "['clerk', ['a']]"), "must be a list of tex"),
+        (GOOD.replace('["clerk", "nurse"]', "[{a = 1}]"), "a table where there should"),
+        (GOOD.replace('{clerk = ["nurse"]}', "[3]"), "transitions must be pairs"),
+        (GOOD.replace('{clerk = ["nurse"]}', "3"), "transitions must be pairs"),
+        (GOOD.replace('name = "job"', ""), r"\[\[features\]\] has no name"),
+        (GOOD.replace('name = "job"', "name = ['a']"), "its name is no text"),
+        ("max_changed = 1.5" + GOOD, "max_changed must be a whole number"),
+        ("max_changed = 'a'" + GOOD, "max_changed must be a whole number"),
+        ("max_cost = nan" + GOOD, "max_cost must be a number"),
+        ("a = " + "[" * 100_000 + GOOD, "nested too deeply"),
+        ("max_cost = " + GOOD, "no TOML"),
+        ("features = 3", "features must be tables"),
+        ("", "holds no .*features"),
+    ],
+)
+def test_what_a_file_does_not_mean_is_refused_with_file_and_key(tmp_path, text, message):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        FeatureConstraints.load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="c.toml: it is no TOML"):
+        FeatureConstraints.load(path)
+
+
+def test_names_and_categories_of_any_kind_survive_a_file(tmp_path):
+    n = 40
+    X = pd.DataFrame(
+        {
+            "day": pd.date_range("2024-02-27", periods=n),
+            "time": pd.date_range("2024-02-27", periods=n, freq="h", tz="Europe/Paris"),
+            "nano": pd.to_datetime(np.arange(n) + 17 * 10**17 + 1),
+            "wait": pd.to_timedelta(np.arange(n), unit="min"),
+            "month": pd.period_range("2024-01", periods=n, freq="M"),
+            "bin": pd.cut(np.arange(n), 3),
+            "date": pd.Series(pd.date_range("2024-02-27", periods=n)).dt.date,
+            "mixed": ["a", 1] * 20,
+            ("two", "levels"): np.arange(n) % 5,
+            7: np.arange(n) / 3,
+            pd.Timestamp("2024-01-01"): ['"', "\\"] * 20,
+        }
+    )
+    constraints = FeatureConstraints.from_frame(X)
+    constraints.save(tmp_path / "c.toml")
+    again = FeatureConstraints.load(tmp_path / "c.toml")
+    assert again.features == constraints.features
+    assert again.violations(X, X) == []
+    wish = X.iloc[::-1].set_axis(X.index)
+    pd.testing.assert_frame_equal(again.project(X, wish), constraints.project(X, wish))
+    assert not again.features["day"].mutable and again.features["bin"].mutable
+    with pytest.raises(TypeError, match="cannot be written to TOML"):
+        FeatureConstraints.from_frame(X[["mixed"]].map(lambda v: (b"a", v))).save(
+            tmp_path / "d.toml"
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["c.toml"]
+
+
+def test_a_file_is_replaced_as_a_whole_and_no_link_is_followed(tmp_path, monkeypatch):
+    constraints = FeatureConstraints.from_frame(make_frame())
+    path, other = tmp_path / "c.toml", tmp_path / "other"
+    constraints.save(path)
+    text = path.read_text()
+    other.write_text("precious")
+    link = tmp_path / "link.toml"
+    link.symlink_to(other)
+    with pytest.raises(ValueError, match="is a symbolic link"):
+        constraints.save(link)
+    assert other.read_text() == "precious"
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        constraints.set("age", cost=2.0).save(path)
+    assert path.read_text() == text
+    assert {p.name for p in tmp_path.iterdir()} == {"c.toml", "other", "link.toml"}
+
+
+# Refining -------------------------------------------------------------------------------
+
+
+def test_several_columns_are_set_together_or_not_at_all():
+    X = make_frame()
+    constraints = FeatureConstraints.from_frame(X)
+    for several in (["age", "rate"], ("age", "rate"), X.columns[[0, 2]], {"age", "rate"}):
+        constraints.set(several, cost=2.0)
+        assert constraints.features["rate"].cost == 2.0
+        constraints.set(several, cost=1.0)
+    before = dict(constraints.features)
+    with pytest.raises(ValueError, match="have no direction"):
+        constraints.set(["age", "job"], direction="up")
+    with pytest.raises(ValueError, match="unknown column 'aeg'"):
+        constraints.set(["age", "aeg"], direction="up")
+    assert constraints.features == before
+    constraints.set("age", lower=None, upper=None, step=None)
+    assert constraints.features["age"].lower == -np.inf
+    assert FeatureConstraints.from_frame(np.eye(3)).set((0, 2), cost=3.0).features[2].cost
+
+
+@pytest.mark.parametrize(
+    ("column", "changes", "message"),
+    [
+        ("age", {"mutable": "no"}, "mutable must be True or False"),
+        ("age", {"mutabel": False}, "knows no 'mutabel' .did you mean 'mutable'"),
+        ("age", {"cost": np.nan}, "cost must be a number"),
+        ("age", {"cost": -1}, "cost must not be negative"),
+        ("age", {"lower": "a"}, "lower must be a number"),
+        ("age", {"upper": 10**400}, "upper is too large"),
+        ("age", {"scale": 0}, "scale must be positive"),
+        ("age", {"direction": "upp"}, "direction must be"),
+        ("age", {"group": "g"}, "a column of a one-hot group"),
+        ("home", {"baseline": True}, "baseline needs a group"),
+        ("age", {"categories": [1, 2]}, "categories need kind"),
+        ("job", {"categories": "clerk"}, "categories must be a list"),
+        ("job", {"categories": [None, "a"]}, "a missing value is no category"),
+        ("job", {"transitions": {"clerk": "nurse"}}, "transitions must be a dict"),
+        ("school", {"upper": -1}, "infeasible"),
+        (3.5, {"cost": 1.0}, "unknown column 3.5"),
+        (None, {"cost": 1.0}, "unknown column None"),
+    ],
+)
+def test_changes_that_do_not_fit_are_refused_by_name(column, changes, message):
+    constraints = FeatureConstraints.from_frame(make_frame())
+    before = dict(constraints.features)
+    with pytest.raises(ValueError, match=message):
+        constraints.set(column, **changes)
+    assert constraints.features == before
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_cost": v} for v in (-1, np.nan, "a", True, [1])]
+    + [{"max_changed": v} for v in (-1, 1.5, np.nan, np.inf, "a", True)],
+)
+def test_limits_that_are_none_are_refused_by_name(limits):
+    (name,) = limits
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        FeatureConstraints.from_frame(np.eye(3)).limit(**limits)
+
+
+def test_the_table_in_a_notebook_is_escaped():
+    X = make_frame().rename(columns={"age": "<script>alert('a')</script>"})
+    constraints = FeatureConstraints.from_frame(X).relate("open_acc <= total_acc")
+    text = constraints.limit(max_changed=2)._repr_html_()
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "open_acc &lt;= total_acc" in text and "max_changed = 2" in text
+    assert text.count("<tr>") == 9 == text.count("</tr>")
+
+
 def test_importance_makes_telling_features_dear():
     X = make_frame()
     label = (X["age"] > 50).astype(int)
