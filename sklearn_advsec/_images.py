@@ -1,6 +1,7 @@
 """What counts as a pixel: of images, and of flat rows that are images or are not."""
 
 import math
+from numbers import Integral
 
 
 def image_shape_of(row_shape, image_shape=None):
@@ -23,6 +24,11 @@ def image_shape_of(row_shape, image_shape=None):
         if len(shape) == 1:
             return None
     else:
+        if not all(isinstance(size, Integral) and size > 0 for size in image_shape):
+            raise ValueError(
+                "image_shape must be (height, width) or (channels, height, width), whole "
+                f"numbers above 0; got {image_shape!r}."
+            )
         shape = tuple(int(size) for size in image_shape)
         if math.prod(shape) != math.prod(row_shape):
             raise ValueError(

@@ -208,3 +208,26 @@ def check_rows(X, estimator_name, *, allow_nan=False):
             input_name="X",
         )
     return X
+
+
+def check_weights(sample_weight, n_rows):
+    """Return weights of rows as floats, or None for None.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite number of 0 or more for each row, or all are 0.
+    """
+    if sample_weight is None:
+        return None
+    weights = check_array(
+        sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight"
+    )
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight must have shape ({n_rows},), one weight for each row; got "
+            f"{weights.shape}."
+        )
+    if weights.min() < 0 or not weights.any():
+        raise ValueError("sample_weight must be 0 or more, and not 0 for all rows.")
+    return weights

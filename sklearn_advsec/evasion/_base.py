@@ -32,7 +32,7 @@ from sklearn.utils.validation import (
 from .._estimators import allows_nan, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress, with_callbacks
-from .._rows import check_rows, is_dataframe
+from .._rows import check_rows, check_weights, is_dataframe
 from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
@@ -530,6 +530,7 @@ class EvasionAttack(
         """
         check_is_fitted(self)
         y_pred = self._run_all(X, y).y_pred
+        sample_weight = check_weights(sample_weight, len(y_pred))
         if is_regressor(self.estimator_):
             near = np.abs(np.asarray(y) - y_pred) <= self.estimator_.delta
             return float(np.average(near, weights=sample_weight))
@@ -585,7 +586,7 @@ class EvasionAttack(
 
     def _choose_batch_size(self, X):
         if self.batch_size != "auto":
-            return self.batch_size
+            return int(self.batch_size)
         if self.knowledge != "gradient":
             return 1024
         self.batch_size_ = 1
@@ -613,8 +614,8 @@ class EvasionAttack(
             y=y,
             target=target,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-            max_queries=self.max_queries,
-            max_total_queries=self.max_total_queries,
+            max_queries=_whole(self.max_queries),
+            max_total_queries=_whole(self.max_total_queries),
         )
 
     @with_callbacks
@@ -808,6 +809,11 @@ class EvasionAttack(
         classes = np.asarray(self.estimator_.classes_)
         if isinstance(target, str) and target == "least_likely":
             return target
+        if isinstance(target, dict) or np.ndim(target) > 1:
+            raise ValueError(
+                "target must be a class label, 'least_likely' or one label per row; got "
+                f"{target!r}."
+            )
         position = class_positions(target, classes, "target")
         if n_rows is None:
             return position
@@ -826,3 +832,8 @@ class EvasionAttack(
             )
             tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
+
+
+def _whole(number):
+    """Return a whole number as Python's own, which tensors take in all places."""
+    return None if number is None else int(number)

@@ -28,7 +28,7 @@ from sklearn.utils.validation import (
 from .._estimators import allows_nan
 from .._labels import in_columns
 from .._progress import ReportsProgress
-from .._rows import RowCodec, check_rows, is_dataframe
+from .._rows import RowCodec, check_rows, check_weights, is_dataframe
 from ..differentiable import register
 from ..differentiable._registry import subview
 from ..victim._validation import check_victim
@@ -115,7 +115,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rows = self._check_X(X, reset=False)
         truth = labels_of(self.estimator_, self._rows_for_victim(rows))
         same = truth == self.predict(X)
-        return float(np.average(same, weights=sample_weight))
+        return float(np.average(same, weights=check_weights(sample_weight, len(same))))
 
     def extraction_report(self, X, *, n_uniform=10_000, random_state=0):
         """Measure how good the copy is, in the terms of Tramer et al.
@@ -183,7 +183,9 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             The accuracy. To tune an attack, use `fidelity_scorer`.
         """
         check_is_fitted(self)
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+        y_pred = self.predict(X)
+        weights = check_weights(sample_weight, len(y_pred))
+        return float(accuracy_score(y, y_pred, sample_weight=weights))
 
     def _rows_for_victim(self, rows):
         if is_dataframe(rows):

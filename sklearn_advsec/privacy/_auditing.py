@@ -18,7 +18,13 @@ from ._signals import log_loss, probabilities
 
 
 @validate_params(
-    {"confidence": [Interval(Real, 0, 1, closed="neither")]},
+    {
+        "n_correct": [Interval(Integral, 0, None, closed="left")],
+        "n_guesses": [Interval(Integral, 0, None, closed="left")],
+        "n_canaries": [Interval(Integral, 1, None, closed="left")],
+        "delta": [Interval(Real, 0, 1, closed="left")],
+        "confidence": [Interval(Real, 0, 1, closed="neither")],
+    },
     prefer_skip_nested_validation=True,
 )
 def epsilon_from_guesses(n_correct, n_guesses, *, n_canaries, delta=0.0, confidence=0.95):

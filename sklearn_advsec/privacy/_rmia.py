@@ -3,7 +3,8 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ._shadow_base import ShadowAttack
 from ._signals import probabilities, true_probability
@@ -11,6 +12,10 @@ from ._signals import probabilities, true_probability
 _TINY = 1e-30
 
 
+@validate_params(
+    {"gamma": [Interval(Real, 0, None, closed="neither")]},
+    prefer_skip_nested_validation=True,
+)
 def rmia_scores(target_x, mean_x, target_z, mean_z, gamma=1.0):
     r"""Compute the score of RMIA from given probabilities.
 
@@ -42,10 +47,23 @@ def rmia_scores(target_x, mean_x, target_z, mean_z, gamma=1.0):
     >>> rmia_scores([0.9, 0.2], [0.3, 0.4], [0.5, 0.8], [0.25, 0.4])
     array([1., 0.])
     """
-    ratio_x = np.asarray(target_x) / np.maximum(mean_x, _TINY)
-    ratio_z = np.asarray(target_z) / np.maximum(mean_z, _TINY)
+    ratio_x = _ratio(target_x, mean_x, "target_x", "mean_x")
+    ratio_z = _ratio(target_z, mean_z, "target_z", "mean_z")
     below = np.searchsorted(np.sort(gamma * ratio_z), ratio_x, side="left")
     return below / len(ratio_z)
+
+
+def _ratio(target, mean, *names):
+    target, mean = (
+        check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+        for values, name in zip((target, mean), names, strict=True)
+    )
+    for values, name in zip((target, mean), names, strict=True):
+        if values.ndim != 1 or values.min() < 0 or values.max() > 1:
+            raise ValueError(f"{name} must be one-dimensional, of probabilities.")
+    if len(target) != len(mean):
+        raise ValueError(f"{names[0]} and {names[1]} must be equally long.")
+    return target / np.maximum(mean, _TINY)
 
 
 class RMIA(ShadowAttack):

@@ -24,11 +24,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
+from sklearn_advsec.exceptions import QueryBudgetExceeded
+
 SECONDS = 10
 
 # How an error may call what is wrong, beside its own name.
 SYNONYMS = {
-    "X": "X|Input|input|array|features|feature names|samples|sparse|rows|records|columns",
+    "X": "X|Input|input|array|features|feature names|samples|sparse|rows|row|records"
+    "|columns|column",
     "y": "y|labels|label|target|classes|class|multiclass|binary|continuous",
     "target": "target|labels|label|classes|class",
     "sample_weight": "sample_weight|weights|weight",
@@ -38,10 +41,20 @@ SYNONYMS = {
 SCIKIT_LEARN = re.compile(
     "inconsistent numbers of samples|could not convert string|Complex data not supported"
     "|setting an array element|must be a string or a real number|is a bad input shape"
-    "|bad input shape|Singleton array|Expected sequence or array-like"
+    "|bad input shape|Singleton array|Expected sequence or array-like|1d array"
+    "|Input contains"
 )
 # Errors that are meant for callers.
-MEANT = (ValueError, TypeError, AttributeError, ImportError, NotImplementedError)
+MEANT = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    NotImplementedError,
+    QueryBudgetExceeded,
+)
+# Transformers that ignore `y`, as scikit-learn's do.
+IGNORE_Y = {"FeatureNoise", "FeatureSqueezing", "JPEGCompression"}
 
 
 class Hang(BaseException):
@@ -83,16 +96,22 @@ def _names(error, case):
     words = SYNONYMS.get(case.argument, re.escape(case.argument))
     if case.kind == "answers":
         words = f"{SYNONYMS['estimator']}|{SYNONYMS['y']}|Spoiled|probabilities"
-    if case.argument in BAD_ARGUMENTS and SCIKIT_LEARN.search(str(error)):
+    is_data = case.kind == "function" or case.argument in BAD_ARGUMENTS
+    if is_data and SCIKIT_LEARN.search(str(error)):
         return True
     return re.search(rf"(?<![A-Za-z])({words})(?![A-Za-z])", str(error)) is not None
 
 
 def _cannot_be_right(case):
     if case.kind == "answers":
-        return True
+        return Spoiled.n_given > 0
     if case.kind in ("parameter", "function"):
         return case.value in WRONG
+    if case.argument == "y" and case.subject in IGNORE_Y:
+        return False
+    if case.kind in ("fit", "partial_fit", "fit_resample"):
+        if case.value in ("too wide", "too narrow"):  # there is no width yet
+            return False
     return (case.argument, case.value) not in DOUBTFUL_ARGUMENTS
 
 
@@ -132,6 +151,7 @@ def _run(case):
     if case.kind == "parameter":
         return _used(_instance(case.subject, **{case.argument: VALUES[case.value]}))
     if case.kind == "answers":
+        Spoiled.n_given = 0
         victim = Spoiled(case.value).fit(X, LABELS)
         return _used(_instance(case.subject, estimator=FrozenEstimator(victim)))
     arguments = {"X": X, "y": LABELS, "sample_weight": np.ones(len(X))}
@@ -188,7 +208,9 @@ def _used(instance):
             if limit is not None:
                 _demand((result.n_queries <= limit).all(), "more queries than allowed")
             wrong = result.success & (result.y_pred == LABELS[FEW])
-            if instance.get_params(deep=False).get("goal") == "misclassification":
+            parameters = instance.get_params(deep=False)
+            plain = parameters.get("confidence", 0.0) in (0.0, None)
+            if plain and parameters.get("goal") == "misclassification":
                 _demand(not wrong.any(), "a success that the victim gets right")
 
         return result, [_is_finite, is_what_the_victim_says]
@@ -198,11 +220,15 @@ def _used(instance):
         return instance.decision_function(X[FEW]), [_is_finite]
     if hasattr(instance, "predict"):
         return instance.predict(X[FEW]), []
-    return instance.transform(X[FEW]), [_is_finite]
+    if hasattr(instance, "transform"):
+        return instance.transform(X[FEW]), [_is_finite]
+    return instance.score(X[FEW], LABELS[FEW]), [_is_finite]
 
 
 class Spoiled(ClassifierMixin, BaseEstimator):
-    """A classifier that answers wrongly in one way, from the second row on."""
+    """A classifier that answers wrongly in one way, and counts how often it did."""
+
+    n_given = 0
 
     def __init__(self, how):
         self.how = how
@@ -215,7 +241,7 @@ class Spoiled(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         labels = self.model_.predict(X)
-        return {
+        spoiled = {
             "flat": lambda: labels[:, None, None],
             "short": lambda: labels[:-1],
             "long": lambda: np.r_[labels, labels[:1]],
@@ -224,10 +250,15 @@ class Spoiled(ClassifierMixin, BaseEstimator):
             "unknown labels": lambda: labels + 100,
             "table of labels": lambda: np.column_stack([labels, labels]),
             "nan": lambda: np.full(len(labels), np.nan),
-        }.get(self.how, lambda: labels)()
+        }
+        if self.how not in spoiled:
+            return labels
+        Spoiled.n_given += 1
+        return spoiled[self.how]()
 
     def predict_proba(self, X):
         proba = self.model_.predict_proba(X)
+        Spoiled.n_given += 1
         return {
             "nan": lambda: np.full_like(proba, np.nan),
             "infinite": lambda: proba * np.array([np.inf, 1]),

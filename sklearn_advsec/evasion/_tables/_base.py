@@ -47,6 +47,7 @@ class TabularAttack(EvasionAttack):
         self : object
             The fitted attack.
         """
+        self._validate_params()
         rows = self._check_X(X, reset=True)
         if len(self.row_shape_) != 1:
             raise ValueError(
