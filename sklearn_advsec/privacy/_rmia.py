@@ -59,7 +59,7 @@ def _ratio(target, mean, *names):
         for values, name in zip((target, mean), names, strict=True)
     )
     for values, name in zip((target, mean), names, strict=True):
-        if values.ndim != 1 or values.min() < 0 or values.max() > 1:
+        if values.ndim != 1 or values.min() < 0:
             raise ValueError(f"{name} must be one-dimensional, of probabilities.")
     if len(target) != len(mean):
         raise ValueError(f"{names[0]} and {names[1]} must be equally long.")
