@@ -111,6 +111,8 @@ class Chunk:
         Positions of their labels in the victim's classes; of a regressor, the targets.
     target : ndarray of int, shape (n_rows,), "least_likely" or None
         Positions of the wanted classes.
+    goal : str
+        What is wanted of them.
     seed : int
         The same for all chunks: rows share their draws wherever they are, so that the
         result depends on `batch_size` no more than on `n_jobs`.
@@ -122,6 +124,7 @@ class Chunk:
     rows: np.ndarray
     y: np.ndarray | None = None
     target: object = None
+    goal: str = "misclassification"
     seed: int = 0
     max_queries: int | None = None
     max_total_queries: int | None = None
@@ -432,8 +435,8 @@ class EvasionAttack(
         self._check_parameters(self.row_shape_)
         self.estimator_ = clone(self.estimator).fit(X, y)
         check_victim(self.estimator_)
-        self._check_target(self.target, n_rows=None)
-        self.box_ = Box(self.bounds, X)
+        self._check_target(self.target, self.goal, n_rows=None)
+        self.box_ = Box(self._bounds(), X)
         self.batch_size_ = self._choose_batch_size(X)
         if hasattr(self, "max_iter"):
             self.n_iter_ = self.max_iter
@@ -468,7 +471,8 @@ class EvasionAttack(
             distance 0. By default the victim's own predictions are attacked.
         target : class label, "least_likely" or array-like of shape (n_samples,), \
                 default=None
-            Wanted class, instead of the parameter of that name.
+            Wanted class, instead of the parameter of that name; the goal of this run is
+            then "targeted", whatever the parameter `goal` says.
         resume : EvasionResult, default=None
             What an earlier run on the same rows has found before it was stopped. Rows
             that it finished stay as they are, the others are attacked anew; the queries
@@ -545,6 +549,10 @@ class EvasionAttack(
     def _check_parameters(self, row_shape):
         """Check what `_parameter_constraints` cannot say, before anything is fitted."""
 
+    def _bounds(self):
+        """Return the bounds in use."""
+        return self.bounds
+
     def _constraints(self):
         """Return the constraints in use, if any."""
         return self.constraints
@@ -557,17 +565,20 @@ class EvasionAttack(
         """Return what else the access is opened with."""
         return {}
 
-    def _make_goal(self, access, y, target):
+    def _check_goal(self, goal):
+        """Raise where the attack, as it was fitted, cannot pursue a goal of `run`."""
+
+    def _make_goal(self, access, chunk):
         """Return the goal; for labels that are not known, the victim is asked."""
-        if self.confidence is not None or self.goal == "confidence_reduction":
+        if self.confidence is not None or chunk.goal == "confidence_reduction":
             if not access.probability:
                 raise ValueError(
                     "confidence, and goal='confidence_reduction', need a victim with "
                     f"predict_proba; {name_of(self.estimator_)} has none (or the "
                     "attack does not see it)."
                 )
-        known = access.refer(y)
-        if self.goal == "targeted":
+        known, target = access.refer(chunk.y), chunk.target
+        if chunk.goal == "targeted":
             if isinstance(target, str):  # "least_likely"
                 if access.knowledge == "label":
                     raise ValueError("target='least_likely' needs the victim's scores.")
@@ -578,7 +589,7 @@ class EvasionAttack(
             labels = known
         else:
             labels = access.predict(access.x)
-        return Goal(self.goal, labels, confidence=self.confidence)
+        return Goal(chunk.goal, labels, confidence=self.confidence)
 
     def _result(self, state):
         """Return what was found; a subclass may know more than an EvasionResult says."""
@@ -604,7 +615,12 @@ class EvasionAttack(
             check_consistent_length(X, y)
             if not regression:
                 y = class_positions(y, np.asarray(self.estimator_.classes_), "y")
-        target = self._check_target(self.target if target is None else target, len(X))
+        goal = self.goal if target is None else "targeted"
+        if goal != self.goal:
+            self._check_goal(goal)
+        if target is None:
+            target = self.target
+        target = self._check_target(target, goal, len(X))
         self.box_.check(X)
         if self.constraints is not None:
             self.constraints.check(X)
@@ -613,6 +629,7 @@ class EvasionAttack(
             rows=np.arange(len(X)),
             y=y,
             target=target,
+            goal=goal,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
             max_queries=_whole(self.max_queries),
             max_total_queries=_whole(self.max_total_queries),
@@ -700,8 +717,11 @@ class EvasionAttack(
         if progress is not None:
             progress.follow(state, access)
         try:
-            state.goal = self._make_goal(constrained, chunk.y, chunk.target)
-            state.y = self._labels(state, chunk)
+            state.goal = self._make_goal(constrained, chunk)
+            if chunk.y is not None:
+                classes = constrained.classes
+                regression = is_regressor(self.estimator_)
+                state.y = chunk.y if regression else classes[chunk.y]
             self._attack(state)
             state.finished[:] = True
             self._ask_about_the_rest(state, labelled=chunk.y is not None)
@@ -709,14 +729,6 @@ class EvasionAttack(
             stop.result = self._result_so_far(state, chunk)
             raise
         return self._result(state)
-
-    def _labels(self, state, chunk):
-        """Return the labels that rows are to lose, as the user knows them."""
-        if chunk.y is None:
-            if state.goal.kind == "targeted" or is_regressor(self.estimator_):
-                return None
-            return state.access.classes[state.goal.labels.cpu().numpy()]
-        return chunk.y if is_regressor(self.estimator_) else state.access.classes[chunk.y]
 
     def _result_so_far(self, state, chunk):
         """Return what is known of the rows of a chunk that was stopped."""
@@ -762,7 +774,7 @@ class EvasionAttack(
         has_budget = ActiveRows(state, rows).budget() > 0
         record_last(state, rows[has_budget], state.x_adv[rows[has_budget]])
         rows = rows[~has_budget]
-        if len(rows) and (labelled or self.goal == "targeted"):
+        if len(rows) and (labelled or state.goal.kind == "targeted"):
             raise ValueError(SPENT.format(state.access.max_queries))
         # The labels are what the victim said of the rows, and went into nothing else.
         state.record(rows, state.access.x[rows], state.goal.labels[rows], False)
@@ -793,11 +805,11 @@ class EvasionAttack(
             )
         return X
 
-    def _check_target(self, target, n_rows):
+    def _check_target(self, target, goal, n_rows):
         """Return "least_likely" or the positions of the wanted classes, one per row."""
-        if self.goal != "targeted":
+        if goal != "targeted":
             if target is not None:
-                raise ValueError(f"target needs goal='targeted'; goal is {self.goal!r}.")
+                raise ValueError(f"target needs goal='targeted'; goal is {goal!r}.")
             return None
         if target is None:
             if n_rows is None:  # run(X, target=...) may still bring one

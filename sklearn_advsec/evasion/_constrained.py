@@ -60,6 +60,7 @@ class ConstrainedAccess:
     classes = _of_victim("classes")
     decisive = _of_victim("decisive")
     device = _of_victim("device")
+    estimator = _of_victim("estimator")
     exact = _of_victim("exact")
     knowledge = _of_victim("knowledge")
     max_queries = _of_victim("max_queries")

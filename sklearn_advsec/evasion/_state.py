@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.base import is_regressor
 from sklearn.utils import _safe_indexing
 
-from .._rows import is_dataframe
+from .._rows import RowCodec, is_dataframe
+from ..victim._answers import ABSTAINED
 
 # On a GPU, finding out which rows are done stalls the queue: look less often.
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}
@@ -33,12 +35,16 @@ class EvasionResult:
         Positions of these rows in the input: all of them, unless the attack was stopped.
     finished : ndarray of bool, shape (n_rows,)
         Whether the search for the row ended by itself. Of an attack that was stopped, the
-        other rows hold the best that was found so far.
+        other rows hold the best that was found so far; those of which the victim's
+        prediction is not known are left out.
+    abstained : ndarray of bool, shape (n_rows,)
+        Where the victim abstains from a prediction of the row: no success.
     X : {ndarray, DataFrame} of shape (n_rows, ...)
         The rows before the attack.
     y : ndarray of shape (n_rows,) or None
-        Their labels: those that `run` was given, else the victim's own predictions; None
-        where neither was needed.
+        Their labels, where `run` was given them.
+    y_before : ndarray of shape (n_rows,) or None
+        The victim's predictions before the attack, as far as it had to find them out.
     """
 
     X_adv: object
@@ -48,11 +54,36 @@ class EvasionResult:
     n_queries: np.ndarray
     rows: np.ndarray
     finished: np.ndarray
+    abstained: np.ndarray
     X: object
     y: np.ndarray | None
+    y_before: np.ndarray | None
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def clean_accuracy(self):
+        """Accuracy of the victim before the attack; NaN where that is not known."""
+        if self.y is None or self.y_before is None:
+            return np.nan
+        return float(np.mean(self.y_before == self.y))
+
+    @property
+    def robust_accuracy(self):
+        """Accuracy of the victim after the attack; NaN without labels."""
+        return np.nan if self.y is None else float(np.mean(self.y_pred == self.y))
+
+    @property
+    def success_rate(self):
+        """Share of successes among the rows that the victim had right.
+
+        Among all rows where that is not known, or nothing is right or wrong.
+        """
+        success = self.success
+        if self.y is not None and self.y_before is not None:
+            success = success[self.y_before == self.y]
+        return float(success.mean()) if len(success) else np.nan
 
     def select(self, at):
         """Return the result of some of the rows, by a mask or by their order here."""
@@ -62,15 +93,74 @@ class EvasionResult:
         }
         return type(self)(**kept)
 
+    def to_frame(self):
+        """Return one row for each row that was attacked.
+
+        Returns
+        -------
+        frame : DataFrame of shape (n_rows, n_columns)
+            Label and prediction before the attack (where they are known), prediction
+            after it, success, distance, number of queries, number of features changed,
+            whether the search has ended and the victim abstains. The index is that of
+            the rows, else their position in the input.
+        """
+        import pandas as pd
+
+        columns = {
+            "label": self.y,
+            "before": self.y_before,
+            "after": self.y_pred,
+            "success": self.success,
+            "distance": self.distance,
+            "n_queries": self.n_queries,
+            "n_changed": self._n_changed(),
+            "finished": self.finished,
+            "abstained": self.abstained,
+        }
+        known = {name: values for name, values in columns.items() if values is not None}
+        index = self.X.index if is_dataframe(self.X) else pd.Index(self.rows, name="row")
+        return pd.DataFrame(known, index=index)
+
+    def _n_changed(self):
+        before, after = (
+            RowCodec(self.X).encode(self.X),
+            RowCodec(self.X).encode(self.X_adv),
+        )
+        same = (before == after) | (np.isnan(before) & np.isnan(after))
+        return (~same).reshape(len(self), -1).sum(axis=1)
+
+    def _summary(self):
+        """Return what a reader wants to know first: names and texts."""
+        reached = self.distance[self.success]
+        summary = {"n_rows": f"{len(self)}"}
+        if self.y is not None:
+            summary["clean_accuracy"] = f"{self.clean_accuracy:.3f}"
+            summary["robust_accuracy"] = f"{self.robust_accuracy:.3f}"
+        summary["success_rate"] = f"{self.success_rate:.3f}"
+        summary["median_distance"] = (
+            f"{np.median(reached):.4g}" if len(reached) else "nan"
+        )
+        summary["mean_queries"] = f"{self.n_queries.mean():.1f}"
+        if self.abstained.any():
+            summary["abstained"] = f"{self.abstained.mean():.3f}"
+        if not self.finished.all():
+            summary["unfinished_rows"] = f"{(~self.finished).sum()}"
+        return summary
+
     def __repr__(self):
         if not len(self):
-            return "EvasionResult(n_rows=0)"
-        reached = self.distance[self.success]
-        median = f"{np.median(reached):.4g}" if len(reached) else "nan"
-        return (
-            f"EvasionResult(n_rows={len(self)}, success_rate={self.success.mean():.3f}, "
-            f"median_distance={median}, mean_queries={self.n_queries.mean():.1f})"
-        )
+            return f"{type(self).__name__}(n_rows=0)"
+        texts = (f"{name}={text}" for name, text in self._summary().items())
+        return f"{type(self).__name__}({', '.join(texts)})"
+
+    def _repr_html_(self):
+        if not len(self):
+            return f"<p>{self!r}</p>"
+        summary = self._summary().items()
+        heads = "".join(f"<th>{name.replace('_', ' ')}</th>" for name, _ in summary)
+        texts = "".join(f"<td>{text}</td>" for _, text in summary)
+        table = f"<table><tr>{heads}</tr><tr>{texts}</tr></table>"
+        return f"<p>{type(self).__name__}</p>{table}"
 
 
 def concatenate(results):
@@ -115,7 +205,7 @@ class AttackState:
     goal : Goal
         The goal for all rows; set once it is known.
     y : ndarray of shape (n_rows,) or None
-        The labels that the rows are to lose, in the user's terms, where they are known.
+        The labels that `run` was given.
     search : ActiveRows or None
         The search under way, which knows more than what was recorded.
     x_adv : tensor of the shape of ``access.x``
@@ -184,9 +274,24 @@ class AttackState:
             n_queries=access.n_queries.copy(),
             rows=np.arange(len(rows)) if self.positions is None else self.positions,
             finished=self.finished.cpu().numpy(),
+            abstained=(self.predicted == ABSTAINED).cpu().numpy(),
             X=access.X,
             y=self.y,
+            y_before=self._predictions_before(distance, rows),
         )
+
+    def _predictions_before(self, distance, rows):
+        """Return what the victim said of the rows as they were, where it follows."""
+        goal, access = self.goal, self.access
+        plain = goal.kind == "misclassification" and goal.confidence is None
+        if is_regressor(access.estimator) or goal.kind == "targeted":
+            return None
+        if self.y is not None and not plain:
+            return None
+        # A row that was wrong already is a success that did not move.
+        wrong = self.success & (distance == 0)
+        before = torch.where(wrong, self.predicted, goal.labels)
+        return access.predictions(before, access.x, rows)
 
 
 def record_last(state, rows, x_adv, n_draws=1):

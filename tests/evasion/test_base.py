@@ -28,10 +28,13 @@ from sklearn.utils._testing import assert_docstring_consistency
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.evasion import (
+    AdversarialPatch,
     AutoAttack,
+    AutoProjectedGradientDescent,
     BasicIterativeMethod,
     DeepFool,
     EvasionAttack,
+    FastAdaptiveBoundary,
     FastGradientMethod,
     FastMinimumNorm,
     GreedyFeatureAttack,
@@ -40,6 +43,7 @@ from sklearn_advsec.evasion import (
     ProjectedGradientDescent,
     RayS,
     SquareAttack,
+    TransferAttack,
     UniversalPerturbation,
 )
 from sklearn_advsec.exceptions import (
@@ -668,8 +672,6 @@ def test_errors_name_the_parameter(cancer):
         attack.run(X[:2], [0, 7])
     with pytest.raises(ValueError, match="inconsistent"):
         attack.run(X[:2], [0, 1, 1])
-    with pytest.raises(ValueError, match="goal='targeted'"):
-        attack.run(X, target=1)
     targeted = pgd(
         LogisticRegression(max_iter=500), goal="targeted", target="least_likely"
     )
@@ -689,6 +691,96 @@ def test_wrong_device_and_wrong_module():
         ProjectedGradientDescent(PretrainedModule(MLP(6, 3), device="cuda")).fit(X)
     with pytest.raises(TypeError, match="module"):
         ProjectedGradientDescent(PretrainedModule(MLP)).fit(X)
+
+
+# Goals of a run, and what a result says ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        ProjectedGradientDescent(eps=0.4, norm=np.inf),
+        DeepFool(max_iter=100),
+        SquareAttack(eps=0.5, max_queries=300),
+        TransferAttack(attack=ProjectedGradientDescent(eps=0.5)),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_a_target_of_run_makes_it_targeted(digits, attack):
+    victim, X, y = digits
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim)).fit(X, y)
+    result = attack.run(X[:20], target=3)
+    np.testing.assert_array_equal(result.success, result.y_pred == 3)
+    there = victim.predict(X[:20]) == 3
+    assert result.success.sum() > there.sum()
+    if not isinstance(attack, TransferAttack):  # which does not ask before it moves
+        assert (result.distance[there] == 0).all()
+
+
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_rays_reach_a_target_where_a_corner_has_it(target):
+    X, y = load_iris(return_X_y=True)
+    victim = FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y))
+    attack = RayS(victim, goal="targeted", target=target, max_queries=300).fit(X)
+    result = attack.run(X[::10])
+    assert result.success.all() and (result.y_pred == target).all()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        UniversalPerturbation(max_iter=1),
+        AdversarialPatch(max_iter=1, n_images=5),
+        AutoAttack(max_iter=1),
+        FastAdaptiveBoundary(n_targets=2),
+        AutoProjectedGradientDescent(loss="targeted_dlr"),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_attacks_that_cannot_change_their_goal_say_so(digits, attack):
+    victim, X, _ = digits
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim)).fit(X)
+    with pytest.raises(ValueError, match="^target: "):
+        attack.run(X[:5], target=3)
+
+
+def test_a_result_tells_the_clean_error_from_the_attacks_successes(digits):
+    victim, X, y = digits
+    right = victim.predict(X) == y
+    nothing = FastGradientMethod(FrozenEstimator(victim), eps=0.0).fit(X).run(X, y)
+    assert nothing.success_rate == 0 and not right.all()
+    assert nothing.clean_accuracy == nothing.robust_accuracy == right.mean()
+    result = FastGradientMethod(FrozenEstimator(victim), eps=0.1).fit(X).run(X, y)
+    np.testing.assert_array_equal(result.y_before, victim.predict(X))
+    assert result.clean_accuracy == right.mean()
+    after = victim.predict(result.X_adv)
+    assert result.robust_accuracy == np.mean(after == y)
+    assert result.success_rate == np.mean(after[right] != y[right])
+    text = repr(result)
+    for part in (
+        f"clean_accuracy={right.mean():.3f}",
+        f"robust_accuracy={result.robust_accuracy:.3f}",
+        f"success_rate={result.success_rate:.3f}",
+    ):
+        assert part in text
+    assert "robust accuracy" in result._repr_html_()
+    unlabelled = FastGradientMethod(FrozenEstimator(victim), eps=0.1).fit(X).run(X)
+    assert "accuracy" not in repr(unlabelled) and np.isnan(unlabelled.clean_accuracy)
+    changed = victim.predict(unlabelled.X_adv) != victim.predict(X)
+    assert unlabelled.success_rate == changed.mean()
+
+
+def test_a_result_as_a_frame(frame):
+    X, y, pipeline = frame
+    attack = FastGradientMethod(pipeline, eps=np.array([10.0, 3.0, 0.0, 0.0]))
+    result = attack.fit(X, y).run(X, y)
+    table = result.to_frame()
+    pd.testing.assert_index_equal(table.index, X.index)
+    np.testing.assert_array_equal(table["label"], y)
+    np.testing.assert_array_equal(table["before"], attack.estimator_.predict(X))
+    np.testing.assert_array_equal(table["after"], result.y_pred)
+    np.testing.assert_array_equal(table["n_changed"], (result.X_adv != X).sum(axis=1))
+    assert "label" not in FastGradientMethod(pipeline).fit(X, y).run(X).to_frame()
 
 
 # What all attacks share --------------------------------------------------------------
@@ -718,11 +810,11 @@ def test_shared_parameters_are_documented_once_and_alike(name):
     have = [kind for kind in KINDS if name in signature(kind).parameters]
     assert len(have) > 2
     assert_docstring_consistency(
-        [kind for kind in have if kind not in (AutoAttack, UniversalPerturbation)],
+        have,
         include_params=[name],
         ignore_types=(name,),  # as defaults differ
         # A sentence may follow.
-        descr_regex_pattern=r"^[^;]*; see :class:`EvasionAttack`\.( A gradient .*)?$",
+        descr_regex_pattern=r"^[^;]*; see :class:`EvasionAttack`\.( .*)?$",
     )
     texts = {
         " ".join(entry.desc).split(".")[0]

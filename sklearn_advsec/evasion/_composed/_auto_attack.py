@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._labels import class_positions
 from ...threat import LpBall
+from ...victim._answers import ABSTAINED
 from .._base import norms, shared
 from .._gradient._auto_pgd import AutoProjectedGradientDescent
 from .._minimum_norm._fab import FastAdaptiveBoundary
@@ -176,6 +177,12 @@ class AutoAttack(ComposedAttack):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check_goal(self, goal):
+        raise ValueError(
+            f"target: the attacks were chosen in fit for goal={self.goal!r}. Set "
+            "goal='targeted' and fit again."
+        )
+
     def _check_parameters(self, row_shape):
         super()._check_parameters(row_shape)
         for _, attack in self._make_attacks(None):
@@ -272,7 +279,9 @@ class AutoAttack(ComposedAttack):
         access.n_queries[rows.cpu().numpy()] += result.n_queries
         success = torch.as_tensor(result.success, device=rows.device)
         show = success | (state.predicted[rows] < 0)
-        predicted = class_positions(result.y_pred, access.classes, "y_pred")
+        predicted = np.full(len(result), ABSTAINED)
+        told = ~result.abstained
+        predicted[told] = class_positions(result.y_pred[told], access.classes, "y_pred")
         predicted = torch.as_tensor(predicted, device=rows.device)
         x_adv = access.encode(result.X_adv)
         state.record(rows[show], x_adv[show], predicted[show], success[show])

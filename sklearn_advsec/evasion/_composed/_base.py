@@ -185,6 +185,8 @@ class CraftedAttack(ComposedAttack):
         attack = clone(self._prototype).set_params(estimator=FrozenEstimator(surrogate))
         if self.constraints is not None:
             attack.set_params(constraints=self.constraints)
+        if "bounds" in attack.get_params(deep=False):
+            attack.set_params(bounds=self._bounds())
         # A parameter of some attacks, an attribute of others.
         if hasattr(attack, "early_stopping"):
             attack.early_stopping = False

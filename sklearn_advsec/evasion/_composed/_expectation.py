@@ -55,6 +55,9 @@ class ExpectationOverTransformation(CraftedAttack):
         Number of transformations, :math:`m`.
     image_shape : tuple of int, default=None
         What a flat row is: (height, width) or (channels, height, width).
+    bounds : "data", None or tuple (lower, upper), default=None
+        The box that rows stay in; see :class:`EvasionAttack`. It is the range of pixels,
+        too, and has to be finite; None takes that of `attack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -113,7 +116,7 @@ class ExpectationOverTransformation(CraftedAttack):
 
     _parameter_constraints = {
         **CraftedAttack._parameter_constraints,
-        **shared("image_shape", "max_queries", "random_state"),
+        **shared("image_shape", "bounds", "max_queries", "random_state"),
         "transformations": [list, tuple, callable, None],
         "n_samples": [Interval(Integral, 1, None, closed="left")],
     }
@@ -126,6 +129,7 @@ class ExpectationOverTransformation(CraftedAttack):
         transformations=None,
         n_samples=10,
         image_shape=None,
+        bounds=None,
         constraints=None,
         max_queries=None,
         batch_size="auto",
@@ -138,6 +142,7 @@ class ExpectationOverTransformation(CraftedAttack):
         self.transformations = transformations
         self.n_samples = n_samples
         self.image_shape = image_shape
+        self.bounds = bounds
         self.constraints = constraints
         self.max_queries = max_queries
         self.batch_size = batch_size
@@ -145,7 +150,6 @@ class ExpectationOverTransformation(CraftedAttack):
         self.random_state = random_state
         self.verbose = verbose
 
-    bounds = property(lambda self: self._prototype.bounds)
     confidence = property(lambda self: self._prototype.confidence)
 
     def _check_parameters(self, row_shape):
@@ -183,6 +187,9 @@ class ExpectationOverTransformation(CraftedAttack):
             return list(self.transformations)
         return [self.transformations]
 
+    def _bounds(self):
+        return self._prototype.bounds if self.bounds is None else self.bounds
+
     def fit(self, X, y=None):
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
@@ -204,8 +211,7 @@ class ExpectationOverTransformation(CraftedAttack):
             np.isfinite(self.box_.lower).all() and np.isfinite(self.box_.upper).all()
         ):
             raise ValueError(
-                "The attack's bounds must be finite: transformations are of values "
-                "between them."
+                "bounds must be finite: transformations are of values between them."
             )
         X = self._check_X(X, reset=False)
         if RowCodec(X).mutable is not None:

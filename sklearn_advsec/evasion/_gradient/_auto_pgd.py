@@ -336,6 +336,13 @@ class AutoProjectedGradientDescent(GradientAttack):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check_goal(self, goal):
+        if self.loss == "targeted_dlr":
+            raise ValueError(
+                "target: loss='targeted_dlr' tries the other classes one after another; "
+                "use loss='dlr' for one that is wanted."
+            )
+
     def _check_parameters(self, row_shape):
         super()._check_parameters(row_shape)
         if self.loss == "targeted_dlr" and self.goal != "misclassification":

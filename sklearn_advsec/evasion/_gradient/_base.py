@@ -144,8 +144,8 @@ class GradientAttack(EvasionAttack):
     def _access_options(self):
         return {**super()._access_options(), "precision": self.precision}
 
-    def _make_goal(self, access, y, target):
-        goal = super()._make_goal(access, y, target)
+    def _make_goal(self, access, chunk):
+        goal = super()._make_goal(access, chunk)
         goal.loss = self._loss()
         return goal
 

@@ -172,12 +172,11 @@ class UniversalPerturbation(GradientAttack):
         """
         super().fit(X, y)
         X = self._check_X(X, reset=False)
-        target = None
-        if self.goal == "targeted":
-            target = self._check_target(self.target, len(X))
-        access = self._open_access(Chunk(X, np.arange(len(X))))
+        target = self._check_target(self.target, self.goal, len(X))
+        chunk = Chunk(X, np.arange(len(X)), target=target, goal=self.goal)
+        access = self._open_access(chunk)
         access, lower, upper = self._constrain(access)
-        goal = self._make_goal(access, None, target)
+        goal = self._make_goal(access, chunk)
         with self._reported(X, y):
             v = self._learn(access, goal, lower, upper)
             everything = torch.arange(len(access.x), device=v.device)
@@ -225,10 +224,16 @@ class UniversalPerturbation(GradientAttack):
                 v = ball.project(v + step_size * (1 - step / n_steps) * ascent)
         return v[0]
 
+    def _check_goal(self, goal):
+        raise ValueError(
+            f"target: the perturbation was learned in fit for goal={self.goal!r}. Set "
+            "goal='targeted' and the target, and fit it again."
+        )
+
     def _attack(self, state):
         access = state.access
         # Labels that the victim has just given need no asking whether it is so.
-        if self.goal == "targeted" or not access.n_total_queries:
+        if state.goal.kind == "targeted" or not access.n_total_queries:
             record_last(state, state.open_rows(), access.x)
         rows = state.open_rows()
         v = torch.as_tensor(self.perturbation_).to(access.x)

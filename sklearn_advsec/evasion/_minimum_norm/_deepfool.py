@@ -44,6 +44,10 @@ class DeepFool(MinimumNormAttack):
     n_candidates : int, default=10
         How many classes are looked at, those of the largest logits of the row itself,
         its own included. Each one costs a backward pass per step.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
+    target : class label, "least_likely" or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
@@ -92,7 +96,7 @@ class DeepFool(MinimumNormAttack):
 
     _parameter_constraints = {
         **MinimumNormAttack._parameter_constraints,
-        **shared("max_iter"),
+        **shared("max_iter", "goal", "target"),
         "norm": norms(2, np.inf),
         "overshoot": [Interval(Real, 0, None, closed="left")],
         "n_looks": [Interval(Integral, 0, None, closed="left")],
@@ -108,6 +112,8 @@ class DeepFool(MinimumNormAttack):
         overshoot=0.02,
         n_looks=6,
         n_candidates=10,
+        goal="misclassification",
+        target=None,
         bounds="data",
         constraints=None,
         max_queries=None,
@@ -122,6 +128,8 @@ class DeepFool(MinimumNormAttack):
         self.overshoot = overshoot
         self.n_looks = n_looks
         self.n_candidates = n_candidates
+        self.goal = goal
+        self.target = target
         self.bounds = bounds
         self.constraints = constraints
         self.max_queries = max_queries

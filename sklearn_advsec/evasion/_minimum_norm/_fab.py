@@ -164,6 +164,13 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check_goal(self, goal):
+        if self.n_targets is not None:
+            raise ValueError(
+                "target: n_targets tries the other classes one after another; leave it "
+                "None for one that is wanted."
+            )
+
     def _check_parameters(self, row_shape):
         super()._check_parameters(row_shape)
         if self.n_targets is not None and self.goal != "misclassification":

@@ -155,7 +155,7 @@ class JacobianSaliencyMap(MinimumNormAttack):
         x = search.x
         theta = torch.as_tensor(self.theta, dtype=x.dtype, device=x.device)
         sign = torch.where(theta < 0, -1.0, 1.0).to(x.dtype)
-        if self.goal != "targeted":
+        if state.goal.kind != "targeted":
             sign = -sign
         n_features = x[0].numel()
         allowed = int(self.gamma * n_features + 1e-9)

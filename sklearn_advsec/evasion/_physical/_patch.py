@@ -11,10 +11,9 @@ from torch.nn.functional import pad
 
 from ..._images import pixel_grid
 from ..._progress import with_callbacks
-from ..._rows import RowCodec, is_dataframe
-from ...victim import GradientAccess
+from ..._rows import RowCodec
 from .._active_rows import ActiveRows
-from .._base import EvasionAttack, shared
+from .._base import Chunk, EvasionAttack, shared
 from ._transformations import Draws, Rotation, Scaling
 
 _BETAS = 0.9, 0.999  # of Adam
@@ -209,15 +208,10 @@ class AdversarialPatch(EvasionAttack):
         rng = check_random_state(self.random_state)
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         at = rng.permutation(len(X))[: 20 * self.n_images]
-        access = GradientAccess(
-            self.estimator_,
-            X.iloc[at] if is_dataframe(X) else X[at],
-            batch_size=self.batch_size_,
-        )
-        target = None
-        if self.goal == "targeted":
-            target = self._check_target(self.target, len(at))
-        goal = self._make_goal(access, None, target)
+        target = self._check_target(self.target, self.goal, len(X))
+        chunk = Chunk(X, np.arange(len(X)), target=target, goal=self.goal).select(at)
+        access = self._open_access(chunk)
+        goal = self._make_goal(access, chunk)
         with self._reported(X, y):
             self.patch_ = self._learn(access, goal, generator).cpu().numpy()
         return self
@@ -290,9 +284,15 @@ class AdversarialPatch(EvasionAttack):
         """Draw a whole number from 0 to `room` for each image, as a column."""
         return draws.uniform(images, 0, room + 1, 1).long().clamp_max(room)
 
+    def _check_goal(self, goal):
+        raise ValueError(
+            f"target: the patch was learned in fit for goal={self.goal!r}. Set "
+            "goal='targeted' and the target, and fit it again."
+        )
+
     def _attack(self, state):
         active = ActiveRows(state)
-        if state.access.n_total_queries == 0 or self.goal == "targeted":
+        if state.access.n_total_queries == 0 or state.goal.kind == "targeted":
             answer = active.ask(active.x)
             active.predicted = answer.predicted
             active.record_successes(active.x, answer)

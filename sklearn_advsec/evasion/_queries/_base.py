@@ -34,7 +34,8 @@ class QueryAttack(EvasionAttack):
     def _attack(self, state):
         active = ActiveRows(state)
         # Where the labels are the victim's own answers, there is nothing to find out.
-        known = self.goal == "misclassification" and state.access.n_total_queries > 0
+        kind, asked = state.goal.kind, state.access.n_total_queries > 0
+        known = kind == "misclassification" and asked
         if not known or self.confidence is not None:
             if (active.budget() < 1).any():
                 raise ValueError(SPENT.format(self.max_queries))

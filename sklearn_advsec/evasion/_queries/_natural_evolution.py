@@ -412,7 +412,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         return options if self.top_k is None else {**options, "top_k": self.top_k}
 
     def _search(self, active, state):
-        if self.top_k is not None and self.goal == "targeted":
+        if self.top_k is not None and state.goal.kind == "targeted":
             self._approach(active, state)
             return
         eps, step, sigma = self._prepare(active)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from .._active_rows import column
+from .._base import shared
 from ._base import BoxAttack
 
 _PRECISION = 1e-3
@@ -21,12 +22,20 @@ class RayS(BoxAttack):
     It minimises the :math:`L_\infty` distance and has no `eps`; a robust accuracy at
     some radius follows from `distance`. Moves are cut off at the box.
 
+    With a target, it begins where a corner of the cube has the wanted label. On models of
+    images few have, and :class:`HopSkipJump`, which begins at a row of the data, finds
+    more.
+
     Parameters
     ----------
     estimator : classifier or RegressionVictim, default=None
         The victim; see :class:`EvasionAttack`.
     max_queries : int, default=1000
         Largest number of queries of a row; see :class:`EvasionAttack`.
+    goal : {"misclassification", "targeted"}, default="misclassification"
+        What is wanted; see :class:`EvasionAttack`.
+    target : class label or array-like of labels, default=None
+        The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
@@ -77,11 +86,18 @@ class RayS(BoxAttack):
 
     knowledge = "label"
 
+    _parameter_constraints = {
+        **BoxAttack._parameter_constraints,
+        **shared("goal", "target"),
+    }
+
     def __init__(
         self,
         estimator=None,
         *,
         max_queries=1000,
+        goal="misclassification",
+        target=None,
         bounds="data",
         constraints=None,
         max_total_queries=None,
@@ -91,6 +107,8 @@ class RayS(BoxAttack):
     ):
         self.estimator = estimator
         self.max_queries = max_queries
+        self.goal = goal
+        self.target = target
         self.bounds = bounds
         self.constraints = constraints
         self.max_total_queries = max_total_queries

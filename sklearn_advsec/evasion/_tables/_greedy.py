@@ -449,12 +449,13 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         # The first round knows each move of each row of a chunk, of eight batches.
         return int(np.clip(2**18 // (self.n_values * self.row_shape_[0]), 1, 1024))
 
-    def _make_goal(self, access, y, target):
-        if self.knowledge == "label" and (self.confidence or target == "least_likely"):
+    def _make_goal(self, access, chunk):
+        by_scores = self.confidence is not None or isinstance(chunk.target, str)
+        if self.knowledge == "label" and by_scores:
             raise ValueError(
                 "confidence, and target='least_likely', need knowledge='score'."
             )
-        return super()._make_goal(access, y, target)
+        return super()._make_goal(access, chunk)
 
     def _search(self, active, state):
         access = state.access

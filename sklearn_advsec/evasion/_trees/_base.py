@@ -239,6 +239,12 @@ class TreeAttack(EvasionAttack):
             )
         return step
 
+    def _check_goal(self, goal):
+        raise ValueError(
+            f"target: {type(self).__name__} searches for goal={self.goal!r}. Set "
+            "goal='targeted'."
+        )
+
     def _check_parameters(self, row_shape):
         if len(row_shape) != 1:
             raise ValueError(
