@@ -5,12 +5,21 @@ SCIPY_ARRAY_API is set before scipy is imported. That changes how scipy behaves,
 other tests run without it, as users do, and `make test-array-api` runs this check alone.
 """
 
+from importlib.util import find_spec
+
 from nets import net
 from privacy_targets import any_width_target
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec import defense, evasion, extraction, poisoning, privacy
+from sklearn_advsec import (
+    defense,
+    encryption,
+    evasion,
+    extraction,
+    poisoning,
+    privacy,
+)
 
 VICTIM = LogisticRegression()
 TREE_VICTIM = DecisionTreeClassifier(max_depth=4, random_state=0)
@@ -139,9 +148,15 @@ POISONING = [
     poisoning.SanitizedClassifier(VICTIM, SANITIZERS[0]),
 ]
 
+ENCRYPTION = [
+    encryption.EncryptedClassifier(VICTIM, packing="columns"),
+    encryption.EncryptedRegressor(Ridge(), packing="columns"),
+]
+
 FAMILIES = {
     evasion: EVASION,
     defense: DEFENSE,
+    encryption: ENCRYPTION,
     extraction: EXTRACTION,
     poisoning: POISONING,
     privacy: PRIVACY,
@@ -152,17 +167,23 @@ NOT_CHECKED = {
     "Blur": "a transformation of images",
     "Certificate": "a result",
     "Brightness": "a transformation of images",
+    "Client": "has the keys of encrypted inference, and is no estimator",
     "Contrast": "a transformation of images",
     "EvasionAttack": "a base class",
     "EvasionResult": "a result",
     "ExtractionAttack": "a base class",
     "ExtractionDetected": "an error",
     "GaussianNoise": "a transformation of images",
+    "HomomorphicArray": "an encrypted array",
+    "HomomorphicClient": "has the keys of encrypted arrays",
+    "HomomorphicKeys": "public keys",
     "JPEGCompression": "a transformation of images",
     "MembershipAttack": "a base class",
     "MembershipGame": "makes targets for attacks, and is no estimator",
     "MembershipRound": "a result",
+    "MessageError": "an error",
     "Perspective": "a transformation of images",
+    "PolynomialActivation": "a function of values, and no predictor of rows",
     "PoisoningAttack": "a base class",
     "PoisoningCertificate": "a result",
     "PoisoningReport": "a result",
@@ -170,6 +191,7 @@ NOT_CHECKED = {
     "Rotation": "a transformation of images",
     "Sanitizer": "a base class",
     "Scaling": "a transformation of images",
+    "Server": "has the weights of encrypted inference, and is no estimator",
     "ShadowAttack": "a base class",
     "Shift": "a transformation of images",
     "TreeExactResult": "a result",
@@ -185,3 +207,8 @@ EXPECTED_FAILURES = {
     "PoisonedClassifier": _ROW_COUNTS,
     "SanitizedClassifier": _ROW_COUNTS,
 }
+
+if find_spec("tenseal") is None:
+    for estimator in ENCRYPTION:
+        NOT_CHECKED[type(estimator).__name__] = "needs TenSEAL, which is not installed"
+    ENCRYPTION.clear()

@@ -25,6 +25,10 @@ PUBLIC = {
     "differentiable": """
         ClassifierView TransformerView binary_logits bpda register supported view
     """,
+    "encryption": """
+        Client EncryptedClassifier EncryptedRegressor HomomorphicArray HomomorphicClient
+        HomomorphicKeys MessageError PolynomialActivation Server register
+    """,
     "evasion": """
         AdversarialPatch AutoAttack AutoProjectedGradientDescent BasicIterativeMethod
         Blur Brightness CarliniWagner ConstrainedAPGD ConstrainedAdaptiveAttack

@@ -1,0 +1,25 @@
+"""Inference on data that the server never sees, by homomorphic encryption.
+
+All cryptography is Microsoft SEAL's, through TenSEAL: ``pip install
+"sklearn_advsec[fhe]"``. Everything here imports without it.
+"""
+
+from ._array import HomomorphicArray, HomomorphicClient, HomomorphicKeys
+from ._estimators import EncryptedClassifier, EncryptedRegressor
+from ._graph import register
+from ._halves import Client, Server
+from ._messages import MessageError
+from ._polynomials import PolynomialActivation
+
+__all__ = [
+    "Client",
+    "EncryptedClassifier",
+    "EncryptedRegressor",
+    "HomomorphicArray",
+    "HomomorphicClient",
+    "HomomorphicKeys",
+    "MessageError",
+    "PolynomialActivation",
+    "Server",
+    "register",
+]

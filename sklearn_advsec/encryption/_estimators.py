@@ -1,0 +1,681 @@
+"""Classifiers and regressors that predict on encrypted rows."""
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    RegressorMixin,
+    _fit_context,
+    clone,
+    is_classifier,
+    is_regressor,
+)
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_y,
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from .. import differentiable
+from .._estimators import as_nets_take_them, name_of, unwrap
+from .._rows import is_dataframe
+from ..exceptions import NoGradientError
+from ._graph import Activation, graph
+from ._halves import (
+    PACKINGS,
+    Client,
+    PublicModel,
+    Server,
+    check_range,
+    positions_of,
+    probabilities_of,
+)
+from ._levels import choose
+from ._polynomials import PolynomialActivation
+from ._program import compile_graph
+from ._seal import sealapi
+
+# Degrees that "auto" tries for activations, until labels agree.
+_DEGREES = (2, 3, 4, 5, 7, 10, 15, 27)
+# Milliseconds on rings of degree 8192 with four primes: to choose between packings only.
+_MILLISECONDS = {"plain_products": 0.3, "products": 5.0, "rotations": 4.5}
+
+
+@dataclass
+class Compiled:
+    """A program on its ring.
+
+    Attributes
+    ----------
+    packed : Columns or Rows
+        How it is evaluated.
+    precision : float
+        Bound of the error of a score.
+    cost : dict
+        Products with plaintexts, products, rotations, and bytes of keys and messages.
+    """
+
+    packed: object
+    precision: float
+    cost: dict
+
+
+def _estimator_has(method):
+    def check(self):
+        getattr(unwrap(getattr(self, "estimator_", self.estimator)), method)
+        return True
+
+    return check
+
+
+def _hands_out_scores(self):
+    if self.decimals is None:
+        raise AttributeError(
+            f"{type(self).__name__} hands out labels only: decrypted scores of CKKS can "
+            "give the secret key away. Set decimals to have them rounded."
+        )
+    return True
+
+
+def _hands_out_probabilities(self):
+    _hands_out_scores(self)
+    return _estimator_has("predict_proba")(self)
+
+
+class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
+    """What the encrypted classifier and the encrypted regressor share."""
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "packing": [StrOptions({"auto", *PACKINGS})],
+        "activation": [
+            StrOptions({"auto"}),
+            Interval(Integral, 2, 63, closed="both"),
+            PolynomialActivation,
+        ],
+        "precision": [Interval(Real, 0, None, closed="neither")],
+        "agreement": [Interval(Real, 0, 1, closed="both")],
+        "security": [Options(Integral, {128})],
+        "random_state": ["random_state"],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Train the estimator (a frozen one is kept) and compile it.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Rows such as those that will be encrypted: a fifth of them, drawn at random,
+            is left out of the fit of the polynomials, to measure how well these agree.
+        y : array-like of shape (n_samples,), default=None
+            Their labels or targets. Not needed for an estimator that is frozen.
+
+        Returns
+        -------
+        self : object
+            The compiled estimator.
+
+        Raises
+        ------
+        ImportError
+            If TenSEAL is not installed.
+        TypeError
+            If the estimator, or a step of it, cannot be computed under encryption.
+        ValueError
+            If no ring with 128-bit security carries the network, or polynomials do not
+            reach the `agreement` that is asked for.
+        """
+        sealapi()
+        given = X
+        X = self._check_X(X, reset=True)
+        if y is None and not isinstance(self.estimator, FrozenEstimator):
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. Wrap an estimator that is fitted already: "
+                "FrozenEstimator(estimator)."
+            )
+        if y is not None:
+            y = _check_y(y, multi_output=False, y_numeric=not is_classifier(self))
+            check_consistent_length(X, y)
+            if is_classifier(self):
+                check_classification_targets(y)
+        rows = given if is_dataframe(given) else as_nets_take_them(X, self._inner())
+        self.estimator_ = clone(self.estimator).fit(rows, y)
+        self._check_kind()
+        self.n_iter_ = 1
+        shape = X.shape[1:]
+        layers = graph(self.estimator_, shape)
+        X = X.reshape(len(X), -1)
+        rng = check_random_state(self.random_state)
+        order = rng.permutation(len(X))
+        n_held = len(X) // 5
+        held, kept = order[:n_held], order[n_held:]
+        self._row_shape = shape
+        self._link = layers.link
+        plain = self._plain_predictions(rows)
+        self._compile(layers.layers, X, kept, held, plain)
+        self.depth_ = self._program.depth
+        self._largest_score = float(np.abs(self._program.scores(X[kept])).max()) or 1.0
+        packings = PACKINGS if self.packing == "auto" else [self.packing]
+        self._compiled, refused = {}, None
+        for name in packings:
+            try:
+                self._compiled[name] = self._packed(PACKINGS[name])
+            except ValueError as error:
+                refused = error
+        if not self._compiled:
+            raise refused
+        self.parameters_ = {n: c.packed.parameters for n, c in self._compiled.items()}
+        self.precision_ = {n: c.precision for n, c in self._compiled.items()}
+        self.cost_ = {n: c.cost for n, c in self._compiled.items()}
+        return self
+
+    def _inner(self):
+        return unwrap(self.estimator)
+
+    def _check_X(self, X, *, reset):
+        if is_dataframe(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            wrong = [c for c in X.columns if X[c].dtype.kind not in "biuf"]
+            if wrong:
+                raise TypeError(
+                    f"X: column {wrong[0]!r} holds no numbers, and only numbers can be "
+                    "encrypted. Encode it before, on the client's side."
+                )
+            return check_array(X, dtype=np.float64)
+        return validate_data(self, X, reset=reset, dtype=np.float64, allow_nd=True)
+
+    def _plain_predictions(self, rows):
+        return np.asarray(self.estimator_.predict(rows))
+
+    def _compile(self, layers, X, kept, held, plain):
+        """Compile with the smallest degree whose labels agree on the rows held out."""
+        curved = any(
+            isinstance(layer, Activation) and layer.function not in ("square", "sign")
+            for layer in layers
+        )
+        choices = [self.activation]
+        if isinstance(self.activation, str):
+            choices = _DEGREES if curved else (2,)
+        best, tried = None, []
+        for choice in choices:
+
+            def make(function, choice=choice):
+                if isinstance(choice, PolynomialActivation):
+                    return clone(choice).set_params(function=function)
+                return PolynomialActivation(function, degree=choice)
+
+            with np.errstate(over="ignore", invalid="ignore"):
+                program, polynomials = compile_graph(layers, X[kept], make)
+                measured = self._agreement(program, X, held if len(held) else kept, plain)
+            tried.append(f"{measured[0]:.4f} ({choice})")
+            if best is None or measured[0] > best[2][0]:
+                best = program, polynomials, measured
+            if measured[0] >= self.agreement:
+                break
+        self._program, self.polynomials_, measured = best
+        self.agreement_, self.refused_ = measured
+        if self.agreement_ < self.agreement:
+            raise ValueError(
+                f"agreement={self.agreement:g} is not reached: with polynomials in place "
+                f"of activations the share of equal predictions is {', '.join(tried)} "
+                "(degree). Train the network with EncryptionReadyTraining or with "
+                "squares, give more rows, or ask for less."
+            )
+        self.ranges_ = [polynomial.bounds_ for polynomial in self.polynomials_]
+
+    def _agreement(self, program, X, rows, plain):
+        """Return the agreement on rows in the range, and the share of those outside."""
+        inside = ((X[rows] >= program.low) & (X[rows] <= program.high)).all(axis=1)
+        inside &= program.left_at(X[rows]) < 0
+        rows = rows[inside]
+        refused = 1 - float(inside.mean()) if len(inside) else 0.0
+        if not len(rows):
+            return 0.0, refused
+        return self._equal(
+            self._from_scores(program.scores(X[rows])), plain[rows]
+        ), refused
+
+    def _packed(self, packing):
+        allowed = self.precision * self._largest_score
+        packed, error, counts = choose(self._program, packing, allowed)
+        parameters = packed.parameters
+        # A number of the ring takes 8 bytes a prime; what is fresh is half a seed.
+        polynomial = 8 * parameters.degree * (parameters.depth + 1)
+        key = 8 * parameters.degree * len(parameters.bits) * (parameters.depth + 1)
+        question = polynomial * (
+            len(self._program.low) if packed.name == "columns" else 1
+        )
+        n_answers = self._program.n_scores if packed.name == "columns" else 1
+        cost = {
+            **counts,
+            "rows_per_message": packed.rows_per_message,
+            "key_bytes": key * (1 + len(packed.steps)),
+            "question_bytes": question,
+            "answer_bytes": 2 * 8 * parameters.degree * n_answers,
+        }
+        return Compiled(packed, error, cost)
+
+    def _cheaper(self, n_rows):
+        """Return the packing that takes less time for so many rows."""
+
+        def milliseconds(name):
+            cost = self._compiled[name].cost
+            parameters = self._compiled[name].packed.parameters
+            size = parameters.degree * len(parameters.bits) / (8192 * 4)
+            once = sum(_MILLISECONDS[kind] * cost[kind] for kind in _MILLISECONDS)
+            return size * once * -(-n_rows // cost["rows_per_message"])
+
+        return min(self._compiled, key=milliseconds)
+
+    def _public(self, name):
+        compiled = self._compiled[name]
+        packed, rows = compiled.packed, name == "rows"
+        classes = getattr(self, "classes_", None)
+        return PublicModel(
+            parameters=packed.parameters,
+            packing=name,
+            steps=list(packed.steps),
+            low=self._program.low.tolist(),
+            high=self._program.high.tolist(),
+            classes=None if classes is None else np.asarray(classes).tolist(),
+            link=self._link,
+            bound=self._program.bound,
+            precision=compiled.precision,
+            n_scores=self._program.n_scores,
+            source=packed.layers[0].source.tolist() if rows else None,
+            outputs=packed.layers[-1].outputs.tolist() if rows else None,
+        )
+
+    def _named(self, packing):
+        if packing is None:
+            return next(iter(self._compiled)) if len(self._compiled) == 1 else "rows"
+        if packing not in self._compiled:
+            raise ValueError(
+                f"packing={packing!r} was not compiled; there is {list(self._compiled)}."
+            )
+        return packing
+
+    def client(self, packing=None):
+        """Make the half that has the keys: new ones, at each call.
+
+        Parameters
+        ----------
+        packing : {"columns", "rows"}, default=None
+            Which packing; by default that of one row at a time, where both were compiled.
+
+        Returns
+        -------
+        client : Client
+            It encrypts and decrypts, and checks rows against every activation's range.
+        """
+        check_is_fitted(self)
+        return Client(self._public(self._named(packing)), self._program)
+
+    def server(self, packing=None, **options):
+        """Make the half that has the weights, and no secret key.
+
+        Parameters
+        ----------
+        packing : {"columns", "rows"}, default=None
+            As of :meth:`client`.
+        **options : dict
+            Of :class:`Server`.
+
+        Returns
+        -------
+        server : Server
+            It computes on what clients encrypt.
+        """
+        check_is_fitted(self)
+        return Server(self._program, self._public(self._named(packing)), **options)
+
+    def simulate(self, X):
+        """Predict with the polynomials in plain arithmetic, without keys or noise.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            What :meth:`predict` returns where the noise turns no label.
+        """
+        check_is_fitted(self)
+        return self._from_scores(self._program.scores(self._flat(X)))
+
+    def predict(self, X):
+        """Encrypt rows, evaluate the model on them, and decrypt what it says.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows, inside of the range that was compiled.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels or predictions.
+        """
+        check_is_fitted(self)
+        return self._loop(X, lambda client, answer: client.decrypt(answer))
+
+    def _flat(self, X):
+        X = self._check_X(X, reset=False)
+        X = X.reshape(len(X), -1)
+        check_range(X, self._program.low, self._program.high)
+        return X
+
+    def _loop(self, X, decrypt):
+        X = self._flat(X)
+        packing = self._cheaper(len(X))
+        client, server = self.client(packing), self.server(packing)
+        server.register(client.evaluation_keys())
+        parts = [
+            decrypt(client, server.evaluate(question)) for question in client.encrypt(X)
+        ]
+        return np.concatenate(parts)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = not isinstance(self.estimator, FrozenEstimator)
+        tags.input_tags.allow_nan = False
+        tags.input_tags.sparse = False
+        return tags
+
+
+class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
+    """A classifier that predicts on rows that its server cannot read.
+
+    It is compiled to a network of affine layers and polynomials, and evaluated on
+    ciphertexts of the CKKS scheme [1]_ by Microsoft SEAL with 128-bit security. What can
+    be compiled: linear classifiers, `MLPClassifier`, skorch networks that are a chain of
+    linear and convolutional layers, average pooling, batch normalisation and the
+    activations ReLU, tanh, sigmoid, SiLU and square, and pipelines that begin with affine
+    steps such as scalers and PCA.
+
+    The server learns how many rows there are, when, and for which model; the client
+    learns labels. Nobody proves to the client which model ran. Encryption hides rows, and
+    not the model: its labels allow extraction and membership inference as any labels do.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The classifier; a fitted one as ``FrozenEstimator(classifier)``.
+    packing : {"auto", "columns", "rows"}, default="auto"
+        "columns" puts a feature of thousands of rows into a ciphertext: the cost is that
+        of one row. "rows" puts a row into one ciphertext, and answers soonest. "auto"
+        takes the cheaper for the number of rows.
+    activation : "auto", int or PolynomialActivation, default="auto"
+        The polynomials that stand for activations: of a degree, or like one that is
+        given. "auto" takes the smallest degree that reaches `agreement`.
+    precision : float, default=1e-3
+        The largest error that encryption may add to a score, as a share of the largest
+        score seen in `fit`. The bound that is kept holds except with probability 2^-40
+        per operation.
+    agreement : float, default=0.99
+        The share of held-out rows on which the labels of the polynomial network have to
+        be those of the estimator.
+    security : {128}, default=128
+        Bits of security. There is no less.
+    decimals : int, default=None
+        To hand out scores and probabilities, rounded to so many decimals. None hands out
+        labels only: decrypted scores can give the secret key away [2]_.
+    random_state : int, RandomState instance or None, default=0
+        Draws the rows that are held out. Keys are never drawn from it.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted classifier.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    depth_ : int
+        How many products in a row an evaluation takes.
+    agreement_ : float
+        Share of equal labels on the rows that were held out and are in the range.
+    refused_ : float
+        Share of the held-out rows that are outside of the range.
+    polynomials_ : list of PolynomialActivation
+        What stands for the activations.
+    ranges_ : list of (low, high)
+        The range of each activation.
+    parameters_, precision_, cost_ : dict
+        By packing: the ring; the bound of the error of a score; products with
+        plaintexts, products, rotations, and bytes of keys and messages.
+
+    See Also
+    --------
+    EncryptedRegressor : The same for regressors.
+    EncryptedClient : Asks a server over HTTP.
+    HomomorphicArray : Sums and products of encrypted arrays.
+
+    References
+    ----------
+    .. [1] J. H. Cheon et al., "Homomorphic encryption for arithmetic of approximate
+       numbers", eprint 2016/421.
+    .. [2] B. Li and D. Micciancio, "On the security of homomorphic encryption on
+       approximate numbers", eprint 2020/1533.
+    .. [3] E. Hesamifard, H. Takabi and M. Ghasemi, "CryptoDL: deep neural networks over
+       encrypted data", arXiv:1711.05189.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_advsec.encryption import EncryptedClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> model = make_pipeline(StandardScaler(), LogisticRegression())
+    >>> encrypted = EncryptedClassifier(model).fit(X[:400], y[:400])
+    >>> plain = encrypted.estimator_.predict(X[400:420])
+    >>> bool((encrypted.predict(X[400:420]) == plain).all())
+    True
+    """
+
+    _parameter_constraints = {
+        **_EncryptedPredictor._parameter_constraints,
+        "decimals": [Interval(Integral, 0, 15, closed="both"), None],
+    }
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        packing="auto",
+        activation="auto",
+        precision=1e-3,
+        agreement=0.99,
+        security=128,
+        decimals=None,
+        random_state=0,
+    ):
+        self.estimator = estimator
+        self.packing = packing
+        self.activation = activation
+        self.precision = precision
+        self.agreement = agreement
+        self.security = security
+        self.decimals = decimals
+        self.random_state = random_state
+
+    def _check_kind(self):
+        if not is_classifier(self.estimator_):
+            raise TypeError(
+                f"estimator: {name_of(self.estimator_)} is no classifier; use "
+                "EncryptedRegressor for regressors."
+            )
+        self.classes_ = np.asarray(self.estimator_.classes_)
+        if self.classes_.ndim != 1:
+            raise TypeError(f"estimator: {name_of(self.estimator_)} has several outputs.")
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"estimator: {name_of(self.estimator_)} knows one class only, "
+                f"{self.classes_[0]!r}."
+            )
+
+    def _from_scores(self, scores):
+        return self.classes_[positions_of(scores)]
+
+    @staticmethod
+    def _equal(ours, plain):
+        return float(np.mean(ours == plain))
+
+    @available_if(_hands_out_probabilities)
+    def predict_proba(self, X):
+        """Predict probabilities on encrypted rows; they are rounded to `decimals`.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities.
+        """
+        check_is_fitted(self)
+        if self._link is None:
+            probabilities_of(None, None)
+        return self._loop(
+            X,
+            lambda client, answer: client.decrypt(
+                answer, decimals=self.decimals, proba=True
+            ),
+        )
+
+    @available_if(_hands_out_scores)
+    def decision_function(self, X):
+        """Compute scores on encrypted rows; they are rounded to `decimals`.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            The classifier's scores.
+        """
+        check_is_fitted(self)
+        scores = self._loop(
+            X, lambda client, answer: client.decrypt(answer, decimals=self.decimals)
+        )
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+class EncryptedRegressor(RegressorMixin, _EncryptedPredictor):
+    """A regressor that predicts on rows that its server cannot read.
+
+    It is :class:`EncryptedClassifier` for regressors: linear models, `MLPRegressor`, and
+    pipelines that begin with affine steps. Predictions are rounded to what `precision`
+    is worth, since the noise of decrypted values can give the secret key away.
+
+    Parameters
+    ----------
+    estimator : regressor
+        The regressor, of one output; a fitted one as ``FrozenEstimator(regressor)``.
+    packing, activation, precision, security, random_state
+        See :class:`EncryptedClassifier`.
+    agreement : float, default=0.99
+        The share of the variance of the estimator's own predictions, on held-out rows,
+        that those of the polynomial network have to explain.
+
+    Attributes
+    ----------
+    estimator_ : regressor
+        The fitted regressor.
+    agreement_ : float
+        The share of variance, as above.
+    depth_, refused_, polynomials_, ranges_, parameters_, precision_, cost_
+        See :class:`EncryptedClassifier`.
+
+    See Also
+    --------
+    EncryptedClassifier : The same for classifiers, with the references.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn_advsec.encryption import EncryptedRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> encrypted = EncryptedRegressor(Ridge()).fit(X, y)
+    >>> error = encrypted.predict(X[:5]) - encrypted.estimator_.predict(X[:5])
+    >>> bool(np.abs(error).max() < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        estimator,
+        *,
+        packing="auto",
+        activation="auto",
+        precision=1e-3,
+        agreement=0.99,
+        security=128,
+        random_state=0,
+    ):
+        self.estimator = estimator
+        self.packing = packing
+        self.activation = activation
+        self.precision = precision
+        self.agreement = agreement
+        self.security = security
+        self.random_state = random_state
+
+    def _check_kind(self):
+        if not is_regressor(self.estimator_):
+            raise TypeError(
+                f"estimator: {name_of(self.estimator_)} is no regressor; use "
+                "EncryptedClassifier for classifiers."
+            )
+
+    def _plain_predictions(self, rows):
+        plain = np.asarray(self.estimator_.predict(rows), dtype=np.float64)
+        if plain.ndim == 2 and plain.shape[1] > 1:
+            raise TypeError(f"estimator: {name_of(self.estimator_)} has several outputs.")
+        return plain.ravel()
+
+    def _from_scores(self, scores):
+        return scores[:, 0]
+
+    @staticmethod
+    def _equal(ours, plain):
+        spread = np.sum((plain - plain.mean()) ** 2)
+        off = np.sum((ours - plain) ** 2)
+        return float(1 - off / spread) if spread > 0 else float(off < 1e-12)
+
+
+@differentiable.register(_EncryptedPredictor)
+def encrypted_predictor(estimator):
+    """Say that there is no gradient of what is encrypted."""
+    raise NoGradientError(
+        f"{type(estimator).__name__} answers on ciphertexts, which no gradient passes. "
+        "Attack the estimator inside (estimator_), or use an attack whose knowledge is "
+        "'label'."
+    )

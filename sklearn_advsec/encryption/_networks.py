@@ -1,0 +1,180 @@
+"""Reading networks of skorch: a chain of affine modules and activations."""
+
+import copy
+import math
+import operator
+
+import torch
+from scipy import sparse
+from torch import fx, nn
+
+from .._estimators import has_one_logit
+from ._graph import Activation, Affine, Graph
+
+_AFFINE = (
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Flatten,
+    nn.Linear,
+    nn.Unflatten,
+)
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_ACTIVATIONS = {
+    nn.ReLU: "relu",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    nn.SiLU: "silu",
+    torch.relu: "relu",
+    nn.functional.relu: "relu",
+    torch.tanh: "tanh",
+    nn.functional.tanh: "tanh",
+    torch.sigmoid: "sigmoid",
+    nn.functional.sigmoid: "sigmoid",
+    nn.functional.silu: "silu",
+    torch.square: "square",
+    "relu": "relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "square": "square",
+}
+_SHAPES = {torch.flatten, "flatten", "reshape", "view", torch.reshape}
+_LINKS = (nn.Softmax, nn.LogSoftmax)
+# As many rows of the identity are sent through a module at a time.
+_ROWS = 1024
+
+
+def read_net(net, row_shape, where):
+    """Read a fitted skorch network whose module is a chain.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        Fitted.
+    row_shape : tuple of int
+        Shape of a row as the net gets it.
+    where : str
+        Begins the messages of errors.
+
+    Returns
+    -------
+    graph : Graph
+        Its layers; a softmax at the end, which changes no label, is the link.
+    """
+    module = net.module_
+    layers, link, shape = read_module(module, row_shape, where)
+    n_outputs = math.prod(shape)
+    if has_one_logit(net):
+        return Graph(layers, "sigmoid")
+    if not hasattr(net, "classes_"):
+        return Graph(layers)
+    return Graph(layers, link or ("softmax" if n_outputs > 1 else "sigmoid"))
+
+
+def read_module(module, row_shape, where):
+    """Return the layers of a module, its link, and the shape of what it returns."""
+    training = module.training
+    try:
+        traced = fx.symbolic_trace(module.eval())
+    except Exception as error:
+        raise TypeError(
+            f"{where}the forward of {type(module).__name__} cannot be traced: {error}"
+        ) from error
+    finally:
+        module.train(training)
+    layers, link, shape = [], None, tuple(row_shape)
+    before = None
+    for position, node in enumerate(traced.graph.nodes):
+        at = f"{where}operation {position} ({node.name}) of {type(module).__name__}: "
+        if node.op == "placeholder":
+            if before is not None:
+                raise TypeError(f"{at}the network has several inputs.")
+            before = node
+            continue
+        if node.op == "get_attr":
+            raise TypeError(f"{at}parameters that are used by themselves are not read.")
+        if before not in node.all_input_nodes or len(node.all_input_nodes) != 1:
+            raise TypeError(
+                f"{at}the network branches; only chains can be read, where each "
+                "operation takes what the one before it returns."
+            )
+        if node.op == "output":
+            break
+        if link is not None:
+            raise TypeError(f"{at}comes after the softmax, which has to be the last.")
+        before = node
+        if node.op == "call_module":
+            part = traced.get_submodule(node.target)
+            key = type(part)
+        else:
+            part, key = None, node.target
+        if _squares(node, key):
+            layers.append(Activation("square"))
+        elif key in _ACTIVATIONS:
+            layers.append(Activation(_ACTIVATIONS[key]))
+        elif isinstance(part, _NOTHING) or key in (nn.functional.dropout, "contiguous"):
+            continue
+        elif isinstance(part, _LINKS) or key in (
+            torch.softmax,
+            torch.log_softmax,
+            nn.functional.softmax,
+            nn.functional.log_softmax,
+        ):
+            link = "softmax"
+        elif key in _SHAPES:
+            shape = _shape_after(node, key, shape, at)
+        elif isinstance(part, _AFFINE):
+            layer, shape = _as_matrix(part, shape)
+            layers.append(layer)
+        else:
+            name = type(part).__name__ if part is not None else str(node.target)
+            raise TypeError(
+                f"{at}{name} cannot be computed under encryption. What can: Linear, "
+                "Conv, AvgPool, BatchNorm, Flatten, Dropout, and the activations square, "
+                "ReLU, Tanh, Sigmoid and SiLU."
+            )
+    return layers, link, shape
+
+
+def _squares(node, key):
+    """Whether an operation is a square: x ** 2, x.pow(2) or x * x."""
+    if key in (operator.pow, torch.pow, "pow"):
+        return node.args[1] == 2
+    return key in (operator.mul, torch.mul, "mul") and node.args[0] is node.args[1]
+
+
+def _shape_after(node, key, shape, at):
+    """Return the shape of a row after a change of shapes that keeps rows apart."""
+    probe = torch.zeros(3, *shape)
+    rest = [3 if isinstance(a, fx.Node) else a for a in node.args[1:]]
+    if key in ("view", "reshape", torch.reshape):
+        rest = [[-1, *r[1:]] if isinstance(r, (tuple, list)) else r for r in rest]
+    try:
+        if isinstance(key, str):
+            after = getattr(probe, key)(*rest, **node.kwargs)
+        else:
+            after = key(probe, *rest, **node.kwargs)
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"{at}the change of shape is not understood: {error}") from error
+    if len(after) != 3:
+        raise TypeError(f"{at}mixes rows.")
+    return tuple(after.shape[1:])
+
+
+def _as_matrix(module, shape):
+    """Return an affine module as a layer, by sending the identity through it."""
+    n_inputs = math.prod(shape)
+    double = copy.deepcopy(module).to("cpu", torch.float64).eval()
+    with torch.no_grad():
+        zero = double(torch.zeros(1, *shape, dtype=torch.float64))
+        columns = []
+        for start in range(0, n_inputs, _ROWS):
+            rows = torch.eye(n_inputs, dtype=torch.float64)[start : start + _ROWS]
+            out = double(rows.reshape(-1, *shape)) - zero
+            columns.append(sparse.csr_array(out.flatten(1).cpu().numpy()))
+    matrix = sparse.vstack(columns).T.tocsr()
+    return Affine(matrix, zero.flatten().cpu().numpy()), tuple(zero.shape[1:])
