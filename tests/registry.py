@@ -132,17 +132,20 @@ POISONERS = [
     poisoning.LabelFlipping(RidgeClassifier(), strategy="alfa", random_state=0),
     poisoning.LabelFlipping(RidgeClassifier(), strategy="farthest", random_state=0),
     poisoning.LabelFlipping(strategy="random", random_state=0),
+    poisoning.MinMaxPoisoning(RidgeClassifier(), max_iter=20, random_state=0),
 ]
 
 SANITIZERS = [
     poisoning.KNNSanitizer(),
     poisoning.KNNSanitizer(action="remove"),
+    poisoning.SphereSlabSanitizer(),
 ]
 
 POISONING = [
     *POISONERS,
     *SANITIZERS,
     poisoning.BaggingCertified(TREE_VICTIM, n_estimators=15, random_state=0),
+    poisoning.CertifiedPoisoningBound(max_iter=20),
     poisoning.DeepPartitionAggregation(VICTIM, n_partitions=3, random_state=0),
     poisoning.PoisonedClassifier(VICTIM, POISONERS[0]),
     poisoning.SanitizedClassifier(VICTIM, SANITIZERS[0]),

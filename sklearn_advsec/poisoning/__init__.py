@@ -7,22 +7,28 @@ Attacks and sanitizers are samplers, ``fit_resample(X, y)``. `PoisonedClassifier
 from ._base import PoisoningAttack, Sanitizer
 from ._certified._aggregation import PoisoningCertificate
 from ._certified._bagging import BaggingCertified
+from ._certified._bound import CertifiedPoisoningBound
 from ._certified._partitions import DeepPartitionAggregation
 from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
+from ._points._min_max import MinMaxPoisoning
 from ._report import PoisoningReport, poisoning_report
 from ._sanitizers._knn import KNNSanitizer
+from ._sanitizers._sphere_slab import SphereSlabSanitizer
 
 __all__ = [
     "BaggingCertified",
+    "CertifiedPoisoningBound",
     "DeepPartitionAggregation",
     "KNNSanitizer",
     "LabelFlipping",
+    "MinMaxPoisoning",
     "PoisonedClassifier",
     "PoisoningAttack",
     "PoisoningCertificate",
     "PoisoningReport",
     "SanitizedClassifier",
     "Sanitizer",
+    "SphereSlabSanitizer",
     "poisoning_report",
 ]
