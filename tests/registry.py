@@ -173,6 +173,8 @@ NOT_CHECKED = {
     "Client": "has the keys of encrypted inference, and is no estimator",
     "Contrast": "a transformation of images",
     "EvasionAttack": "a base class",
+    "EncryptedClient": "needs a service to talk to",
+    "EncryptionService": "a server, and no estimator",
     "EvasionResult": "a result",
     "ExtractionAttack": "a base class",
     "ExtractionDetected": "an error",

@@ -26,8 +26,9 @@ PUBLIC = {
         ClassifierView TransformerView binary_logits bpda register supported view
     """,
     "encryption": """
-        Client EncryptedClassifier EncryptedRegressor HomomorphicArray HomomorphicClient
-        HomomorphicKeys MessageError PolynomialActivation Server register
+        Client EncryptedClassifier EncryptedClient EncryptedRegressor EncryptionService
+        HomomorphicArray HomomorphicClient HomomorphicKeys MessageError
+        PolynomialActivation Server register
     """,
     "evasion": """
         AdversarialPatch AutoAttack AutoProjectedGradientDescent BasicIterativeMethod

@@ -10,11 +10,14 @@ from ._graph import register
 from ._halves import Client, Server
 from ._messages import MessageError
 from ._polynomials import PolynomialActivation
+from ._service import EncryptedClient, EncryptionService
 
 __all__ = [
     "Client",
     "EncryptedClassifier",
+    "EncryptedClient",
     "EncryptedRegressor",
+    "EncryptionService",
     "HomomorphicArray",
     "HomomorphicClient",
     "HomomorphicKeys",
