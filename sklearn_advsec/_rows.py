@@ -3,6 +3,8 @@
 import numpy as np
 from sklearn.utils.validation import check_array
 
+from ._sklearn import refuse_masked
+
 
 def is_dataframe(X):
     """Whether `X` is a pandas DataFrame (without importing pandas)."""
@@ -184,6 +186,7 @@ def check_rows(X, estimator_name, *, allow_nan=False):
     DataFrames keep their columns; anything else becomes an array of floats of two or
     more dimensions.
     """
+    refuse_masked(X)
     if not is_dataframe(X):
         return check_array(
             X,

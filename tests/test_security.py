@@ -13,8 +13,6 @@ MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "yaml", "subprocess
 CALLS = {
     "joblib": {"load"},
     "torch": {"load", "hub"},
-    "numpy": {"load"},
-    "np": {"load"},
     "os": {"system", "popen", "execv", "execl", "spawnl", "spawnv", "startfile"},
     "pd": {"read_pickle", "eval"},
     "pandas": {"read_pickle", "eval"},
@@ -45,6 +43,11 @@ def _forbidden(source):
                 on = getattr(keyword.value, "value", True)
                 if keyword.arg in ("shell", "allow_pickle") and on:
                     yield node.lineno, f"{keyword.arg}=True"
+            # numpy unpickles where it is not told otherwise.
+            if ast.unparse(node.func) in ("np.load", "numpy.load"):
+                told = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if told.get("allow_pickle") != "False":
+                    yield node.lineno, "np.load without allow_pickle=False"
             # A module's `eval()` takes nothing, a frame's runs the text that it is given.
             method = getattr(node.func, "attr", None)
             if method == "eval" and (node.args or node.keywords):
@@ -70,6 +73,7 @@ def test_nothing_that_is_handed_in_is_run():
         "import subprocess as s",
         "joblib.load(path)",
         "np.load(path, allow_pickle=True)",
+        "np.load(path)",
         "frame.eval('a + b')",
         "run('ls', shell=True)",
         "os.system('ls')",

@@ -16,17 +16,11 @@ from sklearn.base import (
     is_outlier_detector,
     is_regressor,
 )
-from sklearn.base import _fit_context as fit_context
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .. import differentiable
 from .._estimators import has_one_logit, is_net, name_of
@@ -34,6 +28,7 @@ from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from .._seeding import seeded_torch, undisturbed
+from .._sklearn import fit_context, validate_data
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (

@@ -5,23 +5,18 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.base import _fit_context as fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .. import differentiable
 from .._estimators import is_net
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._seeding import fit_seeded, undisturbed
+from .._sklearn import fit_context, validate_data
 from ..victim._validation import check_victim
 from ._base import TrainingDefense, check_classifier
 

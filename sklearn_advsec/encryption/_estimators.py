@@ -9,7 +9,6 @@ from sklearn.base import (
     ClassifierMixin,
     MetaEstimatorMixin,
     RegressorMixin,
-    _fit_context,
     clone,
     is_classifier,
     is_regressor,
@@ -24,12 +23,12 @@ from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
     check_is_fitted,
-    validate_data,
 )
 
 from .. import differentiable
 from .._estimators import as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
+from .._sklearn import fit_context, validate_data
 from ..exceptions import NoGradientError
 from ._graph import Activation, graph
 from ._halves import (
@@ -110,7 +109,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Train the estimator (a frozen one is kept) and compile it.
 

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from scipy.optimize import linprog
 from scipy.special import expit
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+
+from .._sklearn import fit_context
 
 FUNCTIONS = {
     "square": np.square,
@@ -82,7 +84,7 @@ class PolynomialActivation(BaseEstimator):
         self.degree = degree
         self.margin = margin
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Fit the polynomial to the values that the activation meets.
 

@@ -13,7 +13,6 @@ from sklearn.base import (
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
-    _fit_context,
     clone,
     is_regressor,
 )
@@ -22,17 +21,13 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import _safe_indexing, check_random_state, gen_batches, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress, with_callbacks
 from .._rows import check_rows, check_weights, is_dataframe
+from .._sklearn import fit_context, validate_data
 from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
@@ -395,7 +390,7 @@ class EvasionAttack(
 
     # What a user calls ------------------------------------------------------------------
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 

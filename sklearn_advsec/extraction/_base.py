@@ -8,7 +8,6 @@ from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
-    _fit_context,
     clone,
     is_regressor,
 )
@@ -18,17 +17,13 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan
 from .._labels import in_columns
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, check_weights, is_dataframe
+from .._sklearn import fit_context, validate_data
 from ..differentiable import register
 from ..differentiable._registry import subview
 from ..victim._validation import check_victim
@@ -308,7 +303,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
         "random_state": ["random_state"],
     }
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Steal the victim.
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
-from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -21,13 +20,13 @@ from sklearn.utils.validation import (
     _check_y,
     check_consistent_length,
     has_fit_parameter,
-    validate_data,
 )
 
 from .._estimators import allows_nan, check_trainable, ends_in_net, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
+from .._sklearn import fit_context, validate_data
 from ..defense._wrapping import AugmentedClassifier
 
 GOALS = ("misclassification", "targeted")

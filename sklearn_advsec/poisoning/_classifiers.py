@@ -3,16 +3,16 @@
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.base import _fit_context as fit_context
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
 from .._estimators import allows_nan, check_trainable, is_net
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
+from .._sklearn import fit_context, validate_data
 from ._base import train_on
 
 

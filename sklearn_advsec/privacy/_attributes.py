@@ -3,27 +3,17 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    MetaEstimatorMixin,
-    _fit_context,
-    clone,
-)
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan
 from .._rows import check_rows, is_dataframe
+from .._sklearn import fit_context, validate_data
 from ._base import check_target
 from ._records import Records, column_position
 from ._signals import as_target_takes_them, probabilities, true_probability
@@ -125,7 +115,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.label_column = label_column
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y):
         """Learn from auxiliary records, of which the attacker has all columns.
 

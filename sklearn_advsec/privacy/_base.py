@@ -7,23 +7,18 @@ from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
-    _fit_context,
     clone,
     is_regressor,
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
+from .._sklearn import fit_context, validate_data
 from ..victim._validation import check_victim
 from ._records import Records
 from ._signals import as_target_takes_them, predicted_codes
@@ -105,7 +100,7 @@ class MembershipAttack(
         "verbose": ["verbose"],
     }
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Learn from the attacker's own records.
 

@@ -4,14 +4,15 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
 from .._progress import ReportsProgress
+from .._sklearn import fit_context, validate_data
 from ..threat import Box
 from ._base import check_is_classifier
 
@@ -111,7 +112,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         self.confidence = confidence
         self.bounds = bounds
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
         """Reconstruct the classes.
 

@@ -4,13 +4,14 @@ from numbers import Integral, Real
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ..._progress import ReportsProgress
+from ..._sklearn import fit_context, validate_data
 from ...trees import certify as certify_trees
 from ...trees import register
 from ._robust_growth import grow, grow_sample, join
@@ -172,7 +173,7 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         self.max_features = max_features
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
         """Grow the tree.
 
@@ -288,7 +289,7 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
         """Grow the trees.
 

@@ -5,7 +5,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.stats import beta, binom, norm
-from sklearn.base import _fit_context as fit_context
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._estimators import is_net
+from ..._sklearn import fit_context
 from ...differentiable._views import one_hot_votes, smoothed_log
 from .._wrapping import AugmentedClassifier, WrappingDefense, abstain
 from ._certificate import Certificate

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from scipy.ndimage import median_filter
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.base import _fit_context as fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._images import image_shape_of, pixel_grid
+from ..._sklearn import fit_context, validate_data
 from ...evasion import JPEGCompression as JPEGTransformation
 from ...threat import Box
 

@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.base import _fit_context as fit_context
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
 from ... import differentiable
 from ..._images import pixel_grid
+from ..._sklearn import fit_context, validate_data
 from ...differentiable._views import ClassifierView
 
 # Filters that are computed together, and values of their first maps that are held at

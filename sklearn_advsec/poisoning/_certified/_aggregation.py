@@ -7,21 +7,16 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.base import _fit_context as fit_context
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from ..._estimators import allows_nan, check_trainable
 from ..._labels import class_positions
 from ..._progress import ReportsProgress
 from ..._rows import check_rows, is_dataframe
+from ..._sklearn import fit_context, validate_data
 from ...batched import fit_many
 from ...defense import Certificate
 

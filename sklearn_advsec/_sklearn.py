@@ -1,0 +1,113 @@
+"""What is private to scikit-learn, in one place, and two checks that it does not make.
+
+Everything that may move in its next version is imported here, and only here.
+"""
+
+from functools import wraps
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.ensemble._forest import ForestClassifier
+from sklearn.linear_model._coordinate_descent import LinearModelCV
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.tree._tree import NODE_DTYPE, Tree
+from sklearn.utils import _safe_indexing
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    Options,
+    RealNotInt,
+    StrOptions,
+    validate_params,
+)
+from sklearn.utils.validation import _check_sample_weight, _check_y
+from sklearn.utils.validation import validate_data as _validate_data
+
+__all__ = [
+    "NODE_DTYPE",
+    "BaseSearchCV",
+    "ForestClassifier",
+    "HasMethods",
+    "Interval",
+    "LinearModelCV",
+    "Options",
+    "RealNotInt",
+    "StrOptions",
+    "Tree",
+    "_check_sample_weight",
+    "_check_y",
+    "_safe_indexing",
+    "check_matplotlib_support",
+    "fit_context",
+    "refuse_masked",
+    "validate_data",
+    "validate_params",
+]
+
+# Numbers above it are none in float32, in which networks compute.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def fit_context(*, prefer_skip_nested_validation):
+    """Decorate a `fit`: scikit-learn's checks of parameters, and that numbers are some.
+
+    For scikit-learn, True is a whole number, and no number is too large.
+    """
+
+    def decorate(fit):
+        @_fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+        @wraps(fit)
+        def checked(estimator, *args, **kwargs):
+            check_numbers(estimator)
+            return fit(estimator, *args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def check_numbers(estimator):
+    """Refuse True where a number is wanted, and numbers that no computation can hold."""
+    for name, value in estimator.get_params(deep=False).items():
+        if isinstance(value, (bool, np.bool_)):
+            wanted = estimator._parameter_constraints.get(name, [])
+            if wanted != "no_validation" and not _takes_booleans(wanted):
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(estimator).__name__} must be a "
+                    f"number; got {value!r}."
+                )
+        elif isinstance(value, Integral) and abs(int(value)) >= 2**63:
+            raise InvalidParameterError(
+                f"The {name!r} parameter of {type(estimator).__name__} is too large a "
+                f"whole number: {value!r}."
+            )
+        elif isinstance(value, Real) and np.isfinite(value) and abs(value) > _LARGEST:
+            raise InvalidParameterError(
+                f"The {name!r} parameter of {type(estimator).__name__} must be at most "
+                f"{_LARGEST:.3g}; got {value!r}."
+            )
+
+
+def _takes_booleans(constraints):
+    numbers = any(isinstance(c, Interval) or c in (Integral, Real) for c in constraints)
+    named = {"boolean", "verbose", "random_state", bool}
+    texts = [c for c in constraints if isinstance(c, (str, type))]
+    return not numbers or not named.isdisjoint(texts)
+
+
+def validate_data(estimator, X="no_validation", *args, **kwargs):
+    """Validate data as scikit-learn does, which drops the mask of a masked array."""
+    refuse_masked(X)
+    return _validate_data(estimator, X, *args, **kwargs)
+
+
+def refuse_masked(X):
+    """Refuse an array with masked values, whose mask numpy would drop in silence."""
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise ValueError(
+            "X has masked values, and the mask would be lost. Fill them "
+            "(X.filled(value)), or put NaN there for a model that takes missing values."
+        )
