@@ -5,7 +5,12 @@ from scipy.stats import norm
 from sklearn.utils._param_validation import StrOptions
 
 from ._shadow_base import ShadowAttack
-from ._signals import as_target_takes_them, logit_confidence, probabilities
+from ._signals import (
+    as_target_takes_them,
+    logit_confidence,
+    probabilities,
+    score_resolution,
+)
 
 # Standard deviations of few values are worse than one for all records.
 _ENOUGH_FOR_OWN_VARIANCE = 64
@@ -73,6 +78,11 @@ class LikelihoodRatio(ShadowAttack):
         Rows that each shadow model was trained on; see :class:`ShadowAttack`.
     classes_ : ndarray of shape (2,)
         Non-member and member.
+    resolution_ : float
+        The smallest step of the target's probabilities, where they are coarse (those of
+        forests, of neighbours, rounded ones); 0 where they are not. Half of it is added
+        to :math:`p_y` and to :math:`1 - p_y`, and online the shift between models with
+        and without a record is drawn towards the shift of all records.
     threshold_ : float
         The threshold of the score: 0 for ``mode="online"`` where no members are known.
     n_features_in_ : int
@@ -157,12 +167,44 @@ class LikelihoodRatio(ShadowAttack):
                 "ShadowModels work with one."
             )
         pool = self._train_shadows(records)
-        # One spread for all records, from the shadows around each record's own mean.
+        target = self._target_probabilities(records)
+        self.resolution_ = score_resolution(target[0])
         shadows, trained = self._shadow_confidences(pool), self._trained_on(pool)
+        self._learn_normals(shadows, trained)
+        scores = self._likelihood_ratio(target, records)
+        self.threshold_ = self._choose_threshold(scores, member)
+
+    def _set_threshold(self, records, member):
+        """Do nothing: `_learn` has, by the same queries."""
+
+    def _learn_normals(self, shadows, trained):
+        """Learn what all records share: spreads, and the shift by being trained on."""
+        # One spread for all records, from the shadows around each record's own mean.
         self._shared_std = {
-            side: _pooled_std(shadows, mask)
-            for side, mask in (("in", trained), ("out", ~trained))
+            "in": _pooled_std(shadows, trained),
+            "out": _pooled_std(shadows, ~trained),
         }
+        both = trained.any(axis=0) & ~trained.all(axis=0)
+        if not both.any():  # online is refused then
+            return
+        shadows, trained = shadows[:, :, both], trained[:, both]
+        shift = _moments(shadows, trained)[0] - _moments(shadows, ~trained)[0]
+        noise = self._noise_of_shift(trained).mean(axis=1, keepdims=True)
+        own = shift.var(axis=1, keepdims=True) - noise
+        self._shift = shift.mean(axis=1, keepdims=True), np.maximum(own, 0)
+
+    def _noise_of_shift(self, trained):
+        """Variance of the difference of means, for one that has no shift of its own."""
+        return sum(
+            self._shared_std[side] ** 2 / np.maximum(mask.sum(axis=0), 1)
+            for side, mask in (("in", trained), ("out", ~trained))
+        )
+
+    def _target_probabilities(self, records):
+        return [
+            probabilities(self.estimator_, features)
+            for features in self._queries(records)
+        ]
 
     def _shadow_confidences(self, records):
         """Confidences of all shadows: an array (n_queries, n_models, n_records)."""
@@ -170,8 +212,8 @@ class LikelihoodRatio(ShadowAttack):
             [
                 np.stack(
                     [
-                        logit_confidence(
-                            self._shadow_probabilities(model, features), records.codes
+                        self._confidence(
+                            self._shadow_probabilities(model, features), records
                         )
                         for model in self.shadow_estimators_
                     ]
@@ -179,6 +221,9 @@ class LikelihoodRatio(ShadowAttack):
                 for features in self._queries(records)
             ]
         )
+
+    def _confidence(self, proba, records):
+        return logit_confidence(proba, records.codes, self.resolution_)
 
     def _queries(self, records):
         """Yield the features, and every augmentation of them."""
@@ -193,12 +238,11 @@ class LikelihoodRatio(ShadowAttack):
             yield as_target_takes_them(features, self.estimator_)
 
     def _score(self, records):
-        target = np.stack(
-            [
-                logit_confidence(probabilities(self.estimator_, features), records.codes)
-                for features in self._queries(records)
-            ]
-        )
+        return self._likelihood_ratio(self._target_probabilities(records), records)
+
+    def _likelihood_ratio(self, target, records):
+        """Compare the target's probabilities of each query with those of the shadows."""
+        target = np.stack([self._confidence(proba, records) for proba in target])
         shadows, trained = self._shadow_confidences(records), self._trained_on(records)
         mean, std = self._normal(shadows, ~trained, "out")
         if self.mode == "offline":
@@ -210,8 +254,22 @@ class LikelihoodRatio(ShadowAttack):
                 "fit or as candidates, or take more shadow models, or use mode='offline'."
             )
         mean_in, std_in = self._normal(shadows, trained, "in")
+        if self.resolution_:
+            mean_in, mean = self._shrink_shift(mean_in, mean, trained)
+            std_in = std = np.sqrt((std_in**2 + std**2) / 2)
         ratio = norm.logpdf(target, mean_in, std_in) - norm.logpdf(target, mean, std)
         return ratio.sum(axis=0)
+
+    def _shrink_shift(self, mean_in, mean_out, trained):
+        """Draw each record's shift towards the shift of all, as far as it is noise.
+
+        Means of few coarse scores are poor, and the ratio is about their difference.
+        """
+        average, own = self._shift
+        weight = own / np.maximum(own + self._noise_of_shift(trained), 1e-12)
+        shift = average + weight * (mean_in - mean_out - average)
+        middle = (mean_in + mean_out) / 2
+        return middle + shift / 2, middle - shift / 2
 
     def _normal(self, shadows, mask, side):
         """Fit normal distributions to the shadows in a mask: means and deviations."""

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import HasMethods
 
 from .._rows import is_dataframe
 from ._base import MembershipAttack
-from ._signals import logit_confidence, probabilities
+from ._signals import logit_confidence, probabilities, score_resolution
 
 
 class QuantileMembership(MembershipAttack):
@@ -46,6 +46,9 @@ class QuantileMembership(MembershipAttack):
         The target.
     quantile_estimator_ : regressor
         The fitted regressor.
+    resolution_ : float
+        The smallest step of the target's probabilities, where they are coarse; see
+        :class:`LikelihoodRatio`.
     classes_ : ndarray of shape (2,)
         Non-member and member.
     threshold_ : float
@@ -111,7 +114,10 @@ class QuantileMembership(MembershipAttack):
             raise ValueError(
                 f"{type(self).__name__} needs two or more records that are no members."
             )
-        confidence, regressor = self._confidence(records), self._make_regressor(records)
+        proba = probabilities(self.estimator_, records.features)
+        self.resolution_ = score_resolution(proba)
+        confidence = logit_confidence(proba, records.codes, self.resolution_)
+        regressor = self._make_regressor(records)
         rows = _safe_indexing(records.rows, np.flatnonzero(others))
         self.quantile_estimator_ = clone(regressor).fit(rows, confidence[others])
         # It fits the rows that it has seen too well to say how others exceed it.
@@ -152,7 +158,7 @@ class QuantileMembership(MembershipAttack):
 
     def _confidence(self, records):
         proba = probabilities(self.estimator_, records.features)
-        return logit_confidence(proba, records.codes)
+        return logit_confidence(proba, records.codes, self.resolution_)
 
     def _score(self, records):
         quantile = self.quantile_estimator_.predict(records.rows)

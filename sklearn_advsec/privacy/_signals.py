@@ -77,17 +77,42 @@ def log_loss(proba, codes):
     return -np.log(np.maximum(true_probability(proba, codes), _TINY))
 
 
-def logit_confidence(proba, codes):
+# Below this, probabilities are as fine as those of any network.
+_FINEST = 1e-6
+
+
+def score_resolution(proba):
+    """Measure how coarse probabilities are: the smallest one there is, 0 for fine ones.
+
+    Forests of T trees know multiples of 1/T, neighbours of 1/k, services round: there 0
+    and 1 are ordinary values. Scores are coarse if half of the rows have those of another
+    row, or if some are exactly 0; the step is the smallest distance from 0 or 1 of the
+    rest.
+    """
+    distinct = np.unique(np.round(proba, 9), axis=0)
+    if 2 * len(distinct) > len(proba) and proba.min() > 0:
+        return 0.0
+    edge = np.minimum(proba, 1 - proba)
+    step = edge[edge > 1e-12].min(initial=1.0)
+    return float(step) if step >= _FINEST else 0.0
+
+
+def logit_confidence(proba, codes, resolution=0.0):
     """Return log p / (1 - p) of the own label, which is nearly normal over models.
 
-    ``1 - p`` is summed over the other labels, which does not cancel.
+    ``1 - p`` is summed over the other labels, which does not cancel. Half of the
+    `resolution` is added to both, as to a vote that was not counted: of a forest,
+    (votes + 1/2) / (n_trees + 1) stands for p.
     """
     rows = np.arange(len(proba))
     own = proba[rows, codes]
     others = proba.copy()
     others[rows, codes] = 0
     others = others.sum(axis=1)
-    return np.log(np.maximum(own, _TINY)) - np.log(np.maximum(others, _TINY))
+    least = max(resolution / 2, _TINY)
+    if resolution:
+        return np.log(own + least) - np.log(others + least)
+    return np.log(np.maximum(own, least)) - np.log(np.maximum(others, least))
 
 
 def modified_entropy(proba, codes):

@@ -10,25 +10,37 @@ import pytest
 from nets import net
 from privacy_targets import overfitted_target
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier, StackingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec.extraction import RoundedProbabilities
 from sklearn_advsec.privacy import (
     RMIA,
     BoundaryDistance,
     LikelihoodRatio,
+    LossThreshold,
     MembershipGame,
+    QuantileMembership,
     ShadowModels,
     epsilon_lower_bound,
+    make_records,
 )
 from sklearn_advsec.privacy._shadow_base import draw_subsets
+from sklearn_advsec.privacy._signals import logit_confidence, score_resolution
 
 TARGET, AUDITED, MEMBER, OWN = overfitted_target()
 RECIPE = DecisionTreeClassifier(max_depth=6)
@@ -408,3 +420,73 @@ def test_augmentations_in_another_precision():
         augmentations=[lambda X: X + np.full(X.shape, 0.01)],
     )
     assert np.isfinite(attack.fit(OWN).decision_function(AUDITED)).all()
+
+
+# Coarse probabilities -------------------------------------------------------------------
+
+
+def coarse_table(n=400, seed=0):
+    """Small integers, a noisy label: records that models learn by heart."""
+    rng = np.random.RandomState(seed)
+    X = rng.randint(0, 6, (n, 12)).astype(float)
+    y = ((X[:, 0] + X[:, 1] + rng.randn(n) * 3) > 5).astype(int)
+    return X, y, np.arange(n) % 2 == 0
+
+
+COARSE = {
+    "forest": (RandomForestClassifier(16, random_state=0), 1 / 16),
+    "extra trees": (ExtraTreesClassifier(16, random_state=0), 1 / 16),
+    "bagging": (BaggingClassifier(n_estimators=16, random_state=0), 1 / 16),
+    "neighbours": (KNeighborsClassifier(5), 1 / 5),
+    "tree": (DecisionTreeClassifier(max_depth=6, random_state=0), None),
+    "rounded": (
+        RoundedProbabilities(
+            make_pipeline(
+                StandardScaler(), MLPClassifier(32, max_iter=120, random_state=0)
+            )
+        ),
+        1 / 100,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COARSE)
+def test_likelihood_ratio_of_coarse_scores(name):
+    X, y, member = coarse_table()
+    model, step = COARSE[name]
+    with warnings.catch_warnings(action="ignore"):  # a network that does not converge
+        target = FrozenEstimator(clone(model).fit(X[member], y[member]))
+    records = make_records(X, y)
+
+    def auc(attack):
+        return roc_auc_score(member, attack.fit(records).decision_function(records))
+
+    online = LikelihoodRatio(target, n_shadow_models=16, mode="online")
+    offline = LikelihoodRatio(target, n_shadow_models=16)
+    one_sided = auc(offline)
+    # They share nine tenths of their noise; what is left of it is a hundredth.
+    assert auc(online) >= one_sided - 0.01
+    assert one_sided >= auc(LossThreshold(target))
+    if step is not None:
+        assert 0.99 * step < online.resolution_ < 2.1 * step
+    attack = QuantileMembership(target).fit(records[~member])
+    assert attack.resolution_ > 0
+
+
+def test_scores_that_are_fine_stay_as_they_are():
+    rng = np.random.RandomState(0)
+    proba = rng.dirichlet([0.01, 0.01], 300)
+    assert score_resolution(np.clip(proba, 1e-13, 1)) == 0  # a net that is certain
+    codes = rng.randint(0, 2, 300)
+    np.testing.assert_array_equal(
+        logit_confidence(proba, codes), logit_confidence(proba, codes, 0.0)
+    )
+    votes = rng.randint(0, 21, 300)
+    proba = np.column_stack([votes, 20 - votes]) / 20
+    step = score_resolution(proba)
+    np.testing.assert_allclose(step, 1 / 20)
+    smoothed = (votes + 0.5) / 21
+    np.testing.assert_allclose(
+        logit_confidence(proba, np.zeros(300, int), step),
+        np.log(smoothed / (1 - smoothed)),
+    )
