@@ -162,7 +162,7 @@ def check_data_frames(attack):
 
 
 def check_warm_start_keeps_paid_queries(attack):
-    full = stolen(attack, FrozenEstimator(victim_of(attack)), batch_size=1)
+    full = stolen(attack, Remote(victim_of(attack)), batch_size=1)
     remote = Remote(victim_of(attack), fail_after=full.n_queries_ // 2)
     thief = clone(attack).set_params(estimator=remote, batch_size=1)
     with pytest.raises(ConnectionError):

@@ -61,7 +61,8 @@ class BoxSearch:
         saves queries and is never relied on.
     named : bool, default=True
         Whether equal codes are the same leaf. If not, they are any union of leaves: what
-        two corners prove is then only likely, and group testing would not be sound.
+        two corners prove is then only likely, and group testing would not be sound. It
+        becomes False where an answer shows that leaves are no boxes.
     incomplete : bool, default=False
         Whether the victim takes rows with missing values, and answers at the node where
         the first of them is needed.
@@ -85,6 +86,14 @@ class BoxSearch:
             self.open.pop()
             self.open.extend(children[::-1])
 
+    def region_of(self, row):
+        """Return the region that a row is in."""
+        region = self.root
+        while region.left is not None:
+            goes_left = row[region.feature] <= region.cut
+            region = region.left if goes_left else region.right
+        return region
+
     def refine(self, region, row):
         """Open a region again that was wrongly taken for one leaf.
 
@@ -105,11 +114,14 @@ class BoxSearch:
     def _explore(self, region):
         region.code = code = self._at(region, region.low)
         if self._at(region, region.high) != code:
-            if not self.named:
-                edge = self._edge_towards(region, region.high, code)
-                return region.split(*self._choose(region, dict([edge])))
-            region.edges = self._edges(region, code)
-            return region.split(*self._choose(region, region.edges))
+            if self.named:
+                region.edges = self._edges(region, code)
+                # A box that the upper corner is not in ends along some feature.
+                self.named = bool(region.edges)
+            edges = region.edges
+            if not edges:
+                edges = dict([self._edge_towards(region, region.high, code)])
+            return region.split(*self._choose(region, edges))
         if self.incomplete:
             feature = self._needed(region, code)
             if feature is not None:

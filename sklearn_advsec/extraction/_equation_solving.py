@@ -1,5 +1,6 @@
 """Equation solving: the parameters of linear and small neural classifiers."""
 
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -8,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..exceptions import QueryBudgetExceeded
+from ._active import distinct_rows
 from ._base import ExtractionAttack
 from ._parameters import Probes, linear_copy, network_copy
 from ._softmax_fit import fit_network, fit_softmax, refine_softmax
@@ -189,7 +191,7 @@ class EquationSolving(ExtractionAttack):
     ======================  =======================================  ====================
     the victim answers      queries without a `max_queries`          what is found
     ======================  =======================================  ====================
-    probabilities           d + 1                                    all, to ~1e-10
+    probabilities           d + 1, and the checks                    all, to ~1e-10
     rounded probabilities   10 (d + 1)                               least squares
     labels                  about 52 for each unknown                all but the scale
     probabilities, with     5 per unknown                            an equivalent
@@ -213,6 +215,10 @@ class EquationSolving(ExtractionAttack):
         How many rows may be sent in all; see :class:`ExtractionAttack`.
     n_restarts : int, default=5
         Random starts of the fit of a network.
+    n_checks : int, default=10
+        Number of rows of `X`, beside those that the equations take, on which the copy is
+        compared with the victim; fewer where `max_queries` leaves fewer, and 0 where
+        nothing is to be spent on it.
     batch_size : int, default=1024
         How many rows are sent at once.
     query_log : bool, default=False
@@ -241,8 +247,12 @@ class EquationSolving(ExtractionAttack):
     decimals_ : int or None
         To how many decimals the answers are rounded; None where they are exact.
     residual_ : float
-        Largest error of the copy on the queries (in probability), or, from labels, the
-        share of them it gets wrong.
+        Largest error of the copy (in probability) on all rows that were asked about, or,
+        from labels, the share of them that it gets wrong. NaN where there were no more
+        equations than unknowns: they have a solution for any answers, so that it would
+        say nothing.
+    n_checked_ : int
+        Number of rows among them that no equation was made of.
     estimator_ : object
         The victim.
     n_queries_ : int
@@ -255,11 +265,11 @@ class EquationSolving(ExtractionAttack):
     QueryBudgetExceeded
         If `max_queries` does not do; mostly before anything is asked.
 
-    Notes
+    Warns
     -----
-    A victim that is not linear is not noticed with d + 1 queries, where the equations
-    have a solution for any answers: look at :meth:`fidelity`. With rounded answers,
-    `residual_` says it.
+    UserWarning
+        If the copy gets checked rows wrong: the victim is not linear in the columns as
+        they are sent. Encoders of numbers make it so.
 
     References
     ----------
@@ -279,7 +289,7 @@ class EquationSolving(ExtractionAttack):
     >>> X, y = load_iris(return_X_y=True)
     >>> victim = LogisticRegression(max_iter=1000).fit(X, y)
     >>> attack = EquationSolving(FrozenEstimator(victim)).fit(X)
-    >>> attack.n_queries_
+    >>> attack.n_queries_ - attack.n_checked_
     5
     >>> bool(np.allclose(attack.coef_, victim.coef_, rtol=1e-8))
     True
@@ -292,6 +302,7 @@ class EquationSolving(ExtractionAttack):
         "activation": [StrOptions({"tanh", "logistic", "relu"})],
         "decimals": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "n_restarts": [Interval(Integral, 1, None, closed="left")],
+        "n_checks": [Interval(Integral, 0, None, closed="left")],
     }
 
     def __init__(
@@ -304,6 +315,7 @@ class EquationSolving(ExtractionAttack):
         decimals="auto",
         max_queries=None,
         n_restarts=5,
+        n_checks=10,
         batch_size=1024,
         query_log=False,
         warm_start=False,
@@ -317,6 +329,7 @@ class EquationSolving(ExtractionAttack):
         self.decimals = decimals
         self.max_queries = max_queries
         self.n_restarts = n_restarts
+        self.n_checks = n_checks
         self.batch_size = batch_size
         self.query_log = query_log
         self.warm_start = warm_start
@@ -336,7 +349,8 @@ class EquationSolving(ExtractionAttack):
                 raise ValueError("n_hidden needs scores; the victim gives labels only.")
             weights = self._solve_labels(oracle, probes)
         elif self.n_hidden is not None:
-            return self._solve_network(oracle, probes)
+            self._solve_network(oracle, probes)
+            return self._check(oracle, probes)
         else:
             weights = self._solve_scores(oracle, probes)
         coef = weights[:, :-1] / probes.scale
@@ -344,6 +358,35 @@ class EquationSolving(ExtractionAttack):
         known = oracle.log.kind == "score"
         self.copy_ = linear_copy(self.classes_, coef, intercept, probability=known)
         self.coef_, self.intercept_ = self.copy_.coef_, self.copy_.intercept_
+        self._check(oracle, probes)
+
+    def _check(self, oracle, probes):
+        """Compare the copy with the victim on rows that no equation was made of."""
+        rows = oracle.as_sent(probes.pool[probes.rng.permutation(len(probes.pool))])
+        rows = distinct_rows(rows)[: self.n_checks]
+        within, answers = oracle.ask_what_fits(rows)
+        rows = rows[within]
+        self.n_checked_ = len(rows)
+        if not len(rows):
+            return
+        if oracle.log.kind == "label":
+            error = float(np.mean(self.copy_.predict(rows) != answers))
+            share = self.n_checked_ / oracle.n_queries
+            self.residual_ = share * error + (1 - share) * self.residual_
+            wrong = error > 0.1
+        else:
+            shown = soft_targets(answers, self._score_kind(answers))
+            error = float(np.abs(self.copy_.predict_proba(rows) - shown).max())
+            self.residual_ = float(np.fmax(self.residual_, error))
+            step = 10.0**-self.decimals_ if self.decimals_ else 0.0
+            wrong = error > 1e-3 + step
+        if wrong:
+            warnings.warn(
+                f"the copy is off by up to {error:.2g} on {len(rows)} rows of X that no "
+                "equation was made of: the victim is not what the equations take it for. "
+                "Look at fidelity, or use an attack that trains a copy (KnockoffNets).",
+                stacklevel=4,
+            )
 
     # Scores ----------------------------------------------------------------------------
 
@@ -368,7 +411,7 @@ class EquationSolving(ExtractionAttack):
                 "moved, or give X of the region where the victim is less certain."
             )
         weights = np.linalg.lstsq(design, logits, rcond=None)[0].T
-        self.residual_ = _error(design @ weights.T, scores, kind)
+        self.residual_ = np.nan  # as many equations as unknowns
         return weights
 
     def _solve_rounded(self, oracle, probes, rows, scores):
@@ -386,7 +429,9 @@ class EquationSolving(ExtractionAttack):
             targets = soft_targets(scores, "probability")
             weights = fit_softmax(design, targets, start=weights)
             weights = refine_softmax(design, targets, weights)
-        self.residual_ = _error(design @ weights.T, scores, "probability")
+        self.residual_ = np.nan
+        if len(rows) > probes.n_features + 1:
+            self.residual_ = _error(design @ weights.T, scores, "probability")
         return weights
 
     # Labels ----------------------------------------------------------------------------
@@ -465,6 +510,8 @@ class EquationSolving(ExtractionAttack):
         self.coefs_, self.intercepts_ = self.copy_.coefs_, self.copy_.intercepts_
         error = self.copy_.predict_proba(rows) - targets
         self.residual_ = float(np.abs(error).max())
+        if len(rows) * (n_classes - 1) <= n_unknown:
+            self.residual_ = np.nan
 
     def _check_budget(self, oracle, needed):
         if self.max_queries is not None and self.max_queries < needed:

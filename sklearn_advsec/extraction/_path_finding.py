@@ -5,8 +5,10 @@ from functools import partial
 from numbers import Integral
 
 import numpy as np
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.tree._tree import NODE_DTYPE, Tree
 from sklearn.utils import check_random_state, get_tags
@@ -17,7 +19,7 @@ from ..exceptions import QueryBudgetExceeded
 from ..victim._validation import check_victim
 from ._base import ExtractionAttack
 from ._box_search import BoxSearch, Region, above, likely_spacing
-from ._victim import leaf_ids_of, outputs_of, regresses
+from ._victim import has_box_leaves, leaf_ids_of, outputs_of, regresses
 
 
 def share_of(region, root):
@@ -159,8 +161,68 @@ def _middle(value, direction):
     return (np.float64(value) + other) / 2
 
 
+class Checks:
+    """How many rows agreed with the copy, and how often one did not.
+
+    Attributes
+    ----------
+    n_agreed : int
+        Rows without a contradiction since the last one.
+    n_failed : int
+        Contradictions.
+    """
+
+    def __init__(self):
+        self.n_agreed = self.n_failed = 0
+
+    def fail(self):
+        """Count a contradiction: the copy that comes of it has to be checked anew."""
+        self.n_agreed, self.n_failed = 0, self.n_failed + 1
+
+    def bound(self):
+        """Bound the share of rows that are wrong, at 95 % confidence.
+
+        Each copy that is checked has a part of the 5 %, as any of them may pass by luck.
+        """
+        if not self.n_agreed:
+            return 1.0
+        tries = self.n_failed + 1
+        return min(np.log(tries * (tries + 1) / 0.05) / self.n_agreed, 1.0)
+
+
+def rows_between_cuts(X, root):
+    """Tell which rows lie between two neighbours in float32 that a split parts."""
+    between = np.zeros(len(X), dtype=bool)
+    stack = [root]
+    while stack:
+        region = stack.pop()
+        if region.left is not None:
+            values = X[:, region.feature]
+            between |= (values > region.cut) & (values < above(region.cut))
+            stack += [region.left, region.right]
+    return between
+
+
+def rows_to_check(X, low, high, n, rng):
+    """Draw rows of a box: even ones, ones of values that occur, and rows that do.
+
+    Behind encoders most of a box is "any other value", and only the values that occur are
+    told apart.
+    """
+    even = rng.uniform(low, high, size=(n, len(low)))
+    at = rng.randint(len(X), size=even.shape)
+    mixed = X[at, np.arange(len(low))]
+    own = X[at[:, 0]]
+    kind = np.arange(n)[:, None] % 3
+    rows = np.where(kind == 0, even, np.where(kind == 1, mixed, own))
+    return np.clip(rows.astype(np.float32), low, high)
+
+
 # Answers that differ by less are the same answer.
 _DECIMALS = 12
+
+# Where nothing proves that the victim is a tree, the search ends with these.
+_MOST_QUERIES = 20_000
 
 
 class PathFinding(ExtractionAttack):
@@ -169,16 +231,22 @@ class PathFinding(ExtractionAttack):
     The domain is cut into boxes until each is known to be one leaf: because leaves are
     boxes, two opposite corners in the same leaf prove it. Thresholds are found to the
     last bit of float32, the precision in which scikit-learn's trees compare, so inside
-    the bounds the copy is the same function. Its volumes prove that nothing is missing.
+    the bounds the copy is the same function of rows in float32. Its volumes prove that
+    nothing is missing.
 
-    Where the victim does not name leaves, equal answers stand for equal leaves. That is
-    exact as long as no two leaves answer alike; pure leaves often do. A number of random
-    rows is then checked, what they contradict is explored further, and the attack says
-    how much may be left.
+    That is a proof where leaves are boxes of the columns that are sent, and each has a
+    name of its own: a tree of scikit-learn, by itself or behind steps of which each
+    feature grows with one column (scalers, ordinal bins, imputers, selection). Elsewhere
+    it is none: behind one-hot or ordinal encoders, PCA and functions a leaf may have
+    parts; of a remote victim nothing is known; where leaves are not named, equal answers
+    stand for equal leaves, and pure leaves often answer alike. Rows are then checked:
+    a third of them drawn evenly from the domain, a third with each value taken from some
+    row of `X`, a third rows of `X`. What they contradict is explored further, and
+    `inexact_share_` says how much may be left.
 
     The victim is a classifier or a regressor, which has no `classes_`. Rows are asked
     about one by one, all but the checks. Without a `max_queries` the search ends after
-    100,000 of them.
+    20,000 of them where it is no proof; where it is one, it ends by itself.
 
     Parameters
     ----------
@@ -195,8 +263,8 @@ class PathFinding(ExtractionAttack):
         at which the first of them is needed, as some services do. It makes the tree
         known from the root downwards, with fewer queries.
     n_checks : int, default=300
-        Number of random rows without a contradiction after which the search ends, where
-        outputs name the leaves.
+        Number of checked rows without a contradiction after which the search ends, where
+        it is no proof.
     max_queries : int, default=None
         How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
@@ -222,14 +290,15 @@ class PathFinding(ExtractionAttack):
     volumes_ : ndarray of shape (n_leaves,)
         Share of the domain that each leaf takes.
     explored_ : float
-        Share of the domain that is known to belong to its leaf: 1 unless the budget ran
-        out.
+        Share of the domain that was explored: 1 unless the budget ran out.
     exact_ : bool
         Whether the copy is proven to be the victim's function inside the bounds.
     inexact_share_ : float
-        Upper bound, at 95 % confidence, for the share of the domain on which the copy is
-        wrong: 0 where exact, 3 divided by the number of rows checked where outputs name
-        the leaves, and the unexplored share added.
+        Upper bound, at 95 % confidence, for the share of rows on which the copy is wrong,
+        of rows drawn as the checks are: 0 where exact; else about 3.7 divided by the
+        number of rows checked, more where earlier checks failed, or the share of rows
+        of `X` that the copy gets wrong because it rounds them to float32. The unexplored
+        share of the domain is added.
     shared_outputs_ : int
         Number of outputs that more than one leaf of the copy gives: where it is not 0,
         outputs do not name leaves.
@@ -247,7 +316,17 @@ class PathFinding(ExtractionAttack):
     Warns
     -----
     UserWarning
-        If the copy is not proven to be exact.
+        If the budget did not do, or an answer showed that the victim's answers do not
+        name boxes.
+
+    Raises
+    ------
+    TypeError
+        If the victim cannot be a tree: a linear model, a clusterer, an outlier detector.
+        It is not asked anything.
+    ValueError
+        If most of 30 pairs of rows next to each other are answered differently: no tree
+        has as many leaves.
 
     References
     ----------
@@ -331,6 +410,11 @@ class PathFinding(ExtractionAttack):
         if array.ndim != 2:
             raise ValueError(f"X must have two dimensions; got {array.ndim}.")
         low, high = self._domain(array)
+        boxes = has_box_leaves(self.estimator_, array.shape[1])
+        if not boxes:
+            if self.max_queries is None:  # what is no tree need never come to an end
+                oracle.max_queries = _MOST_QUERIES
+            self._check_piecewise_constant(oracle, array, low, high)
         self._codes, self._values = {}, []
         named = oracle.log.kind == "leaf"
         search = BoxSearch(
@@ -341,23 +425,55 @@ class PathFinding(ExtractionAttack):
             named=named,
             incomplete=self.incomplete,
         )
-        n_checked = 0
+        proof, checks = named and boxes, Checks()
         try:
             search.run()
-            if not named:
-                n_checked = self._check_and_refine(oracle, search, array)
+            if not proof:
+                self._check_and_refine(oracle, search, array, checks)
         except QueryBudgetExceeded:
             if search.root.code is None:
                 raise
-        self._finish(search, named, n_checked, array, low, high)
+        self._finish(search, named, proof, checks, oracle, array)
 
-    def _finish(self, search, named, n_checked, array, low, high):
+    def _check_piecewise_constant(self, oracle, array, low, high, n_pairs=30):
+        """Raise where rows that are nearly equal are answered differently."""
+        rng = check_random_state(self.random_state)
+        rows = array[rng.permutation(len(array))[:n_pairs]].astype(np.float32)
+        # Both are moved: encoders know the values of X, and take others as one.
+        step = 1e-6 * (high - low) * np.where(rows < (low + high) / 2, 1, -1)
+        rows, near = rows + step, rows + 2 * step
+        answers, moved = (
+            np.round(oracle.ask(np.clip(z, low, high)), _DECIMALS) for z in (rows, near)
+        )
+        differ = (answers != moved).reshape(len(rows), -1).any(axis=1)
+        if len(rows) >= 5 and 2 * differ.sum() > len(rows):
+            raise ValueError(
+                f"estimator: {type(self.estimator_).__name__} answers {differ.sum()} of "
+                f"{len(rows)} rows otherwise once they are moved by a millionth of the "
+                "features' ranges: it is no decision tree. Use EquationSolving, "
+                "ReLUExtraction, or an attack that trains a copy (KnockoffNets)."
+            )
+
+    def _n_parted(self, oracle, search, array):
+        """Count the rows of X that a split parts from their neighbours in float32.
+
+        The copy rounds to float32, as a tree does; steps in front of it do not.
+        """
+        rows = array[rows_between_cuts(array, search.root)]
+        if oracle.affordable < len(rows):
+            return len(rows)
+        codes = np.array([self._code(oracle, row) for row in rows])
+        copied = [search.region_of(row.astype(np.float32)).code for row in rows]
+        return int((codes != copied).sum())
+
+    def _finish(self, search, named, proof, checks, oracle, array):
         root = search.root
         leaves = leaves_of(root)
         self.explored_ = float(
             sum(share_of(leaf, root) for leaf in leaves if leaf.certified)
         )
-        if named and all(leaf.certified for leaf in leaves):
+        complete = all(leaf.certified for leaf in leaves)
+        if proof and complete:
             root = merge_same(root)
             leaves = leaves_of(root)
         values = np.array(self._values)[:, 1 if named else 0 :]
@@ -373,47 +489,48 @@ class PathFinding(ExtractionAttack):
         outputs = values[[leaf.code for leaf in leaves]]
         _, counts = np.unique(outputs, axis=0, return_counts=True)
         self.shared_outputs_ = int((counts > 1).sum())
-        complete = all(leaf.certified for leaf in leaves)
-        self.exact_ = bool(named and complete)
+        n_parted = self._n_parted(oracle, search, array) if proof and complete else 0
+        self.exact_ = bool(proof and complete and not n_parted)
         left = 0.0 if complete else max(1 - self.explored_, 0.0)
-        unsure = 0.0 if named else min(3 / max(n_checked, 3), 1.0)
+        unsure = n_parted / len(array) if proof else checks.bound()
         self.inexact_share_ = min(left + unsure, 1.0)
         if not complete:
             warnings.warn(
-                f"max_queries={self.max_queries} queries are spent: {left:.2%} of the "
-                "domain is not explored. Raise max_queries; warm_start=True keeps what "
+                f"{oracle.n_queries} queries are spent: {left:.2%} of the domain is "
+                "not explored. Raise max_queries; warm_start=True keeps what "
                 "was paid for.",
                 stacklevel=4,
             )
-        elif self.shared_outputs_ and not named:
+        elif n_parted:
             warnings.warn(
-                f"{self.shared_outputs_} outputs are given by several leaves, so outputs "
-                f"do not name leaves; up to {self.inexact_share_:.2%} of the domain may "
-                "be wrong (95 % confidence). More n_checks find more.",
+                f"the copy, which rounds rows to float32, is wrong on {n_parted} rows of "
+                "X: they lie between two neighbours in float32 that a split parts.",
+                stacklevel=4,
+            )
+        elif not proof and (checks.n_failed or (self.shared_outputs_ and not named)):
+            what = "leaf ids" if named else "outputs"
+            warnings.warn(
+                f"{what} do not name boxes: {self.shared_outputs_} outputs are given by "
+                f"several leaves, and {checks.n_failed} checks failed. Up to "
+                f"{self.inexact_share_:.2%} of rows may be wrong (95 % confidence). More "
+                "n_checks find more.",
                 stacklevel=4,
             )
 
-    def _check_and_refine(self, oracle, search, array):
-        """Ask about random rows until enough in a row agree; return how many did."""
+    def _check_and_refine(self, oracle, search, array, checks):
+        """Ask about rows until enough one after another agree."""
         rng = check_random_state(self.random_state)
-        root, agreed = search.root, 0
-        while agreed < self.n_checks:
-            n = self.n_checks - agreed
-            rows = rng.uniform(root.low, root.high, size=(n, len(root.low)))
-            rows = np.clip(rows.astype(np.float32), root.low, root.high)
+        low, high = search.root.low, search.root.high
+        while checks.n_agreed < self.n_checks:
+            rows = rows_to_check(array, low, high, self.n_checks - checks.n_agreed, rng)
             oracle.ask(rows)  # in one go; below, they are known
             for row in rows:
-                region = root
-                while region.left is not None:
-                    goes_left = row[region.feature] <= region.cut
-                    region = region.left if goes_left else region.right
-                code = self._code(oracle, row)
+                region, code = search.region_of(row), self._code(oracle, row)
                 if code == region.code:
-                    agreed += 1
+                    checks.n_agreed += 1
                 else:
+                    checks.fail()
                     search.refine(region, row)
-                    agreed = 0
-        return agreed
 
     def _code(self, oracle, row):
         """Return the number of the leaf that answers for a row."""
@@ -441,6 +558,11 @@ class PathFinding(ExtractionAttack):
             np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()
         ):
             raise ValueError("bounds must be finite, and lowest not above highest.")
+        if (array.min(axis=0) > high).any() or (array.max(axis=0) < low).any():
+            raise ValueError(
+                "bounds exclude all rows of X in some feature; give them in the units of "
+                "X."
+            )
         return low, high
 
     def _answer_kind(self):
@@ -459,6 +581,15 @@ class PathFinding(ExtractionAttack):
         return lambda rows: np.column_stack([ids(rows), outputs_of(victim, rows)])
 
     def _check_fitted_victim(self, victim):
+        last = victim
+        while isinstance(last, (FrozenEstimator, Pipeline)):
+            last = last.estimator if isinstance(last, FrozenEstimator) else last[-1]
+        if is_clusterer(last) or is_outlier_detector(last) or hasattr(last, "coef_"):
+            raise TypeError(
+                f"estimator: {type(last).__name__} is no decision tree, and has no "
+                "leaves to find. Use EquationSolving for linear models, or an attack "
+                "that trains a copy (KnockoffNets)."
+            )
         if is_classifier(victim):
             check_victim(victim)
 

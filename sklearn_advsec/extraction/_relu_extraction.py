@@ -23,6 +23,11 @@ _LEAST_OF_TWO = 1e-5
 # How far lines are prolonged beyond the two rows they go through, in their distance.
 _REACH = 2.0
 
+# A copy whose logits are off by no more than this (relative) is taken for exact, once so
+# many lines crossed nothing new.
+_EXACT = 1e-6
+_QUIET_LINES = 3
+
 # Units with outgoing weights below this (relative) are none.
 _IDLE = 1e-8
 
@@ -55,6 +60,10 @@ class Logits:
         self._high[constant] += 1
 
     def __call__(self, rows):
+        return self.ask(rows)[0]
+
+    def ask(self, rows):
+        """Return the logits, NaN where they have lost their digits, and the winners."""
         sent = self.oracle.as_sent(self.probes.center + rows * self.probes.scale)
         scores = self.oracle.ask(sent)
         if self._kind is None:
@@ -65,7 +74,7 @@ class Logits:
             # Of two classes, one probability is 1 less the other, and loses its digits.
             least = _LEAST_OF_TWO if scores.shape[1] == 2 else np.finfo(np.float64).tiny
             logits[scores.min(axis=1) < least] = np.nan
-        return logits
+        return logits, scores.argmax(axis=1)
 
     def visible(self, along, n=17):
         """Find the longest part of a line on which the answers keep their digits."""
@@ -80,10 +89,38 @@ class Logits:
     def spread(self, n):
         """Rows of the pool, rows of the box around it, and rows between the two."""
         rng = self.probes.rng
-        rows = rng.uniform(self._low, self._high, size=(n, self.n_features))
+        rows = self.even(n)
         pool = self._pool[rng.randint(len(self._pool), size=n)]
         share = rng.choice([0.0, 0.5, 1.0], size=(n, 1))
         return share * rows + (1 - share) * pool
+
+    def even(self, n):
+        """Rows drawn evenly from the box around the pool."""
+        size = n, self.n_features
+        return self.probes.rng.uniform(self._low, self._high, size=size)
+
+    def unsaturated(self, samples, n, n_steps=50):
+        """Find rows between classes, where a victim that is certain elsewhere is not.
+
+        Segments between rows that it answers differently are bisected, all at once, until
+        their middle is visible.
+        """
+        rng = self.probes.rng
+        rows, winners = samples.rows, samples.winners
+        a, b = rng.randint(len(rows), size=(2, 20 * n))
+        apart = np.flatnonzero(winners[a] != winners[b])[:n]
+        near, far, winner = rows[a[apart]], rows[b[apart]], winners[a[apart]]
+        shares = rng.uniform(0.3, 0.7, size=(n_steps, len(near), 1))  # not only middles
+        open_ = np.ones(len(near), dtype=bool)
+        for share in shares:
+            if not open_.any():
+                break
+            middle = near[open_] + share[open_] * (far - near)[open_]
+            logits, found = samples.add(self, middle)
+            at = np.flatnonzero(open_)
+            same = found == winner[at]
+            near[at[same]], far[at[~same]] = middle[same], middle[~same]
+            open_[at[np.isfinite(logits).all(axis=1)]] = False
 
     def jacobian(self, at, step):
         """Gradients of the logits, of shape (n_classes, n_features)."""
@@ -91,10 +128,17 @@ class Logits:
         values = self(rows)
         return (values[1:] - values[0]).T / step
 
-    def measure_noise(self):
-        """Measure how exact the scores are, by their second differences."""
+    def measure_noise(self, visible):
+        """Measure how exact the scores are, by their second differences.
+
+        Parameters
+        ----------
+        visible : ndarray of shape (n_features,)
+            A row whose logits have their digits; others are drawn.
+        """
         noises = []
-        for at, towards in zip(self.spread(5), self.spread(5), strict=True):
+        starts = np.concatenate([self.spread(4), visible[None]])
+        for at, towards in zip(starts, self.spread(5), strict=True):
             steps = 1e-6 * np.arange(4)[:, None]
             values = self(at + steps * (towards - at))
             size = 1 + np.abs(values).max()
@@ -113,13 +157,55 @@ class Logits:
             _not_exact("in float32")
 
 
+class Samples:
+    """Rows that the victim was asked about, its logits and its labels.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_rows, n_features)
+        Standardised rows.
+    logits : ndarray of shape (n_rows, n_classes)
+        Centred logits, NaN where they have lost their digits.
+    winners : ndarray of int, shape (n_rows,)
+        The classes with the largest score, which saturated rows have, too.
+    """
+
+    def __init__(self, victim, rows):
+        self.rows = rows
+        self.logits, self.winners = victim.ask(rows)
+
+    def add(self, victim, rows):
+        """Ask about more rows; return what `Logits.ask` does."""
+        logits, winners = victim.ask(rows)
+        self.rows = np.concatenate([self.rows, rows])
+        self.logits = np.concatenate([self.logits, logits])
+        self.winners = np.concatenate([self.winners, winners])
+        return logits, winners
+
+    @property
+    def visible(self):
+        """Which rows give equations."""
+        return np.isfinite(self.logits).all(axis=1)
+
+    def top_up(self, victim, wanted):
+        """Ask about rows until as many as wanted give equations, if that can be had."""
+        for _ in range(5):
+            lacking = wanted - int(self.visible.sum())
+            if lacking <= 0:
+                return
+            before = len(self.rows)
+            self.add(victim, victim.spread(lacking))
+            if 2 * self.visible[before:].sum() < lacking:
+                victim.unsaturated(self, lacking)
+
+
 class NetworkFit:
     """The network with given hyperplanes that fits best, and how well.
 
     Parameters
     ----------
-    rows, logits : ndarray
-        Answers, more of them than there are unknowns.
+    samples : Samples
+        Answers; those with logits give the equations.
     planes : ndarray of shape (n_planes, n_features + 1)
         Hyperplanes, of unit length.
 
@@ -131,27 +217,48 @@ class NetworkFit:
         Largest error on the rows, relative to the largest logit.
     worst : ndarray of shape (n_features,)
         The row where it is.
+    determined : bool
+        Whether the equations are more than the unknowns, by five at least, and tell
+        every unknown.
     """
 
-    def __init__(self, rows, logits, planes):
-        fine = np.isfinite(logits).all(axis=1)
-        if not fine.any():
+    def __init__(self, samples, planes):
+        visible = samples.visible
+        if not visible.any():
             raise ValueError(
                 "the victim's probabilities are so near to 0 and 1 on all of "
-                f"{len(rows)} rows that they say nothing. Give X of another region."
+                f"{len(visible)} rows that they say nothing. Give X of another region."
             )
-        rows, logits = rows[fine], logits[fine]
+        rows, logits = samples.rows[visible], samples.logits[visible]
         ones = np.column_stack([rows, np.ones(len(rows))])
-        design = np.column_stack([np.maximum(ones @ planes.T, 0), ones])
-        solution = np.linalg.lstsq(design, logits, rcond=1e-13)[0].T
-        outgoing = solution[:, : len(planes)]
-        # Two bends taken for one give a hyperplane that no unit has: it gets no weight.
-        idle = np.abs(outgoing).max(axis=0) <= _IDLE * np.abs(outgoing).max(initial=0)
-        self.planes, self.outgoing = planes[~idle], outgoing[:, ~idle]
-        self.affine = solution[:, len(planes) :]
-        errors = np.abs(design @ solution.T - logits).max(axis=1)
+        while True:
+            design = np.column_stack([np.maximum(ones @ planes.T, 0), ones])
+            solution, _, rank, _ = np.linalg.lstsq(design, logits, rcond=1e-13)
+            outgoing = solution[: len(planes)].T
+            # Two bends taken for one give a hyperplane that no unit has: no weight.
+            size = np.abs(outgoing).max(axis=0)
+            idle = size <= _IDLE * size.max(initial=0)
+            if not idle.any():
+                break
+            planes = planes[~idle]
+        self.planes, self.outgoing = planes, outgoing
+        self.affine = solution[len(planes) :].T
+        n_unknown = design.shape[1]
+        self.determined = len(rows) >= n_unknown + 5 and rank == n_unknown
+        errors = np.abs(design @ solution - logits).max(axis=1)
         self.error = errors.max() / (1 + np.abs(logits).max())
         self.worst = rows[errors.argmax()]
+
+    def wrong(self, rows, logits, winners):
+        """Tell which rows the network gets wrong: the label, or visible logits."""
+        ones = np.column_stack([rows, np.ones(len(rows))])
+        found = np.maximum(ones @ self.planes.T, 0) @ self.outgoing.T
+        found += ones @ self.affine.T
+        visible = np.isfinite(logits).all(axis=1)
+        error = np.abs(found - logits)[visible].max(axis=1, initial=0)
+        wrong = found.argmax(axis=1) != winners
+        wrong[visible] = error > _EXACT * (1 + np.abs(logits[visible]).max(initial=0))
+        return wrong
 
     def network(self):
         """Return hidden weights with biases, output weights, biases, n_linear units."""
@@ -178,6 +285,11 @@ class NetworkFit:
         return hidden, np.column_stack([outgoing, loads, -loads]), bias, len(extra)
 
 
+def _quality(fit):
+    """Order fits: by what is known, then by the error; all exact ones are equal."""
+    return not fit.determined, max(fit.error, _EXACT)
+
+
 def _not_exact(what):
     raise ValueError(
         f"the victim's scores are {what}; ReLUExtraction needs them in float64 and not "
@@ -192,10 +304,6 @@ def on_known_plane(planes, at):
     return bool(distance.min() < 1e-5 * (1 + np.linalg.norm(at)))
 
 
-# A copy whose logits are off by no more than this (relative) is taken for exact.
-_EXACT = 1e-6
-
-
 class ReLUExtraction(ExtractionAttack):
     r"""Steal a network with one hidden layer of ReLUs, up to functional equivalence.
 
@@ -205,9 +313,11 @@ class ReLUExtraction(ExtractionAttack):
     are known, :math:`f(x) = \sum_i a_i\,\mathrm{relu}(w_i x + b_i) + A x + c` is linear
     in what is left, and :math:`A` says which side of each hyperplane is the active one.
 
-    Lines are tried until one crosses no new hyperplane and the copy fits more rows than
-    it has unknowns, or until `max_lines` or `max_queries` is reached; the search always
-    ends, and says how good the copy is. Affine steps before the network (scalers, PCA)
+    Lines are tried until three cross no new hyperplane, the copy fits more rows than it
+    has unknowns, and `n_checks` fresh rows agree, or until `max_lines` or `max_queries`
+    is reached; the search always ends, and says how good the copy is. Of a victim that is
+    certain nearly everywhere, the equations are taken from between its classes, and rows
+    without logits check the label. Affine steps before the network (scalers, PCA)
     become a part of it. Its scores have to be exact in float64: with rounded or float32
     scores the bends cannot be located, which raises a ValueError.
 
@@ -217,6 +327,9 @@ class ReLUExtraction(ExtractionAttack):
         The victim, or an object that answers for it; see :class:`ExtractionAttack`.
     max_lines : int, default=30
         How many lines to search at most.
+    n_checks : int, default=300
+        Number of fresh rows, half of them even in the box of `X` and half near its rows,
+        that have to agree before the copy is called exact.
     max_queries : int, default=None
         How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
@@ -243,10 +356,13 @@ class ReLUExtraction(ExtractionAttack):
         Number of units added to stand for victim's units that are active everywhere that
         was looked, which act as a linear map.
     max_error_ : float
-        Largest error of the copy's logits on the rows it was fitted to, which are more
-        than it has unknowns, relative to the largest logit.
+        Largest error of the copy's logits on the rows it was fitted to, relative to the
+        largest logit.
     exact_ : bool
-        Whether that is as good as float64 allows.
+        Whether that is as good as float64 allows, the equations are more than the
+        unknowns, and the copy agrees with the victim on every row that was asked about,
+        `n_checks` fresh ones among them: its logits, or its label where they have lost
+        their digits. A hidden unit that matters nowhere there is not seen.
     classes_ : ndarray of shape (n_classes,)
         The victim's classes.
     estimator_ : object
@@ -293,6 +409,7 @@ class ReLUExtraction(ExtractionAttack):
     _parameter_constraints = {
         **ExtractionAttack._parameter_constraints,
         "max_lines": [Interval(Integral, 1, None, closed="left")],
+        "n_checks": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -300,6 +417,7 @@ class ReLUExtraction(ExtractionAttack):
         estimator,
         *,
         max_lines=30,
+        n_checks=300,
         max_queries=None,
         batch_size=1024,
         query_log=False,
@@ -309,6 +427,7 @@ class ReLUExtraction(ExtractionAttack):
     ):
         self.estimator = estimator
         self.max_lines = max_lines
+        self.n_checks = n_checks
         self.max_queries = max_queries
         self.batch_size = batch_size
         self.query_log = query_log
@@ -324,44 +443,55 @@ class ReLUExtraction(ExtractionAttack):
         planes = np.empty((0, array.shape[1] + 1))
         rows = victim.spread(victim.n_features + 10)
         try:
-            logits = victim(rows)
+            samples = Samples(victim, rows)
         except QueryBudgetExceeded:
             raise QueryBudgetExceeded(
                 f"max_queries={self.max_queries} is not enough: even a copy without "
                 f"hidden units needs {len(rows)} queries."
             )
-        self.classes_ = self._victim_classes(np.arange(logits.shape[1]))
-        best, n_sides = NetworkFit(rows, logits, planes), 0
+        self.classes_ = self._victim_classes(np.arange(samples.logits.shape[1]))
+        best, confirmed, n_quiet, n_sides = None, False, 0, 0
         try:
-            victim.measure_noise()
+            samples.top_up(victim, victim.n_features + 10)
+            best = NetworkFit(samples, planes)
+            victim.measure_noise(best.worst)
             for _ in range(self.max_lines):
-                planes, sides = self._search_line(victim, planes, best)
-                if not len(sides) and best.error <= _EXACT:
-                    break
+                planes, sides = self._search_line(victim, planes, best, samples)
+                n_quiet = 0 if len(sides) else n_quiet + 1
                 if len(sides):  # so that there are rows on both sides of each plane
-                    rows = np.concatenate([rows, sides])
-                    logits = np.concatenate([logits, victim(sides)])
+                    samples.add(victim, sides)
                     n_sides += len(sides)
                 # A few rows more than unknowns: what they leave is the error.
-                wanted = int(1.2 * (len(planes) + victim.n_features + 1)) + 10 + n_sides
-                for _ in range(5):  # some may say nothing
-                    lacking = wanted - int(np.isfinite(logits).all(axis=1).sum())
-                    if lacking <= 0:
+                unknown = len(planes) + victim.n_features + 1
+                samples.top_up(victim, int(1.2 * unknown) + 10 + n_sides)
+                fit = NetworkFit(samples, planes)
+                best = min(fit, best, key=_quality)  # of equals, with more equations
+                if n_quiet >= _QUIET_LINES and best.determined and best.error <= _EXACT:
+                    confirmed = self._check(victim, samples, best)
+                    if confirmed:
                         break
-                    new = victim.spread(lacking)
-                    logits = np.concatenate([logits, victim(new)])
-                    rows = np.concatenate([rows, new])
-                fit = NetworkFit(rows, logits, planes)
-                best = min(best, fit, key=lambda fit: fit.error)
+                    n_quiet = 0
         except QueryBudgetExceeded:
-            pass
-        self._finish(best, victim)
+            if best is None:
+                best = NetworkFit(samples, planes)
+        self._finish(best, confirmed, victim)
+
+    def _check(self, victim, samples, fit):
+        """Whether fresh rows, and all others, agree; where not, look there for more."""
+        n = self.n_checks // 2
+        rows = np.concatenate([victim.spread(n), victim.even(self.n_checks - n)])
+        samples.add(victim, rows)
+        wrong = fit.wrong(samples.rows, samples.logits, samples.winners)
+        if not wrong.any():
+            return True
+        victim.unsaturated(samples, min(int(wrong.sum()) + 5, 50))
+        return False
 
     def _check_X(self, X, *, reset):
         X = super()._check_X(X, reset=reset)
         return X if is_dataframe(X) else X.astype(np.float64, copy=False)
 
-    def _search_line(self, victim, planes, fit):
+    def _search_line(self, victim, planes, fit, samples):
         """Add the hyperplanes that a new line crosses.
 
         Returns
@@ -373,6 +503,12 @@ class ReLUExtraction(ExtractionAttack):
         """
         start = fit.worst
         towards = victim.spread(1)[0]
+        visible = samples.visible
+        if victim.probes.rng.uniform() > visible.mean():
+            # Most of a line elsewhere says nothing.
+            towards = samples.rows[victim.probes.rng.choice(np.flatnonzero(visible))]
+            if (towards == start).all():
+                towards = victim.spread(1)[0]
         direction = towards - start
         found = list(planes)
 
@@ -405,7 +541,7 @@ class ReLUExtraction(ExtractionAttack):
         planes = np.reshape(found, (len(found), victim.n_features + 1))
         return planes, middles[list(jacobians)]
 
-    def _finish(self, fit, victim):
+    def _finish(self, fit, confirmed, victim):
         incoming, outgoing, bias, n_linear = fit.network()
         scale, center = victim.probes.scale, victim.probes.center
         weights = incoming[:, :-1] / scale
@@ -414,12 +550,14 @@ class ReLUExtraction(ExtractionAttack):
         self.coefs_, self.intercepts_ = self.copy_.coefs_, self.copy_.intercepts_
         self.n_hidden_, self.n_linear_ = len(fit.planes), n_linear
         self.max_error_ = float(fit.error)
-        self.exact_ = bool(fit.error <= _EXACT)
+        self.exact_ = bool(confirmed)
         if not self.exact_:
             warnings.warn(
-                f"the copy is not exact: with {len(fit.planes)} hidden units found, its "
-                f"logits are off by up to {fit.error:.1e} of the largest. Either the "
-                "victim is no network of one hidden layer of ReLUs, or max_queries or "
+                "the copy is not exact, or was not checked: with "
+                f"{len(fit.planes)} hidden units found, its logits are off by up to "
+                f"{fit.error:.1e} of the largest on the rows that it was fitted to. "
+                "Either the victim is no network of one hidden layer of ReLUs, or it is "
+                "so certain that its logits are seen too rarely, or max_queries or "
                 "max_lines is too small.",
                 stacklevel=4,
             )

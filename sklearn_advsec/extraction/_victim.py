@@ -4,6 +4,11 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.tree import BaseDecisionTree
+
+from ..exceptions import BadAnswerError
+from ..trees._edges import ARBITRARY, sources_of
+from ..victim import AnswerCheck, ask_labels, ask_scores
 
 # Probabilities may be rounded to two decimals, each column by itself.
 _SUM_SLACK = 0.006
@@ -82,24 +87,27 @@ def gives_scores(victim):
 def labels_of(victim, rows):
     """Ask for labels; of a victim that gives scores only, for the best of them."""
     if hasattr(victim, "predict"):
-        return np.asarray(victim.predict(rows))
-    best = np.asarray(victim.predict_proba(rows)).argmax(axis=1)
+        return ask_labels(victim, rows)
+    best = scores_of(victim, rows).argmax(axis=1)
     return np.asarray(victim.classes_)[best] if hasattr(victim, "classes_") else best
 
 
 def scores_of(victim, rows):
     """Ask for one score per class: probabilities, or else the decision function."""
     if hasattr(victim, "predict_proba"):
-        scores = np.asarray(victim.predict_proba(rows), dtype=np.float64)
+        scores = np.asarray(victim.predict_proba(rows))
         if scores.ndim != 2 or scores.shape[1] < 2:
-            raise ValueError(
+            raise BadAnswerError(
                 f"estimator.predict_proba gave an array of shape {scores.shape} for "
                 f"{len(rows)} rows; it must have one column per class."
             )
+        # Of some services they are logits: see `kind_of_scores`.
+        check = AnswerCheck(victim, getattr(victim, "classes_", None))
+        return check.finite(scores.astype(np.float64), None, "predict_proba")
+    scores = ask_scores(victim, rows, "decision_function").astype(np.float64)
+    if scores.ndim == 2 and scores.shape[1] > 1:
         return scores
-    scores = np.asarray(victim.decision_function(rows), dtype=np.float64)
-    if scores.ndim == 2:
-        return scores
+    scores = scores.reshape(len(scores))
     return np.column_stack([np.zeros(len(scores)), scores])
 
 
@@ -126,10 +134,11 @@ def regresses(victim):
 def outputs_of(victim, rows):
     """Ask for numbers: probabilities, labels one-hot, or what a regressor predicts."""
     if hasattr(victim, "predict_proba"):
-        return np.asarray(victim.predict_proba(rows), dtype=np.float64)
-    answer = np.asarray(victim.predict(rows))
+        return scores_of(victim, rows)
     if not regresses(victim):
+        answer = ask_labels(victim, rows)
         return (answer[:, None] == np.asarray(victim.classes_)).astype(np.float64)
+    answer = np.asarray(victim.predict(rows))
     if answer.dtype.kind not in "buif":
         raise ValueError(
             f"estimator answers {answer.ravel()[0]!r} and says nowhere which other "
@@ -140,7 +149,30 @@ def outputs_of(victim, rows):
             "estimator must have one output; it predicted an array of shape "
             f"{answer.shape} for {len(answer)} rows."
         )
-    return answer.reshape(-1, 1).astype(np.float64)
+    values = answer.reshape(-1).astype(np.float64)
+    return AnswerCheck(victim).finite(values, None, "predict")[:, None]
+
+
+def has_box_leaves(victim, n_features):
+    """Whether each leaf of a victim is known to be a box of the columns that it is sent.
+
+    That of a tree of scikit-learn is, also behind steps of which each feature grows with
+    one column. Of a remote victim nothing is known.
+    """
+    steps = []
+    while isinstance(victim, (FrozenEstimator, Pipeline)):
+        if isinstance(victim, FrozenEstimator):
+            victim = victim.estimator
+        else:
+            steps += [part for _, part in victim.steps[:-1]]
+            victim = victim.steps[-1][1]
+    steps = [part for part in steps if part not in (None, "passthrough")]
+    if not isinstance(victim, BaseDecisionTree):
+        return False
+    try:
+        return bool((sources_of(steps, n_features).kind > ARBITRARY).all())
+    except TypeError:  # a step that is not known, or mixes the columns
+        return False
 
 
 def leaf_ids_of(victim):
@@ -155,5 +187,5 @@ def leaf_ids_of(victim):
     if not hasattr(victim, "apply") or len(getattr(victim, "estimators_", "1")) > 1:
         return None
     return lambda rows: np.asarray(victim.apply(rows), dtype=np.float64).reshape(
-        len(rows)
+        rows.shape[0]  # sparse rows have no length
     )

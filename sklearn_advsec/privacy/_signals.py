@@ -82,18 +82,22 @@ _FINEST = 1e-6
 
 
 def score_resolution(proba):
-    """Measure how coarse probabilities are: the smallest one there is, 0 for fine ones.
+    """Measure the step of coarse probabilities; 0 for fine ones.
 
     Forests of T trees know multiples of 1/T, neighbours of 1/k, services round: there 0
-    and 1 are ordinary values. Scores are coarse if half of the rows have those of another
-    row, or if some are exactly 0; the step is the smallest distance from 0 or 1 of the
-    rest.
+    and 1 are ordinary values. Where most rows have the probabilities of another row, the
+    step is the usual distance from one value to the next. Where they differ but some are
+    exactly 0, it is how near to 0 or 1 the others come.
     """
-    distinct = np.unique(np.round(proba, 9), axis=0)
-    if 2 * len(distinct) > len(proba) and proba.min() > 0:
+    single = proba.astype(np.float32)  # sums of votes differ in the last digits
+    values = np.unique(single)
+    if 2 * len(np.unique(single, axis=0)) <= len(proba):
+        step = np.median(np.diff(values)) if len(values) > 1 else 1.0
+    elif proba.min() <= 0:
+        edge = np.minimum(proba, 1 - proba)
+        step = edge[edge > 1e-12].min(initial=1.0)
+    else:
         return 0.0
-    edge = np.minimum(proba, 1 - proba)
-    step = edge[edge > 1e-12].min(initial=1.0)
     return float(step) if step >= _FINEST else 0.0
 
 

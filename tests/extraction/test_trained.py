@@ -522,7 +522,8 @@ def test_wrappers_change_what_they_say_and_nothing_else(iris):
 def test_reverse_sigmoid_stops_equation_solving_but_not_labels(iris):
     X, _, model = iris
     served = ReverseSigmoid(FrozenEstimator(model)).fit(X)
-    by_scores = EquationSolving(FrozenEstimator(served)).fit(X).fidelity(X)
+    with pytest.warns(UserWarning, match="not what the equations take it for"):
+        by_scores = EquationSolving(FrozenEstimator(served)).fit(X).fidelity(X)
     by_labels = EquationSolving(FrozenEstimator(served), knowledge="label").fit(X)
     assert by_scores < 0.9 < by_labels.fidelity(X)
 
