@@ -457,7 +457,6 @@ class ReLUExtraction(ExtractionAttack):
             victim.measure_noise(best.worst)
             for _ in range(self.max_lines):
                 planes, sides = self._search_line(victim, planes, best, samples)
-                n_quiet = 0 if len(sides) else n_quiet + 1
                 if len(sides):  # so that there are rows on both sides of each plane
                     samples.add(victim, sides)
                     n_sides += len(sides)
@@ -465,6 +464,10 @@ class ReLUExtraction(ExtractionAttack):
                 unknown = len(planes) + victim.n_features + 1
                 samples.top_up(victim, int(1.2 * unknown) + 10 + n_sides)
                 fit = NetworkFit(samples, planes)
+                quiet = len(fit.planes) == len(best.planes) and fit.error <= _EXACT
+                n_quiet = n_quiet + 1 if quiet else 0
+                if fit.error <= _EXACT:
+                    planes = fit.planes  # without those that no unit has
                 best = min(fit, best, key=_quality)  # of equals, with more equations
                 if n_quiet >= _QUIET_LINES and best.determined and best.error <= _EXACT:
                     confirmed = self._check(victim, samples, best)

@@ -7,7 +7,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.tree import BaseDecisionTree
 
 from ..exceptions import BadAnswerError
-from ..trees._edges import ARBITRARY, sources_of
+from ..trees._steps import features_of, is_skipped
 from ..victim import AnswerCheck, ask_labels, ask_scores
 
 # Probabilities may be rounded to two decimals, each column by itself.
@@ -156,8 +156,8 @@ def outputs_of(victim, rows):
 def has_box_leaves(victim, n_features):
     """Whether each leaf of a victim is known to be a box of the columns that it is sent.
 
-    That of a tree of scikit-learn is, also behind steps of which each feature grows with
-    one column. Of a remote victim nothing is known.
+    That of a tree of scikit-learn is, also behind steps of which each feature grows or
+    falls with one column. Of a remote victim nothing is known.
     """
     steps = []
     while isinstance(victim, (FrozenEstimator, Pipeline)):
@@ -166,11 +166,11 @@ def has_box_leaves(victim, n_features):
         else:
             steps += [part for _, part in victim.steps[:-1]]
             victim = victim.steps[-1][1]
-    steps = [part for part in steps if part not in (None, "passthrough")]
+    steps = [part for part in steps if not is_skipped(part)]
     if not isinstance(victim, BaseDecisionTree):
         return False
     try:
-        return bool((sources_of(steps, n_features).kind > ARBITRARY).all())
+        return not features_of(steps, n_features).breaks
     except TypeError:  # a step that is not known, or mixes the columns
         return False
 

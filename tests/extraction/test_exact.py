@@ -416,7 +416,7 @@ def test_claims_about_stolen_trees_hold(data, kind):
     model = make_pipeline(
         _encoder(kind), DecisionTreeClassifier(max_leaf_nodes=8, random_state=0)
     )
-    attack = PathFinding(FrozenEstimator(model), max_queries=800)
+    attack = PathFinding(FrozenEstimator(model), max_queries=500)
     with warnings.catch_warnings(action="ignore"):  # bins that are one, budgets
         model.fit(X, y)
         attack.fit(X)
@@ -426,9 +426,12 @@ def test_claims_about_stolen_trees_hold(data, kind):
     wrong = 1 - attack.fidelity(fresh)
     if attack.exact_:
         assert wrong == 0 and attack.fidelity(X) == 1
-        assert kind not in ("one-hot", "ordinal", "bins", "dense bins", "abs", "PCA")
+        assert kind not in (
+            "one-hot", "ordinal", "bins", "dense bins", "abs", "PCA", "imputed zeros",
+        )  # fmt: skip
+
     assert wrong <= attack.inexact_share_
-    assert attack.n_queries_ <= 800
+    assert attack.n_queries_ <= 500
 
 
 @pytest.mark.parametrize(
