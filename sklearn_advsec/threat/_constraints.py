@@ -560,10 +560,12 @@ class FeatureConstraints:
 
     def _decode(self, X_ref, x):
         """Return rows in the form of `X_ref`; what did not move is as it was."""
+        x = x.numpy().copy()
         if is_dataframe(X_ref):
             codec = self._codec(X_ref)
             ref = codec.encode(X_ref[list(self.features)])
-            x = nan_as_code(codec, x.numpy())
+            dtypes = [X_ref.dtypes[name] for name in self.features]
+            x = nan_as_code(codec, self._held(x, ref, dtypes))
             decoded = codec.decode(x, ref, np.arange(len(ref)))
             # Large integers, and what floats cannot hold, are not to go through them.
             same = (x == ref) | (np.isnan(x) & np.isnan(ref))
@@ -575,10 +577,27 @@ class FeatureConstraints:
 
             return pd.concat(columns, axis=1)[list(X_ref.columns)]
         X_ref = np.asarray(X_ref)
-        values, ref = self.values_of(x.numpy()), self.codes_of(X_ref).numpy()
-        same = (x.numpy() == ref) | (np.isnan(x.numpy()) & np.isnan(ref))
-        dtype = X_ref.dtype if X_ref.dtype.kind == "f" else np.float64
-        return np.where(same, X_ref, values).astype(dtype)
+        dtype = X_ref.dtype if X_ref.dtype.kind == "f" else np.dtype(np.float64)
+        ref = self.codes_of(X_ref).numpy()
+        x = self._held(x, ref, [dtype] * x.shape[1])
+        same = (x == ref) | (np.isnan(x) & np.isnan(ref))
+        return np.where(same, X_ref, self.values_of(x)).astype(dtype)
+
+    def _held(self, x, ref, dtypes):
+        """Round numbers that move freely to what their types hold, towards the row."""
+        for j, (feature, dtype) in enumerate(
+            zip(self.features.values(), dtypes, strict=True)
+        ):
+            dtype = getattr(dtype, "numpy_dtype", dtype)  # of a nullable column
+            free = feature.kind == "continuous" and feature.step is None
+            if not free or dtype.kind != "f" or dtype.itemsize >= 8:
+                continue
+            start = ref[:, j].astype(dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                near = x[:, j].astype(dtype)
+                beyond = np.abs(near - ref[:, j]) > np.abs(x[:, j] - ref[:, j])
+                x[:, j] = np.where(beyond, np.nextafter(near, start), near)
+        return x
 
     def _encode_both(self, X_ref, X):
         if is_dataframe(X_ref):

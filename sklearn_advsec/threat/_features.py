@@ -403,7 +403,8 @@ def spread(values, how):
     if not len(values):
         return 0.0
     if how == "std":
-        return float(values.std())
+        top = float(np.abs(values).max()) or 1.0  # squares of large numbers overflow
+        return top * float((values / top).std())
     quartiles = np.percentile(values, [75, 25]) if how == "iqr" else (0.0, 0.0)
     return float(np.subtract(*quartiles)) or float(np.ptp(values))
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-# The multiplier is halved down to the precision of the numbers.
-_HALVINGS = 60
+# The range of the multiplier is halved so often: down to the precision of the numbers,
+# or, for attacks, to a billionth.
+_HALVINGS, _FEW_HALVINGS = 60, 30
 
 # So many problems are solved at a time, and so many parts may a row be split into.
 _BATCH = 4096
@@ -109,7 +110,8 @@ def solve(problem, max_cost, max_changed, *, exact=False):
     proven : tensor of bool, shape (n,)
         Whether no other moves are better.
     """
-    best, bound, branches = _relaxed(problem, max_cost, max_changed)
+    halvings = _HALVINGS if exact else _FEW_HALVINGS
+    best, bound, branches = _relaxed(problem, max_cost, max_changed, halvings)
     proven = best.loss <= bound + _TOLERANCE * (1 + bound.abs())
     if not exact or proven.all():
         return best, proven
@@ -128,7 +130,7 @@ def solve(problem, max_cost, max_changed, *, exact=False):
         parts, owner = parts.select(now), owner[now]
         if not len(owner):
             break
-        found, bound, branches = _relaxed(parts, max_cost, max_changed)
+        found, bound, branches = _relaxed(parts, max_cost, max_changed, halvings)
         for row in owner.unique().tolist():
             own = torch.nonzero(owner == row).flatten()
             first = own[found.loss[own].argmin()]
@@ -158,58 +160,92 @@ class _Branches:
         return _Branches(self.unit[rows], self.lower[rows])
 
 
-def _relaxed(problem, max_cost, max_changed):
+class _Priced:
+    """The best moves of a knapsack at a price of the cost.
+
+    Parameters
+    ----------
+    problem : Knapsack
+    max_changed : int or None
+    """
+
+    def __init__(self, problem, max_changed):
+        self.problem = p = problem
+        self.half = p.price / 2
+        self.has_steps = bool((p.step > 0).any())
+        self.has_choices = p.stay.shape[1] > 0
+        self.steps = torch.where(p.step > 0, p.step, 1.0)
+        n_units = p.counted.shape[1]
+        self.most = max_changed if max_changed is not None else n_units
+        self.limited = self.most < n_units
+        self.choice_cost = p.cost.nan_to_num(0.0, 0.0)
+        if self.limited:
+            self.before = torch.cat([p.wish.square(), _at(p.loss, p.stay)], dim=1)
+
+    def at(self, multiplier):
+        """Return how far each feature goes, and each option."""
+        p = self.problem
+        size = p.wish - multiplier * self.half
+        if self.has_steps:
+            size = torch.where(p.step > 0, (size / self.steps).round() * self.steps, size)
+        size = torch.clamp(size, p.low, p.high)
+        option = p.stay
+        if self.has_choices:
+            option = (p.loss + multiplier[..., None] * self.choice_cost).argmin(2)
+        if not self.limited:
+            return size, option
+        loss, cost = _terms(p, size, option)
+        gain = self.before - loss - multiplier * cost
+        moves = torch.cat([size > 0, option != p.stay], dim=1)
+        gain = gain.masked_fill(~moves, -1.0).masked_fill(p.counted, torch.inf)
+        kept = torch.zeros_like(moves)
+        if self.most:
+            kept.scatter_(1, gain.topk(self.most, dim=1).indices, True)
+        size = torch.where(kept[:, : size.shape[1]], size, 0.0)
+        return size, torch.where(kept[:, size.shape[1] :], option, p.stay)
+
+    def cost(self, size, option):
+        """Return what moves cost."""
+        total = torch.linalg.vecdot(size, self.problem.price)
+        return (
+            total + _at(self.problem.cost, option).sum(1) if self.has_choices else total
+        )
+
+
+def _relaxed(problem, max_cost, max_changed, halvings):
     """Return moves within the limits, a lower bound of the loss, and where to split."""
     n = len(problem)
-    free, _ = _moves(problem, torch.zeros(n, 1, dtype=torch.float64), max_changed)
+    priced = _Priced(problem, max_changed)
+    low = torch.zeros(n, 1, dtype=torch.float64)
+    free = _evaluated(problem, *priced.at(low))
     nowhere = torch.full((n,), -1)
     if max_cost is None:
         return free, free.loss, _Branches(nowhere, nowhere.double())
-    slack = 1e-12 * (1 + max_cost)
-    fits = free.cost <= max_cost + slack
-    low, high = torch.zeros(n, 1, dtype=torch.float64), _largest_multiplier(problem)
-    above, below = free, _moves(problem, high, max_changed)[0]
-    for _ in range(_HALVINGS):
+    limit = max_cost + 1e-12 * (1 + max_cost)
+    fits = free.cost <= limit
+    high = _largest_multiplier(problem)
+    possible = priced.cost(*priced.at(high)) <= limit
+    for _ in range(halvings):
         middle = (low + high) / 2
-        moves, _ = _moves(problem, middle, max_changed)
-        small = moves.cost <= max_cost + slack
-        low = torch.where(small[:, None], low, middle)
-        high = torch.where(small[:, None], middle, high)
-        below, above = moves.where(small, below), above.where(small, moves)
-    bound = torch.maximum(
-        below.loss + high[:, 0] * (below.cost - max_cost),
-        above.loss + low[:, 0] * (above.cost - max_cost),
-    )
-    possible = below.cost <= max_cost + slack
+        small = (priced.cost(*priced.at(middle)) <= limit)[:, None]
+        low, high = torch.where(small, low, middle), torch.where(small, middle, high)
+    below = _evaluated(problem, *priced.at(high))
+    if not (priced.has_steps or priced.has_choices or priced.limited):
+        found, bound = below, below.loss
+        unit, lower = nowhere, nowhere.double()
+    else:
+        above = _evaluated(problem, *priced.at(low))
+        bound = torch.maximum(
+            below.loss + high[:, 0] * (below.cost - max_cost),
+            above.loss + low[:, 0] * (above.cost - max_cost),
+        )
+        unit, lower = _differing(problem, below, above)
+        found = _spend(problem, below, above, max_cost, max_changed, halvings)
     bound = torch.where(possible, bound, torch.inf)
-    unit, lower = _differing(problem, below, above)
-    found = _spend(problem, below, above, max_cost, max_changed)
     found = free.where(fits, found)
     found.loss = torch.where(possible | fits, found.loss, torch.inf)
     bound = torch.where(fits, free.loss, bound)
     return found, bound, _Branches(torch.where(fits, -1, unit), lower)
-
-
-def _moves(problem, multiplier, max_changed):
-    """Return the moves that are best at a price of the cost, and what moves at all."""
-    p = problem
-    size = torch.clamp(p.wish - multiplier * p.price / 2, p.low, p.high)
-    steps = torch.where(p.step > 0, p.step, 1.0)
-    size = torch.where(p.step > 0, (size / steps).round() * steps, size)
-    size = torch.clamp(size, p.low, p.high)
-    option = (p.loss + multiplier[..., None] * p.cost.nan_to_num(0.0, 0.0)).argmin(2)
-    moves = torch.cat([size > 0, option != p.stay], dim=1)
-    if max_changed is not None and max_changed < moves.shape[1]:
-        before = torch.cat([p.wish.square(), _at(p.loss, p.stay)], dim=1)
-        loss, cost = _terms(p, size, option)
-        gain = before - loss - multiplier * cost
-        gain = gain.masked_fill(~moves, -1.0).masked_fill(p.counted, torch.inf)
-        kept = torch.zeros_like(moves)
-        if max_changed:
-            kept.scatter_(1, gain.topk(max_changed, dim=1).indices, True)
-        size = torch.where(kept[:, : size.shape[1]], size, 0.0)
-        option = torch.where(kept[:, size.shape[1] :], option, p.stay)
-    return _evaluated(p, size, option), moves
 
 
 def _terms(problem, size, option):
@@ -259,7 +295,7 @@ def _differing(problem, below, above):
     return unit, lower.gather(1, unit.clamp_min(0)[:, None])[:, 0]
 
 
-def _spend(problem, below, above, max_cost, max_changed):
+def _spend(problem, below, above, max_cost, max_changed, halvings):
     """Add to the cheaper moves what of the dearer ones can be paid for."""
     _, paid = _terms(problem, below.size, below.option)
     loss, price = _terms(problem, above.size, above.option)
@@ -288,10 +324,10 @@ def _spend(problem, below, above, max_cost, max_changed):
     found = _evaluated(problem, size, option)
     if not (problem.step == 0).any():
         return found
-    return _top_up(problem, found, max_cost, max_changed)
+    return _top_up(problem, found, max_cost, max_changed, halvings)
 
 
-def _top_up(problem, moves, max_cost, max_changed):
+def _top_up(problem, moves, max_cost, max_changed, halvings):
     """Spend what is left of the cost on the features that move freely."""
     freely = problem.step == 0
     fixed = torch.where(freely, 0.0, moves.size)
@@ -307,15 +343,19 @@ def _top_up(problem, moves, max_cost, max_changed):
     high = _largest_multiplier(problem)
     least = torch.where(freely, problem.low, 0.0)
 
-    def size_at(multiplier):
-        return torch.clamp(problem.wish - multiplier * problem.price / 2, least, room)
+    half = problem.price / 2
 
-    for _ in range(_HALVINGS):
+    def size_at(multiplier):
+        return torch.clamp(problem.wish - multiplier * half, least, room)
+
+    def fits(multiplier):
+        return torch.linalg.vecdot(size_at(multiplier), problem.price) <= rest
+
+    for _ in range(halvings):
         middle = (low + high) / 2
-        small = (size_at(middle) * problem.price).sum(1, keepdim=True) <= rest[:, None]
+        small = fits(middle)[:, None]
         low, high = torch.where(small, low, middle), torch.where(small, middle, high)
-    none = (size_at(low) * problem.price).sum(1, keepdim=True) <= rest[:, None]
-    size = torch.where(none, size_at(low), size_at(high))
+    size = torch.where(fits(low)[:, None], size_at(low), size_at(high))
     found = _evaluated(problem, torch.where(freely, size, fixed), moves.option)
     better = (found.loss < moves.loss) & (found.cost <= max_cost * (1 + 1e-12) + 1e-12)
     return found.where(better, moves)

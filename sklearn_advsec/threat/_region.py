@@ -363,13 +363,14 @@ class Region:
 
     def _one_hot(self, ref, wish, x, lower, upper):
         """Set one column of each group to 1, or none, whichever is nearest."""
+        if not self.groups:
+            return x
         x = x.clone()
         for i, group in enumerate(self.groups):
-            loss = self._group_losses(i, ref, wish, lower, upper)
-            here = self._here(i, ref)[:, None]
+            loss, here = self._group_losses(i, ref, wish, lower, upper)
             # A tie changes nothing.
-            loss = loss.scatter_add(1, here, torch.full_like(loss[:, :1], -1e-12))
-            x[:, group] = self._hot(i, ref, loss.argmin(1))
+            loss -= 1e-12 * torch.nn.functional.one_hot(here, loss.shape[1])
+            x[:, group] = self._hot(i, ref, here, loss.argmin(1))
         return x
 
     def _here(self, i, ref):
@@ -377,26 +378,30 @@ class Region:
         values = ref[:, self.groups[i]]
         return torch.where((values > 0.5).any(1), values.argmax(1), values.shape[1])
 
-    def _hot(self, i, ref, option):
+    def _hot(self, i, ref, here, option):
         """Return the columns of a group with one of them at 1, or as they were."""
         values = ref[:, self.groups[i]]
         hot = torch.nn.functional.one_hot(option, values.shape[1] + 1)[:, :-1].to(ref)
-        return torch.where((option == self._here(i, ref))[:, None], values, hot)
+        return torch.where((option == here)[:, None], values, hot)
 
     def _group_losses(self, i, ref, wish, lower, upper):
-        """Squared distance to each column alone at 1, and to none; infinite if closed."""
+        """Squared distance to each column alone at 1, and to none; and which is at 1.
+
+        What a row cannot get to is infinitely far away.
+        """
         group, here = self.groups[i], self._here(i, ref)
-        unit = self.scale[group]
-        wanted = torch.where(wish[:, group].isnan(), ref[:, group], wish[:, group])
-        at_one = (1 - 2 * wanted) / unit.square()
-        loss = torch.nn.functional.pad(at_one, (0, 1))  # of none, it is 0
-        loss = loss + (wanted / unit).square().sum(1, keepdim=True)
+        unit, before, wanted = self.scale[group], ref[:, group], wish[:, group]
+        wanted = torch.where(wanted.isnan(), before, wanted)
+        loss = torch.zeros(len(ref), len(group) + 1, dtype=ref.dtype)  # the last: none
+        loss[:, :-1] = (1 - 2 * wanted) / unit.square()
+        loss += (wanted / unit).square().sum(1, keepdim=True)
         # Another column can win only if it may rise to 1, and the present one fall.
-        low, high = lower[:, group], upper[:, group]
-        leaves = ((low <= 0) | (ref[:, group] < 0.5)).all(1, keepdim=True)
-        may = torch.nn.functional.pad(high >= 1, (0, 1), value=self.baseline[i])
-        stays = torch.nn.functional.one_hot(here, len(group) + 1).bool()
-        return torch.where((may & leaves) | stays, loss, math.inf)
+        leaves = ((lower[:, group] <= 0) | (before < 0.5)).all(1, keepdim=True)
+        closed = torch.zeros_like(loss, dtype=torch.bool)
+        closed[:, :-1] = (upper[:, group] < 1) | ~leaves
+        closed[:, -1:] = ~leaves if self.baseline[i] else True
+        closed.scatter_(1, here[:, None], False)
+        return loss.masked_fill(closed, math.inf), here
 
     def _limited(self, ref, wish, x, lower, upper, exact=False, freely=False):
         """Keep the limits: solve a knapsack for each row that is over one.
@@ -432,8 +437,9 @@ class Region:
             point[:, j] = torch.where(stays, ref[:, j], option)
         for i, group in enumerate(self.groups):
             k = len(self._orders()) + i
-            point[:, group] = self._hot(i, ref, moves.option[:, k])
-        if not freely:
+            here = problem.stay[:, k]
+            point[:, group] = self._hot(i, ref, here, moves.option[:, k])
+        if self.max_cost is not None and not freely:
             point = self.round_to_steps(ref, point, lower, upper)
         x = x.clone()
         x[rows] = point
@@ -467,8 +473,9 @@ class Region:
             losses.append(loss)
             stay.append(here.long())
         for i, group in enumerate(self.groups):
-            losses.append(self._group_losses(i, ref, wish, lower, upper))
-            stay.append(self._here(i, ref))
+            loss, here = self._group_losses(i, ref, wish, lower, upper)
+            losses.append(loss)
+            stay.append(here)
             each = torch.nn.functional.pad(self.cost[group] / self.scale[group], (0, 1))
             leave = each[stay[-1]][:, None]
             none = torch.arange(len(group) + 1) == len(group)

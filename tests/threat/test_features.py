@@ -275,6 +275,32 @@ def test_values_go_missing_at_the_price_of_one_scale():
     assert constraints.project(X, gone)["a"].isna().all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, "Float32", np.float64])
+def test_what_a_type_cannot_hold_is_rounded_towards_the_row(dtype):
+    """Away from it, a row would cost more than it may."""
+    X = pd.DataFrame({"a": rng.normal(size=200), "b": rng.normal(size=200)}).astype(dtype)
+    constraints = FeatureConstraints.from_frame(X).limit(max_cost=0.3)
+    found = constraints.project(X, X.iloc[::-1].set_axis(X.index))
+    assert found.dtypes.equals(X.dtypes)
+    cost, changed = constraints.distance(X, found)
+    assert cost.max() <= 0.3 + 1e-9 and changed.min() > 0
+
+
+def test_large_integers_do_not_go_through_floats():
+    ids = 2**62 + np.arange(50) * 3 + 1
+    X = pd.DataFrame({"id": ids, "n": 2**60 + ids % 7, "a": rng.normal(size=50)})
+    constraints = FeatureConstraints.from_frame(X)
+    found = constraints.project(X, X.assign(a=-X["a"]))
+    assert found[["id", "n"]].equals(X[["id", "n"]]) and not found["a"].equals(X["a"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_squares_of_large_numbers_do_not_overflow():
+    X = rng.normal(size=(100, 1)) * 1e200
+    scale = FeatureConstraints.from_frame(X, scale="std").features[0].scale
+    assert scale == pytest.approx((X / 1e200).std() * 1e200)
+
+
 def test_scales_and_frames_that_say_nothing_are_refused_by_name():
     with pytest.raises(ValueError, match="scale must be one of .*'sdt'.*did you mean"):
         learned([1, 2], scale="sdt")
