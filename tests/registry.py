@@ -132,12 +132,17 @@ POISONERS = [
     poisoning.LabelFlipping(RidgeClassifier(), strategy="alfa", random_state=0),
     poisoning.LabelFlipping(RidgeClassifier(), strategy="farthest", random_state=0),
     poisoning.LabelFlipping(strategy="random", random_state=0),
+    poisoning.GradientCanceling(RidgeClassifier(), max_iter=3, random_state=0),
+    poisoning.InfluencePoisoning(RidgeClassifier(), max_iter=3, random_state=0),
+    poisoning.KKTPoisoning(RidgeClassifier(), max_iter=3, random_state=0),
     poisoning.MinMaxPoisoning(RidgeClassifier(), max_iter=20, random_state=0),
 ]
 
 SANITIZERS = [
     poisoning.KNNSanitizer(),
     poisoning.KNNSanitizer(action="remove"),
+    poisoning.InfluenceSanitizer(RidgeClassifier()),
+    poisoning.LossTrimming(RidgeClassifier(), random_state=0),
     poisoning.SphereSlabSanitizer(),
 ]
 
@@ -193,6 +198,7 @@ NOT_CHECKED = {
     "PoisoningCertificate": "a result",
     "PoisoningReport": "a result",
     "PrintScan": "a transformation of images",
+    "RONI": "needs trusted rows of the classes of its data",
     "Rotation": "a transformation of images",
     "Sanitizer": "a base class",
     "Scaling": "a transformation of images",

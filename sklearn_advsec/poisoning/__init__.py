@@ -11,12 +11,22 @@ from ._certified._bound import CertifiedPoisoningBound
 from ._certified._partitions import DeepPartitionAggregation
 from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
+from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
 from ._report import PoisoningReport, poisoning_report
+from ._sanitizers._influence import InfluenceSanitizer
 from ._sanitizers._knn import KNNSanitizer
+from ._sanitizers._roni import RONI
 from ._sanitizers._sphere_slab import SphereSlabSanitizer
+from ._sanitizers._trimming import LossTrimming
 
 __all__ = [
+    "GradientCanceling",
+    "InfluencePoisoning",
+    "KKTPoisoning",
+    "InfluenceSanitizer",
+    "LossTrimming",
+    "RONI",
     "BaggingCertified",
     "CertifiedPoisoningBound",
     "DeepPartitionAggregation",

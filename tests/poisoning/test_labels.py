@@ -18,7 +18,7 @@ from sklearn_advsec.poisoning import LabelFlipping
 from sklearn_advsec.poisoning._labels._label_flipping import _Harm
 from sklearn_advsec.poisoning._labels._retrained import (
     RetrainedLinear,
-    _linear_recipe,
+    linear_recipe,
 )
 
 X, y = load_breast_cancer(return_X_y=True)
@@ -37,7 +37,7 @@ LINEAR = [
 
 
 def by_newton(model, rows, codes, n_classes):
-    loss, factor, penalty, intercept = _linear_recipe(model)
+    loss, factor, penalty, intercept = linear_recipe(model)
     scale = np.full(len(codes), float(factor))
     return RetrainedLinear(rows, n_classes, loss, scale, penalty, intercept).fit(codes)
 

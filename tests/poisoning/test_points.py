@@ -4,16 +4,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec.exceptions import NoGradientError
 from sklearn_advsec.poisoning import (
     CertifiedPoisoningBound,
+    GradientCanceling,
+    InfluencePoisoning,
+    KKTPoisoning,
     LabelFlipping,
     MinMaxPoisoning,
     SphereSlabSanitizer,
 )
+from sklearn_advsec.poisoning._labels._retrained import RetrainedLinear, linear_recipe
 from sklearn_advsec.poisoning._points._feasible import FeasibleSet, feasible_sets
 from sklearn_advsec.threat import FeatureConstraints
 
@@ -223,3 +230,68 @@ def test_an_oracle_resists_poison_that_moves_centroids():
             assert (kept < len(X)).all()
     with pytest.raises(ValueError, match="trusted"):
         SphereSlabSanitizer(trusted=(X[y == 1], y[y == 1])).fit(X, y)
+
+
+# Gradients ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "model", [LogisticRegression(), RidgeClassifier(), LinearSVC(C=0.05)]
+)
+def test_slopes_in_a_training_row_are_those_of_retraining(model, n_classes):
+    rows, codes = load_wine(return_X_y=True)
+    rows = StandardScaler().fit_transform(rows)[codes < n_classes]
+    codes = codes[codes < n_classes]
+    loss, factor, penalty, intercept = linear_recipe(model)
+
+    def fit(rows):
+        scale = np.full(len(rows), float(factor))
+        return RetrainedLinear(
+            rows, n_classes, loss, scale, penalty, intercept, own_space=True
+        ).fit(codes)
+
+    fitted = fit(rows)
+    Z = fitted.features(rows[:50])
+    slope = np.random.RandomState(0).randn(50, n_classes)
+    slope -= slope.mean(1, keepdims=True)
+    found = fitted.row_slopes(Z, slope, np.array([3]))[0]
+    for j in range(4):
+        ends = []
+        for h in (1e-4, -1e-4):
+            moved = rows.copy()
+            moved[3, j] += h
+            ends.append((fit(moved).scores(Z) * slope).sum())
+        np.testing.assert_allclose(found[j], (ends[0] - ends[1]) / 2e-4, atol=3e-5)
+    fitted.theta = 1.3 * fitted.theta  # no optimum any more
+    imbalance = fitted.imbalance()
+    found = fitted.imbalance_slopes(imbalance, np.array([3]))[0]
+    for j in range(3):
+        ends = []
+        for h in (1e-5, -1e-5):
+            fitted.Z[3, j] += h
+            ends.append(0.5 * (fitted.imbalance() ** 2).sum())
+            fitted.Z[3, j] -= h
+        expected = (ends[0] - ends[1]) / 2e-5
+        np.testing.assert_allclose(found[j], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("attack", [GradientCanceling, InfluencePoisoning, KKTPoisoning])
+@pytest.mark.parametrize("model", [LogisticRegression(C=0.1), RidgeClassifier()])
+def test_points_moved_by_a_gradient_harm_the_retrained_model(attack, model):
+    attack = attack(model, budget=0.1, max_iter=15, random_state=0)
+    X_new, labels = attack.fit_resample(X, y)
+    error = 1 - model.fit(X_new, labels).score(X, y)
+    clean = 1 - model.fit(X, y).score(X, y)
+    assert np.isclose(error, attack.validation_error_) and error > clean + 0.005
+    sets, at = feasible_sets(X, y, 2, 95), attack.poison_indices_
+    for code in (0, 1):
+        assert sets[code].contains(X_new[at][labels[at] == code], 1e-7).all()
+    if attack.__class__ is InfluencePoisoning:
+        start = MinMaxPoisoning(model, budget=0.1, max_iter=100, random_state=0)
+        assert error >= start.fit(X, y).validation_error_ - 1e-9
+
+
+def test_surrogates_that_are_not_linear():
+    with pytest.raises(NoGradientError, match="linear model"):
+        InfluencePoisoning(DecisionTreeClassifier()).fit(X, y)

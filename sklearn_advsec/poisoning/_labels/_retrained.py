@@ -65,15 +65,17 @@ class RetrainedLinear:
     intercept : {None, "free"} or float
         The intercept: none, one that is not penalised, or one whose feature has this
         value and is.
+    own_space : bool
+        Whether it is solved in the space of the features in any case.
     """
 
-    def __init__(self, X, n_classes, loss, scale, penalty, intercept):
+    def __init__(self, X, n_classes, loss, scale, penalty, intercept, own_space=False):
         self.coupled = loss == "logistic" and n_classes > 2
         self.n_columns = 1 if n_classes == 2 else n_classes
         self.n_classes, self.scale = n_classes, scale[:, None]
         self.loss, self.slope, self.curvature = _LOSSES[loss]
         self.intercept = intercept
-        self._project = _span(X)
+        self._project = _dense if own_space else _span(X)
         self.Z = self.features(X)
         self.penalty = np.full((self.Z.shape[1], 1), float(penalty))
         if intercept == "free":
@@ -139,6 +141,70 @@ class RetrainedLinear:
             harm = np.hstack([np.zeros_like(harm), harm])
         return harm[np.arange(len(harm)), self.codes][:, None] - harm
 
+    def row_slopes(self, Z, slope, rows):
+        """Return how a loss grows with the features of training rows.
+
+        Parameters
+        ----------
+        Z, slope : ndarray
+            As for `gains`.
+        rows : ndarray of int
+            Which training rows. The model is solved in the space of the features.
+
+        Returns
+        -------
+        slopes : ndarray of shape (n_rows, n_features)
+            To first order, by implicit differentiation of the optimum.
+        """
+        slope = slope[:, 1:] if self._binary else slope
+        return -self._pull_slopes(self._solve(Z.T @ slope), rows)
+
+    def imbalance(self):
+        """Return the gradient of the training loss: 0 for weights that it leads to."""
+        return self._objective(self.theta)[1]
+
+    def imbalance_slopes(self, imbalance, rows):
+        """Return how half the squared norm of `imbalance` grows with training rows."""
+        return self._pull_slopes(imbalance, rows)
+
+    def _pull_slopes(self, along, rows):
+        """Differentiate the product of `along` with the gradients of rows, in these."""
+        z, scale, codes = self.Z[rows], self.scale[rows], self.codes[rows]
+        f, v = z @ self.theta, z @ along
+        if self.coupled:
+            proba = softmax(f, axis=1)
+            bend = proba * (v - (proba * v).sum(1, keepdims=True))
+            pull = proba - (codes[:, None] == np.arange(self.n_classes))
+        else:
+            t = self._targets()[rows]
+            bend, pull = self.curvature(f, t) * v, self.slope(f, t)
+        slopes = scale * (pull @ along.T + bend @ self.theta.T)
+        return slopes if self.intercept is None else slopes[:, :-1]
+
+    def self_influence(self):
+        """Return by how much, to first order, each row's loss would rise without it.
+
+        Of the gradients r x of the rows' losses, with r that in the scores, it is
+        ``scale * (r x) @ inverse(hessian) @ (r x)``.
+        """
+        f = self.Z @ self.theta
+        if self.coupled:
+            slope = softmax(f, axis=1)
+            slope[np.arange(len(f)), self.codes] -= 1
+        else:
+            slope = self.slope(f, self._targets())
+        if self.coupled:
+            found = np.empty(len(f))
+            for i in range(len(f)):
+                right = np.outer(self.Z[i], slope[i])
+                found[i] = (right * self._solve(right)).sum()
+            return self.scale[:, 0] * found
+        leverage = np.empty_like(slope)
+        for j, hessian in enumerate(self._hessians(f)):
+            solved = np.linalg.solve(hessian, self.Z.T)
+            leverage[:, j] = (self.Z.T * solved).sum(0)
+        return self.scale[:, 0] * (slope**2 * leverage).sum(1)
+
     @property
     def _binary(self):
         return self.n_classes == 2
@@ -167,14 +233,17 @@ class RetrainedLinear:
         f = self.Z @ self.theta
         if self.coupled:
             return self._solve_coupled(softmax(f, axis=1), right)
+        columns = zip(self._hessians(f), right.T, strict=True)
+        return np.stack([np.linalg.solve(h, column) for h, column in columns], axis=1)
+
+    def _hessians(self, f):
+        """Yield the matrix of second derivatives of each column."""
         curvature = self.scale * self.curvature(f, self._targets())
         diagonal = np.arange(self.Z.shape[1])
-        solution = np.empty_like(right)
-        for j in range(self.n_columns):
-            hessian = (self.Z.T * curvature[:, j]) @ self.Z
+        for column in curvature.T:
+            hessian = (self.Z.T * column) @ self.Z
             hessian[diagonal, diagonal] += self.penalty[:, 0] + 1e-12
-            solution[:, j] = np.linalg.solve(hessian, right[:, j])
-        return solution
+            yield hessian
 
     def _solve_coupled(self, proba, right):
         def times(vector):
@@ -243,7 +312,7 @@ class RetrainedNet:
         return gains - gains[np.arange(len(gains)), self.codes][:, None]
 
 
-def retrained(attack, task, steps):
+def retrained(attack, task, steps=20, *, linear_only=False):
     """Return an attack's surrogate as a function of labels, and what prepares rows.
 
     Parameters
@@ -254,6 +323,8 @@ def retrained(attack, task, steps):
         The data.
     steps : int
         For networks, the steps that are differentiated.
+    linear_only : bool
+        Whether networks are refused.
 
     Returns
     -------
@@ -281,14 +352,15 @@ def retrained(attack, task, steps):
         rows = prepare(rows)
     rows = rows.to_numpy(dtype=float) if is_dataframe(rows) else rows
     n_classes = len(task.classes)
-    if ends_in_net(estimator) or isinstance(estimator, MLPClassifier):
+    is_network = ends_in_net(estimator) or isinstance(estimator, MLPClassifier)
+    if is_network and not linear_only:
 
         def train(codes):
             changed = replace(task, y=codes, rows=rows)
             return attack._trained_on(estimator, changed, task.seed)
 
         return RetrainedNet(train, rows, n_classes, steps), prepare
-    recipe = _linear_recipe(estimator)
+    recipe = linear_recipe(estimator)
     if recipe is None:
         raise NoGradientError(
             f"estimator: {name_of(estimator)} has no gradient in its labels. Use "
@@ -306,7 +378,7 @@ def _unchanged(X):
     return X
 
 
-def _linear_recipe(estimator):
+def linear_recipe(estimator):
     """Return loss, factor of the loss, penalty and intercept of an estimator, or None."""
     if getattr(estimator, "class_weight", None) is not None:
         return None
@@ -329,10 +401,14 @@ def _linear_recipe(estimator):
     return None
 
 
+def _dense(rows):
+    return np.asarray(rows.toarray() if issparse(rows) else rows, float)
+
+
 def _span(X):
     """Return the map of rows to coordinates in the space that the rows of `X` span."""
     if X.shape[0] >= X.shape[1]:
-        return lambda rows: np.asarray(rows.toarray() if issparse(rows) else rows, float)
+        return _dense
     gram = X @ X.T
     values, vectors = np.linalg.eigh(gram.toarray() if issparse(gram) else gram)
     keep = values > 1e-12 * values[-1]

@@ -115,6 +115,13 @@ class PointData:
             weights = np.append(weights, np.full(len(codes), weights.mean()))
         return train_on(self.attack.estimator, X, y, weights, task.seed)
 
+    def validation(self):
+        """Return the clean rows that the harm is measured on, and their codes."""
+        rows = self.task.codec.encode(self.rows).reshape(len(self.labels), -1)
+        return rows.astype(np.float64), class_positions(
+            self.labels, self.task.classes, "validation"
+        )
+
     def error(self, rows, codes):
         """Return the error of the retrained surrogate on clean rows."""
         predicted = self.trained(rows, codes).predict(self.rows)
