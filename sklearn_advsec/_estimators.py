@@ -8,6 +8,13 @@ from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _routing_enabled,
+    process_routing,
+)
+from sklearn.utils.validation import has_fit_parameter
 
 from ._rows import is_dataframe
 
@@ -90,6 +97,33 @@ def told_classes(recipe, classes):
     if recipe.get_params().get(name, classes) is not None:
         return recipe  # has been told, or is binary
     return clone(recipe).set_params(**{name: classes})
+
+
+def weight_params(owner, sample_weight):
+    """Return the parameters by which the `fit` of an owner's `estimator` takes weights.
+
+    With metadata routing, they go where they are requested; without, to the estimator, or
+    to the last step of a pipeline.
+    """
+    estimator = owner.estimator
+    if sample_weight is None or isinstance(estimator, FrozenEstimator):
+        return {}
+    if _routing_enabled():
+        return process_routing(owner, "fit", sample_weight=sample_weight).estimator.fit
+    last, name = estimator, "sample_weight"
+    while isinstance(last, Pipeline):
+        step, last = last.steps[-1]
+        name = name.replace("sample_weight", f"{step}__sample_weight")
+    if not has_fit_parameter(last, "sample_weight"):
+        raise TypeError(f"estimator: {type(last).__name__} takes no sample_weight.")
+    return {name: sample_weight}
+
+
+def route_to_estimator(owner):
+    """Return the metadata router of a meta-estimator whose `fit` fits its `estimator`."""
+    fit = MethodMapping().add(caller="fit", callee="fit")
+    router = MetadataRouter(owner=owner).add_self_request(owner)
+    return router.add(estimator=owner.estimator, method_mapping=fit)
 
 
 def check_trainable(estimator, name):

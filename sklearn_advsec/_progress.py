@@ -91,15 +91,15 @@ class ReportsProgress(CallbackSupportMixin):
             for _ in range(n_tasks):
                 self._end_task(self._begin_task(name))
 
-    def _fit_as_task(self, estimator, name, X, y):
+    def _fit_as_task(self, estimator, name, X, y, sample_weight=None):
         """Fit an estimator; callbacks that propagate follow its own tasks, too."""
         if not hasattr(self, "_reporting"):
-            return estimator.fit(X, y)
+            return estimator.fit(X, y, sample_weight=sample_weight)
         fit, data = self._reporting
         task = fit.subcontext(task_name=name)
         with task.propagate_callback_context(estimator):
             task.call_on_fit_task_begin(**data)
-            estimator.fit(X, y)
+            estimator.fit(X, y, sample_weight=sample_weight)
             task.call_on_fit_task_end(**data)
         return estimator
 

@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import torch
 from nets import MLP, net
 from registry import DEFENSE
@@ -14,11 +15,23 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.metadata_routing import MetadataRouter
+from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_advsec import differentiable, trees
-from sklearn_advsec.evasion import SquareAttack
+from sklearn_advsec.defense import (
+    AdversarialDetector,
+    AdversarialTrainingClassifier,
+    IntervalBoundClassifier,
+    LabelSmoothingClassifier,
+    LogitPairingClassifier,
+    MARTClassifier,
+)
+from sklearn_advsec.evasion import ProjectedGradientDescent, SquareAttack
 
 X, y = load_iris(return_X_y=True)
 X = MinMaxScaler().fit_transform(X).astype(np.float32)
@@ -203,6 +216,92 @@ def test_randomness_inside_comes_from_the_seed_of_the_defense(defense, recipe):
         found.append(said(guarded.fit(X, labels), ROWS))
         assert global_states() == before
     same(*found)
+
+
+def weighs(defense):
+    return has_fit_parameter(defense, "sample_weight")
+
+
+def learning(defense):
+    """With a rate at which small nets learn in the few epochs of the registry."""
+    if "estimator__lr" in defense.get_params():
+        return clone(defense).set_params(
+            estimator__lr=0.1, estimator__max_epochs=10, estimator__batch_size=16
+        )
+    if "max_epochs" in defense.get_params():
+        return clone(defense).set_params(max_epochs=5)
+    return clone(defense)
+
+
+def test_weights_reach_the_training(defense):
+    if not weighs(defense):
+        return
+    defense = learning(defense)
+    plain = said(clone(defense).fit(X, y), ROWS)
+    # Twice the weight is half the regularisation, and for nets the same loss.
+    ones = np.full(len(X), 2.0 if "estimator__lr" in defense.get_params() else 1.0)
+    weighed = said(clone(defense).fit(X, y, sample_weight=ones), ROWS)
+    for a, b in zip(weighed, plain, strict=True):
+        _close(a, b)
+    without = clone(defense).fit(X, y, sample_weight=np.where(y == 2, 1e-6, 1.0))
+    twos = np.mean(clone(defense).fit(X, y).predict(X[y == 2]) == 2)
+    assert np.mean(without.predict(X[y == 2]) == 2) < min(0.35, twos)
+    for wrong in (np.ones(3), -np.ones(len(X)), np.full(len(X), np.nan), np.zeros(150)):
+        with pytest.raises(ValueError, match=r"sample_weight|Negative|NaN|non-zero"):
+            clone(defense).fit(X, y, sample_weight=wrong)
+
+
+def test_weights_are_routed(defense):
+    if not weighs(defense) or "estimator" not in defense.get_params():
+        return
+    weights = np.where(y == 2, 1e-6, 1.0)
+    defense = learning(defense)
+    inside = defense.estimator
+    expected = clone(defense).fit(X, y, sample_weight=weights).predict(ROWS)
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert isinstance(defense.get_metadata_routing(), MetadataRouter)
+        if isinstance(inside, LogisticRegression):
+            with pytest.raises(ValueError, match="sample_weight"):
+                clone(defense).fit(X, y, sample_weight=weights)
+            defense.set_params(estimator=inside.set_fit_request(sample_weight=True))
+        defense.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        if isinstance(inside, LogisticRegression):
+            grid = {"random_state": [0]}
+            search = GridSearchCV(defense, grid, cv=2, error_score="raise", refit=False)
+            search.fit(X, y, sample_weight=weights)
+        found = clone(defense).fit(X, y, sample_weight=weights).predict(ROWS)
+    assert (found == expected).mean() > 0.95
+
+
+def test_weights_that_nobody_takes_are_refused():
+    for inside in (KNeighborsClassifier(), make_pipeline(KNeighborsClassifier())):
+        with pytest.raises(TypeError, match="takes no sample_weight"):
+            AdversarialDetector(inside).fit(X, y, sample_weight=np.ones(len(X)))
+    behind = make_pipeline(MinMaxScaler(), LogisticRegression())
+    weights = np.where(y == 2, 0.0, 1.0)
+    fitted = AdversarialDetector(behind).fit(X, y, sample_weight=weights)
+    assert not (fitted.predict(X) == 2).any()
+
+
+def test_weights_count_as_copies_in_the_loss():
+    """One batch: a row of weight 3 is three rows, for every loss."""
+    rng = np.random.RandomState(0)
+    counts = rng.randint(0, 3, len(X))
+    one = {"batch_size": -1, "max_epochs": 3, "iterator_train__shuffle": False}
+    recipe = net(MLP, module__n_features=4, module__n_classes=3, **one)
+    attack = ProjectedGradientDescent(eps=0.05, max_iter=2, bounds=(0, 1))
+    for defense in (
+        LabelSmoothingClassifier(recipe, random_state=0),
+        AdversarialTrainingClassifier(recipe, attack, random_state=0),
+        MARTClassifier(recipe, attack, random_state=0),
+        LogitPairingClassifier(recipe, attack, random_state=0),
+        IntervalBoundClassifier(recipe, eps=0.05, ramp=(0, 0), random_state=0),
+    ):
+        weighed = clone(defense).fit(X, y, sample_weight=counts)
+        copied = clone(defense).fit(np.repeat(X, counts, 0), np.repeat(y, counts))
+        np.testing.assert_allclose(
+            weighed.predict_proba(X), copied.predict_proba(X), atol=1e-3
+        )
 
 
 def pytest_generate_tests(metafunc):

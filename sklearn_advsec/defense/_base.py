@@ -20,10 +20,15 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+)
 
 from .. import differentiable
-from .._estimators import has_one_logit, is_net, name_of
+from .._estimators import has_one_logit, is_net, name_of, route_to_estimator
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
@@ -72,13 +77,22 @@ def check_classifier(estimator):
             )
 
 
+def check_weights(weights, X):
+    """Return weights of rows, not negative and not all 0, or raise."""
+    weights = _check_sample_weight(weights, X, ensure_non_negative=True)
+    if not weights.any():
+        raise ValueError("sample_weight is 0 for every row: there is nothing to learn.")
+    return weights
+
+
 class TrainingDefense(
     ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
     """Base of the meta-estimators that train their classifier in a way of their own.
 
     A subclass lists its parameters, among them `estimator` and `random_state`, and writes
-    `_fit_net(net, X, y, seed)` for skorch nets, `_fit_estimator(X, y, seed)` for others.
+    `_fit_net(net, X, y, weights, seed)` for skorch nets, and for others
+    `_fit_estimator(X, y, weights, seed)`; weights of rows may be None.
     """
 
     random_state = None
@@ -89,7 +103,7 @@ class TrainingDefense(
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Train the classifier.
 
         Parameters
@@ -99,18 +113,20 @@ class TrainingDefense(
             Training rows. For a net they are cast to float32.
         y : array-like of shape (n_samples,)
             Their labels, of any type.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the training of the classifier.
 
         Returns
         -------
         self : object
             The fitted classifier.
         """
-        self._fit(X, y, reset=True)
+        self._fit(X, y, sample_weight, reset=True)
         return self
 
     @available_if(_trains_a_net)
     @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train on, or begin to: ``max_epochs`` more epochs of the net.
 
         Parameters
@@ -121,16 +137,19 @@ class TrainingDefense(
             Their labels.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come, for the first call; by default those of `y`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the training of the classifier.
 
         Returns
         -------
         self : object
             The classifier.
         """
-        self._fit(X, y, reset=not hasattr(self, "estimator_"), classes=classes)
+        reset = not hasattr(self, "estimator_")
+        self._fit(X, y, sample_weight, reset=reset, classes=classes)
         return self
 
-    def _fit(self, X, y, *, reset, classes=None):
+    def _fit(self, X, y, weights, *, reset, classes=None):
         check_classifier(self.estimator)
         given = X, y
         X = self._check_X(X, reset=reset)
@@ -142,6 +161,8 @@ class TrainingDefense(
         y = _check_y(y, multi_output=False, y_numeric=False)
         check_consistent_length(X, y)
         check_classification_targets(y)
+        if weights is not None:
+            weights = check_weights(weights, X)
         if reset:
             self.classes_ = np.unique(y if classes is None else classes)
         encoded = class_positions(y, self.classes_, "y")
@@ -153,7 +174,7 @@ class TrainingDefense(
         if not is_net(self.estimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             with self._reported(*given):
-                self.estimator_ = self._fit_estimator(X, encoded, seed)
+                self.estimator_ = self._fit_estimator(X, encoded, weights, seed)
             return
         net = clone(self.estimator) if reset else self.estimator_
         if reset:
@@ -165,7 +186,7 @@ class TrainingDefense(
         seed = int(rng.randint(2**31 - 1, size=n_before + 1)[-1])
         encoded = encoded.astype(np.float32 if has_one_logit(net) else np.int64)
         with self._reported(*given), seeded_torch(seed, [net.device]):
-            self.estimator_ = self._fit_net(net, X, encoded, seed)
+            self.estimator_ = self._fit_net(net, X, encoded, weights, seed)
 
     def _n_tasks(self):
         if not is_net(self.estimator):
@@ -228,14 +249,14 @@ class TrainingDefense(
         with undisturbed(self.estimator_):
             return np.asarray(getattr(self.estimator_, method)(X))
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         """Train a clone of the user's net on float32 rows and labels 0..K-1.
 
         A net that is initialised was trained here before, and goes on.
         """
         raise NotImplementedError
 
-    def _fit_estimator(self, X, y, seed):
+    def _fit_estimator(self, X, y, weights, seed):
         """Train an estimator that is no net."""
         raise TypeError(
             f"{type(self).__name__} trains networks: estimator must be a skorch "
@@ -266,6 +287,16 @@ class TrainingDefense(
             allow_nd=True,
             force_writeable=True,  # a DataFrame's array is not, of which torch warns
         )
+
+    def get_metadata_routing(self):
+        """Return the router of metadata: `sample_weight` is used here and in `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            The router.
+        """
+        return route_to_estimator(self)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

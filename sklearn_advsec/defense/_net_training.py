@@ -13,6 +13,7 @@ from numbers import Real
 import numpy as np
 import torch
 from skorch.callbacks import Callback
+from torch.utils.data import Dataset
 
 from ..differentiable._skorch import outputs_to_logits
 from ..evasion._goal import LOSSES, Goal
@@ -219,7 +220,84 @@ def free_training(n_replays, batch_attack):
     return FreeTraining
 
 
-def train(defense, net, X, y, *mixins, callbacks=()):
+class RowWeights(Callback):
+    """Weights of the rows of a training batch: taken off it before others see it.
+
+    Attributes
+    ----------
+    current : tensor of shape (n_rows,) or None
+        Those of the present batch; None where rows have none.
+    """
+
+    current = None
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Take the weights off the batch."""
+        weights = batch.pop() if len(batch) == 3 else None
+        self.current = (
+            weights.to(net.device) if training and weights is not None else None
+        )
+
+    def mean(self, values):
+        """Return the weighted mean of one value per row, or per pair of half the rows."""
+        weights = self.current
+        if weights is None:
+            return values.mean()
+        n = len(values)
+        if n < len(weights):  # a pair counts as often as both of its rows do
+            weights = weights[:n] * weights[n : 2 * n]
+        return (weights.to(values) * values).mean()
+
+
+class _WeightedDataset(Dataset):
+    """A dataset whose entries carry a weight as the last part."""
+
+    def __init__(self, dataset, weights):
+        self.dataset = dataset
+        self.weights = weights
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        return *self.dataset[i], self.weights[i]
+
+
+def weighted_rows(weights, rows):
+    """Make a mixin whose training loss is a weighted mean over the rows.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_samples,)
+        Of all training rows; their mean is 1, so that batches of light rows are light.
+    rows : RowWeights
+        Those of the present batch.
+    """
+
+    class WeightedRows:
+        def get_split_datasets(self, X, y=None, **fit_params):
+            dataset = _WeightedDataset(self.get_dataset(X, y), weights)
+            return super().get_split_datasets(dataset, y, **fit_params)
+
+        def get_loss(self, y_pred, y_true, *args, training=False, **kwargs):
+            loss = partial(super().get_loss, y_pred, y_true, *args, training=training)
+            if rows.current is None:
+                return loss(**kwargs)
+            if getattr(self.criterion_, "reduction", None) != "mean":
+                raise TypeError(
+                    "estimator: sample_weight needs a criterion with reduction='mean', "
+                    f"of which rows are weighed; got {self.criterion_!r}."
+                )
+            self.criterion_.reduction = "none"
+            try:
+                return rows.mean(loss(**kwargs).reshape(len(y_true), -1).mean(1))
+            finally:
+                self.criterion_.reduction = "mean"
+
+    return WeightedRows
+
+
+def train(defense, net, X, y, weights, *mixins, callbacks=()):
     """Train a net with mixins before its class and named callbacks after its own.
 
     A net that is initialised already goes on from where it is.
@@ -232,6 +310,8 @@ def train(defense, net, X, y, *mixins, callbacks=()):
         A clone of the user's, or one that was trained here before.
     X, y : ndarray
         Rows and encoded labels.
+    weights : ndarray of shape (n_samples,) or None
+        Weights of the rows in the loss.
     *mixins : type
         Classes that override methods of a training step.
     callbacks : sequence of tuple (str, Callback)
@@ -244,14 +324,17 @@ def train(defense, net, X, y, *mixins, callbacks=()):
     """
     if not net.initialized_:
         net.initialize()
-    cls, own = type(net), net.callbacks_
+    cls, own, rows = type(net), net.callbacks_, RowWeights()
+    if weights is not None:
+        mixins = (*mixins, weighted_rows(weights / weights.mean(), rows))
     if hasattr(defense, "_reporting"):
         callbacks = [*callbacks, ("epochs", Epochs(defense, cls, own))]
     net.callbacks_ = [
+        ("row_weights", rows),
         *own,
         *((name, callback.initialize()) for name, callback in callbacks),
     ]
-    net.__class__ = type(cls.__name__, (*mixins, cls), {})
+    net.__class__ = type(cls.__name__, (*mixins, cls), {"row_weights": rows})
     try:
         return net.partial_fit(X, y)
     finally:
@@ -369,6 +452,9 @@ class BlendedBatches(Callback):
         self.share = float(self.rng.beta(self.alpha, self.alpha))
         self.partner = torch.as_tensor(self.rng.permutation(len(x)), device=x.device)
         batch[0] = self.share * x + (1 - self.share) * x[self.partner]
+        rows = net.row_weights
+        if rows.current is not None:  # a pair counts as often as both of its rows do
+            rows.current = rows.current * rows.current[self.partner]
 
 
 class Epochs(Callback):

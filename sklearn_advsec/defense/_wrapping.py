@@ -12,13 +12,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .. import differentiable
-from .._estimators import is_net
+from .._estimators import is_net, route_to_estimator, weight_params
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._seeding import fit_seeded, undisturbed
 from .._sklearn import fit_context, validate_data
 from ..victim._validation import check_victim
-from ._base import TrainingDefense, check_classifier
+from ._base import TrainingDefense, check_classifier, check_weights
 
 
 class AugmentedClassifier(TrainingDefense):
@@ -48,20 +48,21 @@ class AugmentedClassifier(TrainingDefense):
         self.n_copies = n_copies
         self.random_state = random_state
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         from ._net_training import NoisyBatches, train
 
         noise = NoisyBatches(self.sigma, torch.Generator().manual_seed(seed))
         callbacks = [("noisy_batches", noise)] if self.sigma else []
-        return train(self, net, X, y, callbacks=callbacks)
+        return train(self, net, X, y, weights, callbacks=callbacks)
 
-    def _fit_estimator(self, X, y, seed):
+    def _fit_estimator(self, X, y, weights, seed):
         if self.sigma:
             rng = np.random.RandomState(seed)
             noise = rng.standard_normal((self.n_copies, *X.shape)) * self.sigma
             X = (X + noise).reshape(-1, *X.shape[1:]).astype(X.dtype)
             y = np.tile(y, self.n_copies)
-        return fit_seeded(self.estimator, seed, X, y)
+            weights = None if weights is None else np.tile(weights, self.n_copies)
+        return fit_seeded(self.estimator, seed, X, y, **weight_params(self, weights))
 
 
 class WrappingDefense(
@@ -81,7 +82,7 @@ class WrappingDefense(
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the classifier (a frozen one is kept) and the defense.
 
         Parameters
@@ -91,6 +92,8 @@ class WrappingDefense(
             Clean training rows, all numeric.
         y : array-like of shape (n_samples,), default=None
             Their labels. Not needed for a classifier that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the training of the classifier.
 
         Returns
         -------
@@ -108,9 +111,11 @@ class WrappingDefense(
             y = _check_y(y, multi_output=False, y_numeric=False)
             check_consistent_length(array, y)
             check_classification_targets(y)
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, array)
         seed = self._draw_seed()
         with self._reported(X, y):
-            self.estimator_ = self._fit_inside(X, array, y, seed)
+            self.estimator_ = self._fit_inside(X, array, y, sample_weight, seed)
             check_victim(self.estimator_)
             self.classes_ = np.asarray(self.estimator_.classes_)
             self._fit_defense(array, seed)
@@ -122,14 +127,14 @@ class WrappingDefense(
     def _draw_seed(self):
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _fit_inside(self, X, array, y, seed):
+    def _fit_inside(self, X, array, y, weights, seed):
         """Fit the classifier inside."""
         if isinstance(self.estimator, FrozenEstimator):
             return clone(self.estimator).fit(X, y)
         if is_net(self.estimator):
             inside = AugmentedClassifier(self.estimator, random_state=seed)
-            return self._fit_as_task(inside, "classifier", array, y)
-        return fit_seeded(self.estimator, seed, array, y)
+            return self._fit_as_task(inside, "classifier", array, y, weights)
+        return fit_seeded(self.estimator, seed, array, y, **weight_params(self, weights))
 
     def _fit_defense(self, X, seed):
         """Fit what stands around the classifier, on an array of rows."""
@@ -153,6 +158,16 @@ class WrappingDefense(
         import pandas as pd
 
         return pd.DataFrame(array, columns=names)
+
+    def get_metadata_routing(self):
+        """Return the router of metadata: `sample_weight` is used here and in `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            The router.
+        """
+        return route_to_estimator(self)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

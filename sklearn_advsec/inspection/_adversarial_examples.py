@@ -4,11 +4,20 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from .._seeding import undisturbed
 
 
 class AdversarialExamplesDisplay:
-    """Images before and after an attack: original, amplified perturbation, adversarial.
+    """Images before and after an attack: original, change, adversarial.
+
+    Use :meth:`from_estimator`, :meth:`from_result` or :meth:`from_predictions`. Images on
+    which the attack failed are framed, and their titles say so.
 
     Parameters
     ----------
@@ -17,6 +26,8 @@ class AdversarialExamplesDisplay:
         The images.
     titles, adversarial_titles : list of str
         What the victim says of each.
+    success : ndarray of bool, shape (n_images,), default=None
+        Whether the attack reached its goal; None does not say.
 
     Attributes
     ----------
@@ -24,6 +35,10 @@ class AdversarialExamplesDisplay:
         The axes.
     figure_ : matplotlib Figure
         The figure.
+
+    See Also
+    --------
+    RobustnessCurveDisplay : How many images fall, for growing bounds.
 
     Examples
     --------
@@ -39,21 +54,24 @@ class AdversarialExamplesDisplay:
     (3, 3)
     """
 
-    def __init__(self, images, adversarial, titles, adversarial_titles):
+    def __init__(self, images, adversarial, titles, adversarial_titles, success=None):
         self.images = images
         self.adversarial = adversarial
         self.titles = titles
         self.adversarial_titles = adversarial_titles
+        self.success = success
 
-    def plot(self, *, figure=None, cmap="gray"):
+    def plot(self, ax=None, *, name=None, **kwargs):
         """Draw one column per image.
 
         Parameters
         ----------
-        figure : matplotlib Figure, default=None
-            Where to draw; a new one by default.
-        cmap : str, default="gray"
-            Colours of images with one channel.
+        ax : matplotlib Axes, default=None
+            Its place is divided among the images; by default that of a new figure.
+        name : str, default=None
+            Title of the whole.
+        **kwargs : dict
+            Passed to ``imshow`` for the images, such as `cmap`.
 
         Returns
         -------
@@ -64,33 +82,56 @@ class AdversarialExamplesDisplay:
         import matplotlib.pyplot as plt
 
         n = len(self.images)
-        if figure is None:
-            figure = plt.figure(figsize=(1.6 * n, 5.4), layout="constrained")
-        axes = figure.subplots(3, n, squeeze=False)
+        if ax is None:
+            figure = plt.figure(figsize=(1.6 * n + 0.8, 5.4), layout="constrained")
+            place = figure.add_gridspec(3, n)
+        else:
+            figure = ax.figure
+            place = ax.get_subplotspec().subgridspec(3, n)
+            ax.set_axis_off()
+        axes = place.subplots(squeeze=False)
         low, high = self.images.min(), self.images.max()
         delta = self.adversarial - self.images
+        if delta.ndim == 4:  # of three channels, the one that changes most
+            most = np.abs(delta).argmax(-1)[..., None]
+            delta = np.take_along_axis(delta, most, -1)[..., 0]
         largest = np.abs(delta).max() or 1.0
-        shade = {"cmap": cmap, "vmin": low, "vmax": high}
+        shade = {"cmap": "gray", "vmin": low, "vmax": high, **kwargs}
         for i in range(n):
             axes[0, i].imshow(np.clip(self.images[i], low, high), **shade)
             axes[0, i].set_title(self.titles[i], fontsize=9)
-            centred = 0.5 + 0.5 * delta[i] / largest
-            axes[1, i].imshow(centred, cmap="coolwarm", vmin=0, vmax=1)
+            change = axes[1, i].imshow(
+                delta[i], cmap="coolwarm", vmin=-largest, vmax=largest
+            )
             axes[2, i].imshow(np.clip(self.adversarial[i], low, high), **shade)
-            axes[2, i].set_title(self.adversarial_titles[i], fontsize=9)
-        times = (high - low) / (2 * largest)
-        for row, label in enumerate(
-            ("original", f"change (x {times:.1f})", "adversarial")
-        ):
+            title, failed = self.adversarial_titles[i], False
+            if self.success is not None and not self.success[i]:
+                title, failed = f"{title}\nattack failed", True
+            axes[2, i].set_title(title, fontsize=9, style="italic" if failed else None)
+            for spine in axes[2, i].spines.values() if failed else ():
+                spine.set(edgecolor="red", linestyle="--", linewidth=2)
+        figure.colorbar(change, ax=list(axes[1]), label="change", shrink=0.9)
+        for row, label in enumerate(("original", "change", "adversarial")):
             axes[row, 0].set_ylabel(label)
-        for ax in axes.flat:
-            ax.set(xticks=[], yticks=[])
+        for part in axes.flat:
+            part.set(xticks=[], yticks=[])
+        if name is not None:
+            (figure.suptitle if ax is None else ax.set_title)(name)
         self.axes_, self.figure_ = axes, figure
         return self
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, y=None, *, attack, image_shape=None, figure=None, cmap="gray"
+        cls,
+        estimator,
+        X,
+        y=None,
+        *,
+        attack,
+        image_shape=None,
+        name=None,
+        ax=None,
+        **kwargs,
     ):
         """Attack images and draw them.
 
@@ -107,10 +148,12 @@ class AdversarialExamplesDisplay:
             A prototype.
         image_shape : tuple, default=None
             ``(height, width)`` or ``(channels, height, width)`` of images in flat rows.
-        figure : matplotlib Figure, default=None
+        name : str, default=None
+            Title of the whole.
+        ax : matplotlib Axes, default=None
             Where to draw.
-        cmap : str, default="gray"
-            Colours of images with one channel.
+        **kwargs : dict
+            Passed to ``imshow`` for the images, such as `cmap`.
 
         Returns
         -------
@@ -121,13 +164,100 @@ class AdversarialExamplesDisplay:
         check_is_fitted(estimator)
         X = np.asarray(X)
         attack = clone(attack).set_params(estimator=FrozenEstimator(estimator)).fit(X)
-        X_adv = attack.run(X, y).X_adv
+        result = attack.run(X, y)
+        return cls(
+            _as_images(X, image_shape),
+            _as_images(np.asarray(result.X_adv), image_shape),
+            _titles(estimator, X),
+            _titles(estimator, result.X_adv),
+            result.success,
+        ).plot(ax, name=name, **kwargs)
+
+    @classmethod
+    def from_result(
+        cls, result, X, y=None, *, image_shape=None, name=None, ax=None, **kwargs
+    ):
+        """Draw images that were attacked already.
+
+        Parameters
+        ----------
+        result : EvasionResult
+            What ``attack.run(X)`` returned.
+        X : array-like of shape (n_images, ...)
+            The images that it was given.
+        y : array-like of shape (n_images,), default=None
+            What to write above them.
+        image_shape : tuple, default=None
+            ``(height, width)`` or ``(channels, height, width)`` of images in flat rows.
+        name : str, default=None
+            Title of the whole.
+        ax : matplotlib Axes, default=None
+            Where to draw.
+        **kwargs : dict
+            Passed to ``imshow`` for the images, such as `cmap`.
+
+        Returns
+        -------
+        display : AdversarialExamplesDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support("AdversarialExamplesDisplay.from_result")
+        X = np.asarray(X)[result.rows]
+        titles = [""] * len(X) if y is None else np.asarray(y)[result.rows].astype(str)
+        return cls(
+            _as_images(X, image_shape),
+            _as_images(np.asarray(result.X_adv), image_shape),
+            list(titles),
+            list(np.asarray(result.y_pred).astype(str)),
+            result.success,
+        ).plot(ax, name=name, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        X,
+        X_adv,
+        y_pred,
+        y_pred_adv,
+        *,
+        image_shape=None,
+        name=None,
+        ax=None,
+        **kwargs,
+    ):
+        """Draw images before and after an attack, with predictions for both.
+
+        Parameters
+        ----------
+        X, X_adv : array-like of shape (n_images, ...)
+            The images, before and after.
+        y_pred, y_pred_adv : array-like of shape (n_images,)
+            Predictions; where they are the same, the attack failed.
+        image_shape : tuple, default=None
+            ``(height, width)`` or ``(channels, height, width)`` of images in flat rows.
+        name : str, default=None
+            Title of the whole.
+        ax : matplotlib Axes, default=None
+            Where to draw.
+        **kwargs : dict
+            Passed to ``imshow`` for the images, such as `cmap`.
+
+        Returns
+        -------
+        display : AdversarialExamplesDisplay
+            The display, drawn.
+        """
+        check_matplotlib_support("AdversarialExamplesDisplay.from_predictions")
+        X, X_adv = np.asarray(X), np.asarray(X_adv)
+        y_pred, y_pred_adv = column_or_1d(y_pred), column_or_1d(y_pred_adv)
+        check_consistent_length(X, X_adv, y_pred, y_pred_adv)
         return cls(
             _as_images(X, image_shape),
             _as_images(X_adv, image_shape),
-            _titles(estimator, X),
-            _titles(estimator, X_adv),
-        ).plot(figure=figure, cmap=cmap)
+            list(y_pred.astype(str)),
+            list(y_pred_adv.astype(str)),
+            y_pred != y_pred_adv,
+        ).plot(ax, name=name, **kwargs)
 
 
 def _as_images(X, image_shape=None):
@@ -163,8 +293,9 @@ def _as_images(X, image_shape=None):
 
 
 def _titles(estimator, X):
-    labels = estimator.predict(X)
-    if not hasattr(estimator, "predict_proba"):
-        return [f"{label}" for label in labels]
-    confidence = estimator.predict_proba(X).max(axis=1)
+    with undisturbed(estimator):
+        labels = estimator.predict(X)
+        if not hasattr(estimator, "predict_proba"):
+            return [f"{label}" for label in labels]
+        confidence = estimator.predict_proba(X).max(axis=1)
     return [f"{label} ({p:.0%})" for label, p in zip(labels, confidence, strict=True)]

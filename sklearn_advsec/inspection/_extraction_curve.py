@@ -2,15 +2,16 @@
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils import column_or_1d
 
 from ..exceptions import QueryBudgetExceeded
+from ._styles import line_style, make_axes
 
 
 class ExtractionCurveDisplay:
     """Fidelity of copies against the number of queries they took.
 
-    Use :meth:`from_estimator`.
+    Use :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class ExtractionCurveDisplay:
         display : ExtractionCurveDisplay
             The display.
         """
-        check_matplotlib_support("ExtractionCurveDisplay.from_estimator")
+        ax = make_axes(ax, "ExtractionCurveDisplay.from_estimator")
         X_test = X if X_test is None else X_test
         attack = clone(attack).set_params(warm_start=True)
         queries, fidelity = [], []
@@ -99,6 +100,43 @@ class ExtractionCurveDisplay:
         name = type(attack).__name__ if name is None else name
         display = cls(np.array(queries), np.array(fidelity), name=name)
         return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls, y_victim, y_copies, *, n_queries, name=None, ax=None, **kwargs
+    ):
+        """Draw the curve of predictions that copies made.
+
+        Parameters
+        ----------
+        y_victim : array-like of shape (n_rows,)
+            What the victim predicts.
+        y_copies : array-like of shape (n_budgets, n_rows)
+            What the copy of each budget predicts for the same rows.
+        n_queries : array-like of int, shape (n_budgets,)
+            Number of queries that each copy took, increasing.
+        name : str, default=None
+            Label of the curve.
+        ax : matplotlib Axes, default=None
+            Where to draw; by default on a new figure.
+        **kwargs : dict
+            Passed to `Axes.plot`.
+
+        Returns
+        -------
+        display : ExtractionCurveDisplay
+            The display.
+        """
+        ax = make_axes(ax, "ExtractionCurveDisplay.from_predictions")
+        y_victim, n_queries = column_or_1d(y_victim), column_or_1d(n_queries)
+        y_copies = np.asarray(y_copies)
+        if y_copies.shape != (len(n_queries), len(y_victim)):
+            raise ValueError(
+                f"y_copies has shape {y_copies.shape}; it must be (n_budgets, n_rows) = "
+                f"{(len(n_queries), len(y_victim))}."
+            )
+        fidelity = (y_copies == y_victim).mean(axis=1)
+        return cls(n_queries, fidelity, name=name).plot(ax=ax, **kwargs)
 
     def plot(self, ax=None, *, name=None, **kwargs):
         """Draw the curve.
@@ -117,14 +155,20 @@ class ExtractionCurveDisplay:
         display : ExtractionCurveDisplay
             The display.
         """
-        check_matplotlib_support("ExtractionCurveDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots()
+        ax = make_axes(ax, "ExtractionCurveDisplay.plot")
         name = self.name if name is None else name
-        style = {"marker": "o", "markersize": 4, "label": name, **kwargs}
+        style = line_style(ax, kwargs, label=name)
         (self.line_,) = ax.plot(self.n_queries, self.fidelity, **style)
+        failed = self.n_queries[np.isnan(self.fidelity)]
+        if len(failed):  # at the bottom, whatever the range of the axis
+            ax.scatter(
+                failed,
+                np.full(len(failed), 0.02),
+                marker="x",
+                color=self.line_.get_color(),
+                transform=ax.get_xaxis_transform(),
+                label="no copy for so few",
+            )
         ax.set(
             xscale="log", xlabel="Queries", ylabel="Fidelity (agreement with the victim)"
         )

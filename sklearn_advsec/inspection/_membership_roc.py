@@ -2,10 +2,10 @@
 
 import numpy as np
 from sklearn.metrics import auc, roc_curve
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from ..metrics._membership import _check
+from ._styles import line_style, make_axes
 
 
 class MembershipRocDisplay:
@@ -119,13 +119,15 @@ class MembershipRocDisplay:
         """The area under the curve."""
         return float(auc(self.fpr, self.tpr))
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax=None, *, name=None, **kwargs):
         """Draw the curve.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Where to draw. None makes a figure.
+        name : str, default=None
+            Name in the legend, instead of its own.
         **kwargs : dict
             For `matplotlib.axes.Axes.plot`.
 
@@ -134,11 +136,7 @@ class MembershipRocDisplay:
         display : MembershipRocDisplay
             The display itself.
         """
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots()
+        ax = make_axes(ax, f"{type(self).__name__}.plot")
         # A rate of 0 has no logarithm; it is drawn at half of the smallest one.
         left = 0.5 / self.n_non_members
         low = min(left, self.tpr[self.tpr > 0].min() / 2)
@@ -146,8 +144,9 @@ class MembershipRocDisplay:
         if not ax.lines:
             guess = np.geomspace(left, 1, 50)
             ax.plot(guess, guess, color="0.6", linestyle=":", label="guessing")
-        label = f"AUC {self.roc_auc:.3f}"
-        kwargs = {"label": f"{self.name}, {label}" if self.name else label, **kwargs}
+        name, label = self.name if name is None else name, f"AUC {self.roc_auc:.3f}"
+        label = f"{name}, {label}" if name else label
+        kwargs = line_style(ax, kwargs, markevery=0.1, label=label)
         fpr, tpr = np.maximum(self.fpr, left), np.maximum(self.tpr, low)
         (self.line_,) = ax.plot(fpr, tpr, drawstyle="steps-post", **kwargs)
         ax.set(

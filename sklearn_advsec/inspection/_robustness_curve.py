@@ -5,15 +5,24 @@ from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
-from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from .._estimators import abstain_label
+from .._seeding import undisturbed
+from ._styles import line_style, make_axes
+
+_NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
 
 
 class RobustnessCurveDisplay:
     """Accuracy against the size of the perturbation that is allowed.
 
-    Use :meth:`from_estimator` or :meth:`from_predictions`; for several models in one
-    axes, pass ``ax=display.ax_`` to the next call.
+    Use :meth:`from_estimator`, :meth:`from_result` or :meth:`from_predictions`; for
+    several models in one axes, pass ``ax=display.ax_`` to the next call.
 
     Parameters
     ----------
@@ -25,6 +34,10 @@ class RobustnessCurveDisplay:
         Number of rows that the accuracies rest on.
     certified : ndarray of shape (n_eps,), default=None
         Certified accuracy at each bound, below which no attack can get.
+    norm : float, default=None
+        The norm of the perturbations, for the axis.
+    unit : str, default=None
+        What the bounds are measured in, for the axis.
 
     Attributes
     ----------
@@ -34,6 +47,11 @@ class RobustnessCurveDisplay:
         Its figure.
     lines_ : list of matplotlib Line2D
         The curves.
+
+    See Also
+    --------
+    sklearn_advsec.metrics.robust_accuracy_scorer : One point of the curve, as a score.
+    AdversarialExamplesDisplay : The rows themselves, where they are images.
 
     Examples
     --------
@@ -47,13 +65,23 @@ class RobustnessCurveDisplay:
     ...     victim, X, y, attack=FastGradientMethod(), eps=[0.0, 0.5, 1.0])
     >>> display.accuracy["LogisticRegression"].round(2).tolist()
     [0.97, 0.53, 0.02]
+
+    An attack that looks for the smallest perturbation gives all of the curve at once:
+
+    >>> from sklearn_advsec.evasion import DeepFool
+    >>> display = RobustnessCurveDisplay.from_estimator(
+    ...     victim, X, y, attack=DeepFool(norm=2))
+    >>> bool((display.accuracy["LogisticRegression"] <= 0.98).all())
+    True
     """
 
-    def __init__(self, eps, accuracy, n_samples, certified=None):
+    def __init__(self, eps, accuracy, n_samples, certified=None, *, norm=None, unit=None):
         self.eps = eps
         self.accuracy = accuracy
         self.n_samples = n_samples
         self.certified = certified
+        self.norm = norm
+        self.unit = unit
 
     def interval(self, name, level=0.95):
         """Compute the Wilson interval of a curve.
@@ -77,16 +105,18 @@ class RobustnessCurveDisplay:
         ]
         return np.array(bounds).T
 
-    def plot(self, ax=None, *, level=0.95, **line_kw):
+    def plot(self, ax=None, *, name=None, level=0.95, **kwargs):
         """Draw the curves.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; a new figure by default.
+        name : str, default=None
+            Label of a single curve, instead of its own.
         level : float, default=0.95
             Confidence level of the shaded interval.
-        **line_kw : dict
+        **kwargs : dict
             Passed to ``ax.plot``.
 
         Returns
@@ -94,32 +124,42 @@ class RobustnessCurveDisplay:
         self : RobustnessCurveDisplay
             The display.
         """
-        check_matplotlib_support("RobustnessCurveDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots()
+        ax = make_axes(ax, "RobustnessCurveDisplay.plot")
         self.lines_ = []
-        for name, accuracy in self.accuracy.items():
-            (line,) = ax.plot(
-                self.eps, accuracy, **{"marker": "o", "label": name, **line_kw}
-            )
-            low, high = self.interval(name, level)
-            ax.fill_between(self.eps, low, high, color=line.get_color(), alpha=0.15, lw=0)
+        for label, accuracy in self.accuracy.items():
+            shown = label if name is None or len(self.accuracy) > 1 else name
+            many = len(self.eps) > 25
+            steps = {"drawstyle": "steps-post", "markevery": 0.1} if many else {}
+            style = line_style(ax, kwargs, label=shown, **steps)
+            (line,) = ax.plot(self.eps, accuracy, **style)
+            low, high = self.interval(label, level)
+            step = "post" if many else None
+            color = line.get_color()
+            ax.fill_between(self.eps, low, high, color=color, alpha=0.15, lw=0, step=step)
             self.lines_.append(line)
         if self.certified is not None:
             self._plot_certified(ax)
-        ax.set(xlabel="eps", ylabel="Accuracy", ylim=(-0.02, 1.02))
+        ax.set(xlabel=self._xlabel(), ylabel="Accuracy", ylim=(-0.02, 1.02))
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    def _xlabel(self):
+        norm = _NORM_NAMES.get(self.norm, f"L{self.norm}")
+        label = "eps" if self.norm is None else f"eps ({norm} norm)"
+        return label if self.unit is None else f"{label}, in units of {self.unit}"
+
     def _plot_certified(self, ax):
         """Draw the certified accuracy, and shade what lies between it and the attacks."""
-        color = self.lines_[-1].get_color()
         strongest = np.min(list(self.accuracy.values()), axis=0)
         (line,) = ax.plot(
-            self.eps, self.certified, color=color, ls="--", marker="s", label="certified"
+            self.eps,
+            self.certified,
+            color="black",
+            linestyle=(0, (1, 1)),
+            linewidth=1.2,
+            marker="|",
+            label="certified: no attack gets below",
         )
         ax.fill_between(
             self.eps,
@@ -127,8 +167,9 @@ class RobustnessCurveDisplay:
             strongest,
             hatch="//",
             fc="none",
-            ec=color,
+            ec="0.4",
             alpha=0.3,
+            label="between proof and attack",
         )
         self.lines_.append(line)
 
@@ -140,17 +181,19 @@ class RobustnessCurveDisplay:
         y,
         *,
         attack,
-        eps,
+        eps=None,
         certificate=None,
         name=None,
         ax=None,
         level=0.95,
-        **line_kw,
+        **kwargs,
     ):
         """Attack a fitted classifier with growing bounds, and draw what is left.
 
         A row that falls at one bound counts as fallen at all larger ones, whose balls
-        contain the smaller.
+        contain the smaller. An attack without a bound of its own, which looks for the
+        smallest perturbation, runs once for all bounds. Where the classifier may abstain,
+        attacked rows on which it does so still stand.
 
         Parameters
         ----------
@@ -161,9 +204,10 @@ class RobustnessCurveDisplay:
         y : array-like of shape (n_samples,)
             Labels.
         attack : evasion attack or dict of str to evasion attack
-            Prototypes; a dict gives one curve for each.
-        eps : array-like of shape (n_eps,)
-            The bounds.
+            Prototypes, of one norm; a dict gives one curve for each.
+        eps : array-like of shape (n_eps,), default=None
+            The bounds. None is for attacks that have no parameter of that name: the
+            distances at which rows fell.
         certificate : Certificate, default=None
             What :func:`~sklearn_advsec.defense.certify` says of `X`, in the norm of the
             attacks: the robust accuracy is then bracketed between the certified one and
@@ -174,7 +218,7 @@ class RobustnessCurveDisplay:
             Where to draw.
         level : float, default=0.95
             Confidence level of the shaded interval.
-        **line_kw : dict
+        **kwargs : dict
             Passed to ``ax.plot``.
 
         Returns
@@ -182,31 +226,121 @@ class RobustnessCurveDisplay:
         display : RobustnessCurveDisplay
             The display, drawn.
         """
-        check_matplotlib_support("RobustnessCurveDisplay.from_estimator")
+        ax = make_axes(ax, "RobustnessCurveDisplay.from_estimator")
         check_is_fitted(estimator)
         check_consistent_length(X, y)
-        eps = _increasing(eps)
+        y = column_or_1d(y)
         if not isinstance(attack, dict):
             attack = {name or type(estimator).__name__: attack}
-        accuracy = {
-            label: _robust_accuracies(estimator, X, np.asarray(y), prototype, eps)
+        norms = {prototype.norm for prototype in attack.values()}
+        if len(norms) > 1:
+            raise ValueError(
+                f"attack: one axis has one norm, these have {sorted(norms)}: draw them "
+                "in figures of their own."
+            )
+        bounded = {
+            label: "eps" in prototype.get_params(deep=False)
             for label, prototype in attack.items()
         }
-        certified = None
-        if certificate is not None:
-            norms = {prototype.norm for prototype in attack.values()}
-            if norms != {certificate.norm} or len(certificate.radius) != len(y):
-                raise ValueError(
-                    "certificate must be of the rows X and in the norm of the attacks, "
-                    f"{norms}; got one of {len(certificate.radius)} rows in norm "
-                    f"{certificate.norm}."
-                )
-            certified = certificate.accuracy(y, eps)
-        return cls(eps, accuracy, len(y), certified).plot(ax, level=level, **line_kw)
+        if eps is None and any(bounded.values()):
+            raise ValueError(
+                "eps is needed: the bounds at which to attack. Only an attack without "
+                "eps, such as DeepFool, finds them by itself."
+            )
+        if certificate is not None and (
+            norms != {certificate.norm} or len(certificate.radius) != len(y)
+        ):
+            raise ValueError(
+                "certificate must be of the rows X and in the norm of the attacks, "
+                f"{norms}; got one of {len(certificate.radius)} rows in norm "
+                f"{certificate.norm}."
+            )
+        fallen = {
+            label: _distances(estimator, X, y, prototype)
+            for label, prototype in attack.items()
+            if not bounded[label]
+        }
+        eps = _breakpoints(fallen.values()) if eps is None else _increasing(eps)
+        accuracy = {
+            label: _standing(fallen[label], eps)
+            if label in fallen
+            else _robust_accuracies(estimator, X, y, prototype, eps)
+            for label, prototype in attack.items()
+        }
+        certified = None if certificate is None else certificate.accuracy(y, eps)
+        display = cls(
+            eps, accuracy, len(y), certified, norm=norms.pop(), unit=_unit(attack)
+        )
+        return display.plot(ax, level=level, **kwargs)
+
+    @classmethod
+    def from_result(
+        cls,
+        result,
+        *,
+        eps=None,
+        norm=None,
+        unit=None,
+        name=None,
+        ax=None,
+        level=0.95,
+        **kwargs,
+    ):
+        """Draw what was found already: the share of rows that stand at each bound.
+
+        A row falls at the distance of its success; one that `run` was given a label for,
+        and that was wrong already, at 0.
+
+        Parameters
+        ----------
+        result : EvasionResult or dict of str to EvasionResult
+            Of the same rows. That of an attack that looks for the smallest perturbation
+            holds the whole curve. That of one with a bound tells less: below the bound it
+            overstates the accuracy, and beyond it nothing was tried.
+        eps : array-like of shape (n_eps,), default=None
+            The bounds; by default the distances at which rows fell.
+        norm : float, default=None
+            The norm of the distances, for the axis.
+        unit : str, default=None
+            What they are measured in, for the axis.
+        name : str, default=None
+            Name of the curve of a single result.
+        ax : matplotlib Axes, default=None
+            Where to draw.
+        level : float, default=0.95
+            Confidence level of the shaded interval.
+        **kwargs : dict
+            Passed to ``ax.plot``.
+
+        Returns
+        -------
+        display : RobustnessCurveDisplay
+            The display, drawn.
+        """
+        ax = make_axes(ax, "RobustnessCurveDisplay.from_result")
+        results = result if isinstance(result, dict) else {name or "Classifier": result}
+        fallen = {label: _fallen_at(found) for label, found in results.items()}
+        sizes = {len(distance) for distance in fallen.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"result: all must be of the same rows; got {sizes} rows.")
+        eps = _breakpoints(fallen.values()) if eps is None else _increasing(eps)
+        accuracy = {label: _standing(d, eps) for label, d in fallen.items()}
+        display = cls(eps, accuracy, sizes.pop(), norm=norm, unit=unit)
+        return display.plot(ax, level=level, **kwargs)
 
     @classmethod
     def from_predictions(
-        cls, y_true, y_pred, *, eps, name=None, ax=None, level=0.95, **line_kw
+        cls,
+        y_true,
+        y_pred,
+        *,
+        eps,
+        norm=None,
+        unit=None,
+        name=None,
+        ax=None,
+        level=0.95,
+        **kwargs,
     ):
         """Draw the accuracy of predictions that were made on attacked rows.
 
@@ -218,13 +352,17 @@ class RobustnessCurveDisplay:
             Predictions for the rows attacked with each bound.
         eps : array-like of shape (n_eps,)
             The bounds.
+        norm : float, default=None
+            Their norm, for the axis.
+        unit : str, default=None
+            What they are measured in, for the axis.
         name : str, default=None
             Name of a single curve.
         ax : matplotlib Axes, default=None
             Where to draw.
         level : float, default=0.95
             Confidence level of the shaded interval.
-        **line_kw : dict
+        **kwargs : dict
             Passed to ``ax.plot``.
 
         Returns
@@ -232,8 +370,8 @@ class RobustnessCurveDisplay:
         display : RobustnessCurveDisplay
             The display, drawn.
         """
-        check_matplotlib_support("RobustnessCurveDisplay.from_predictions")
-        eps, y_true = _increasing(eps), np.asarray(y_true)
+        ax = make_axes(ax, "RobustnessCurveDisplay.from_predictions")
+        eps, y_true = _increasing(eps), column_or_1d(y_true)
         curves = y_pred if isinstance(y_pred, dict) else {name or "Classifier": y_pred}
         accuracy = {}
         for label, predictions in curves.items():
@@ -244,26 +382,64 @@ class RobustnessCurveDisplay:
                     f"n_samples) = {(len(eps), len(y_true))}."
                 )
             accuracy[label] = (predictions == y_true).mean(axis=1)
-        return cls(eps, accuracy, len(y_true)).plot(ax, level=level, **line_kw)
+        display = cls(eps, accuracy, len(y_true), norm=norm, unit=unit)
+        return display.plot(ax, level=level, **kwargs)
 
 
 def _increasing(eps):
-    eps = np.asarray(eps, dtype=float)
-    if eps.ndim != 1 or not len(eps) or (np.diff(eps) < 0).any() or (eps < 0).any():
+    eps = np.asarray(eps)
+    numbers = eps.dtype.kind in "iuf" and eps.ndim == 1 and len(eps)
+    if not (numbers and (np.diff(eps) >= 0).all() and (eps >= 0).all()):
         raise ValueError("eps must be a list of numbers, not negative and increasing.")
-    return eps
+    return eps.astype(float)
+
+
+def _unit(attacks):
+    """Return what the bounds of attacks are measured in, where they all say so alike."""
+    units = {getattr(attack, "eps_unit", None) for attack in attacks.values()}
+    return units.pop() if len(units) == 1 else None
+
+
+def _fallen_at(result):
+    """Return the distance at which each row fell; infinite where it stands."""
+    return np.where(result.success, result.distance, np.inf)
+
+
+def _standing(fallen, eps):
+    return np.mean(fallen > eps[:, None], axis=1)
+
+
+def _breakpoints(fallen):
+    """Return 0 and the distances at which rows fell, in their order."""
+    found = np.concatenate([np.zeros(1), *fallen])
+    return np.unique(found[np.isfinite(found)])
+
+
+def _predicted(estimator, X):
+    with undisturbed(estimator):
+        return np.asarray(estimator.predict(X))
+
+
+def _distances(estimator, X, y, prototype):
+    """Return at which distance each row falls to an attack without a bound."""
+    attack = clone(prototype).set_params(estimator=FrozenEstimator(estimator))
+    fallen = _fallen_at(attack.fit(X).run(X, y))
+    return np.where(_predicted(estimator, X) == y, fallen, 0.0)
 
 
 def _robust_accuracies(estimator, X, y, prototype, eps):
     """Accuracy at each bound; only rows that still stand are attacked again."""
-    standing = np.flatnonzero(np.asarray(estimator.predict(X)) == y)
-    accuracy = np.empty(len(eps))
+    standing = np.flatnonzero(_predicted(estimator, X) == y)
+    label, accuracy = abstain_label(estimator), np.empty(len(eps))
     for i, bound in enumerate(eps):
         if bound > 0 and len(standing):
             attack = clone(prototype)
             attack.set_params(estimator=FrozenEstimator(estimator), eps=bound)
             attack.fit(X)
             y_pred = attack.run(_safe_indexing(X, standing), y[standing]).y_pred
-            standing = standing[y_pred == y[standing]]
+            holds = y_pred == y[standing]
+            if label is not None:
+                holds |= y_pred == label
+            standing = standing[holds]
         accuracy[i] = len(standing) / len(y)
     return accuracy

@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, grad, vmap
 
 from .._estimators import has_one_logit
+from .._sklearn import fit_context
 from ..defense._base import TrainingDefense
 
 _MIXING = (torch.nn.modules.batchnorm._BatchNorm,)
@@ -131,7 +132,49 @@ class DPSGDClassifier(TrainingDefense):
         self.physical_batch_size = physical_batch_size
         self.random_state = random_state
 
-    def _fit_net(self, net, X, y, seed):
+    # Weights would multiply what one record may contribute: there are none.
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Train the classifier.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images of shape \
+                (n_samples, channels, height, width)
+            Training rows, cast to float32.
+        y : array-like of shape (n_samples,)
+            Their labels, of any type.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        self._fit(X, y, None, reset=True)
+        return self
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y, classes=None):
+        """Train on, or begin to; the steps add up in `epsilon_`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training rows.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come, for the first call; by default those of `y`.
+
+        Returns
+        -------
+        self : object
+            The classifier.
+        """
+        self._fit(X, y, None, reset=not hasattr(self, "estimator_"), classes=classes)
+        return self
+
+    def _fit_net(self, net, X, y, weights, seed):
         n_rows = len(X)
         rate = min(1.0, net.batch_size / n_rows) if net.batch_size > 0 else 1.0
         n_steps = max(1, round(net.max_epochs / rate))

@@ -4,12 +4,22 @@ import pytest
 from nets import CNN
 from scipy.stats import norm
 from sklearn.datasets import load_digits, load_iris
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from sklearn_advsec.defense import certify
-from sklearn_advsec.evasion import FastGradientMethod, ProjectedGradientDescent
-from sklearn_advsec.inspection import AdversarialExamplesDisplay, RobustnessCurveDisplay
+from sklearn_advsec.defense import AdversarialDetector, certify
+from sklearn_advsec.evasion import (
+    DeepFool,
+    FastGradientMethod,
+    ProjectedGradientDescent,
+)
+from sklearn_advsec.inspection import (
+    AdversarialExamplesDisplay,
+    ExtractionCurveDisplay,
+    RobustnessCurveDisplay,
+)
+from sklearn_advsec.metrics import robust_accuracy_scorer
 from sklearn_advsec.pretrained import PretrainedModule
 
 X, y = load_iris(return_X_y=True)
@@ -112,8 +122,141 @@ def test_certificate_brackets_the_curve():
     # The distance of a linear model is exact, and the attack finds it.
     assert (display.certified <= above).all()
     np.testing.assert_allclose(display.certified, above, atol=0.02)
-    assert [line.get_label() for line in display.lines_][-1] == "certified"
+    *attacked, proved = display.lines_
+    assert proved.get_label().startswith("certified")
+    # Told apart without colours.
+    assert proved.get_linestyle() != attacked[0].get_linestyle()
+    assert proved.get_marker() != attacked[0].get_marker()
     with pytest.raises(ValueError, match="certificate"):
         RobustnessCurveDisplay.from_estimator(
             victim, X, y, attack=attack, eps=eps, certificate=certify(victim, X, norm=2)
         )
+
+
+def test_a_minimum_norm_attack_gives_the_whole_curve_in_one_run():
+    class Counted(LogisticRegression):
+        n_asked = 0
+
+        def predict(self, X):
+            Counted.n_asked += 1
+            return super().predict(X)
+
+    counted = Counted(max_iter=1000).fit(X, y)
+    attack = DeepFool(norm=2, bounds=None)
+    display = RobustnessCurveDisplay.from_estimator(counted, X, y, attack=attack)
+    once, Counted.n_asked = Counted.n_asked, 0
+    few = RobustnessCurveDisplay.from_estimator(
+        counted, X, y, attack=attack, eps=[0.0, 0.2, 0.5]
+    )
+    assert Counted.n_asked == once  # however many bounds are drawn
+    curve = display.accuracy["Counted"]
+    assert curve[0] <= counted.score(X, y) and (np.diff(curve) <= 0).all()
+    assert curve[-1] == 0 and len(display.eps) > 100
+    # Each bound is what the distances say.
+    result = attack.set_params(estimator=FrozenEstimator(counted)).fit(X).run(X, y)
+    expected = [np.mean(~(result.success & (result.distance <= e))) for e in few.eps]
+    np.testing.assert_array_equal(few.accuracy["Counted"], expected)
+    with pytest.raises(ValueError, match="eps is needed"):
+        RobustnessCurveDisplay.from_estimator(victim, X, y, attack=FastGradientMethod())
+    both = {"L2": attack, "Linf": FastGradientMethod()}
+    with pytest.raises(ValueError, match="one axis has one norm"):
+        RobustnessCurveDisplay.from_estimator(victim, X, y, attack=both, eps=[0.1])
+
+
+def test_a_result_in_hand_is_not_attacked_again():
+    attack = DeepFool(FrozenEstimator(victim), norm=2, bounds=None).fit(X)
+    result = attack.run(X, y)
+    again = RobustnessCurveDisplay.from_estimator(victim, X, y, attack=attack)
+    display = RobustnessCurveDisplay.from_result(
+        result, norm=2, unit="cm", name="flowers"
+    )
+    np.testing.assert_array_equal(
+        display.accuracy["flowers"], again.accuracy["LogisticRegression"]
+    )
+    assert display.ax_.get_xlabel() == "eps (L2 norm), in units of cm"
+    assert again.ax_.get_xlabel() == "eps (L2 norm)"
+    two = RobustnessCurveDisplay.from_result({"a": result, "b": result}, eps=[0.0, 0.5])
+    assert two.accuracy["a"].tolist() == two.accuracy["b"].tolist()
+    with pytest.raises(ValueError, match="same rows"):
+        RobustnessCurveDisplay.from_result({"a": result, "b": attack.run(X[:5])})
+
+
+def test_curves_in_the_same_place_are_both_seen():
+    y_pred = np.array([y, np.where(np.arange(150) < 30, -1, y)])
+    display = RobustnessCurveDisplay.from_predictions(
+        y, {"one": y_pred, "two": y_pred, "three": y_pred}, eps=[0.0, 0.1], norm=np.inf
+    )
+    styles = [
+        (line.get_linestyle(), line.get_marker(), line.get_linewidth())
+        for line in display.lines_
+    ]
+    for kinds in zip(*styles, strict=True):
+        assert len(set(kinds)) == 3
+    widths = [line.get_linewidth() for line in display.lines_]
+    assert widths == sorted(widths, reverse=True)  # the later one is drawn on top
+    assert display.ax_.get_xlabel() == "eps (Linf norm)"
+    other = RobustnessCurveDisplay.from_predictions(
+        y, y_pred, eps=[0.0, 0.1], ax=display.ax_, name="mine", lw=7, color="red"
+    )
+    assert other.lines_[0].get_linewidth() == 7 and len(other.ax_.lines) == 4
+
+
+def test_abstaining_rows_stand_in_the_curve():
+    scaled = (X - X.min(0)) / np.ptp(X, 0)
+    defense = AdversarialDetector(
+        LogisticRegression(C=10, max_iter=1000),
+        detector="uncertainty",
+        false_positive_rate=0.2,
+        abstain_label=-1,
+    ).fit(scaled, y)
+    attack = ProjectedGradientDescent(bounds=(0, 1), early_stopping=False)
+    display = RobustnessCurveDisplay.from_estimator(
+        defense, scaled, y, attack=attack, eps=[0.0, 0.05]
+    )
+    (curve,) = display.accuracy.values()
+    assert curve[0] == np.mean(defense.predict(scaled) == y)
+    attack.set_params(eps=0.05)
+    assert curve[1] == robust_accuracy_scorer(attack)(defense, scaled, y)
+
+
+def test_failed_attacks_are_marked_and_the_change_has_a_scale():
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    digits = LogisticRegression(max_iter=1000).fit(X, y)
+    attack = FastGradientMethod(FrozenEstimator(digits), eps=0.03, bounds=(0, 1)).fit(X)
+    result = attack.run(X[:12], y[:12])
+    assert 0 < result.success.sum() < 12
+    display = AdversarialExamplesDisplay.from_result(
+        result, X[:12], y[:12], image_shape=(8, 8), name="weak"
+    )
+    marked = ["failed" in ax.get_title() for ax in display.axes_[2]]
+    assert marked == (~result.success).tolist()
+    assert [ax.get_title() for ax in display.axes_[0]] == y[:12].astype(str).tolist()
+    bar = [ax for ax in display.figure_.axes if ax.get_label() == "<colorbar>"]
+    assert len(bar) == 1 and bar[0].get_ylabel() == "change"
+    low, high = display.axes_[1, 0].images[0].get_clim()
+    assert high == -low == np.abs(result.X_adv - X[:12]).max()
+    assert display.figure_.get_suptitle() == "weak"
+    figure, (left, right) = plt.subplots(1, 2)
+    inside = AdversarialExamplesDisplay.from_predictions(
+        X[:3], result.X_adv[:3], y[:3], y[:3], image_shape=(8, 8), ax=right, cmap="bone"
+    )
+    assert inside.figure_ is figure and inside.axes_[0, 0].images[0].cmap.name == "bone"
+    assert all("failed" in ax.get_title() for ax in inside.axes_[2])
+    color = np.random.RandomState(0).rand(2, 3, 4, 4)
+    AdversarialExamplesDisplay.from_predictions(color, color[::-1], [0, 1], [1, 1])
+
+
+def test_extraction_curve_of_predictions():
+    display = ExtractionCurveDisplay.from_predictions(
+        y, [np.zeros(150, int), y], n_queries=[10, 20], name="copy"
+    )
+    np.testing.assert_allclose(display.fidelity, [1 / 3, 1])
+    assert display.line_.get_label() == "copy"
+    failed = ExtractionCurveDisplay(np.array([5, 9]), np.array([np.nan, 1.0]))
+    failed.plot(ax=display.ax_, name="other")
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert "no copy for so few" in texts
+    assert failed.line_.get_linestyle() != display.line_.get_linestyle()
+    with pytest.raises(ValueError, match="y_copies"):
+        ExtractionCurveDisplay.from_predictions(y, [y], n_queries=[10, 20])

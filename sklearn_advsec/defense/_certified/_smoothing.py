@@ -147,7 +147,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
 
     @available_if(_wraps_a_net)
     @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train the net on, or begin to: ``max_epochs`` more epochs under noise.
 
         Parameters
@@ -158,6 +158,8 @@ class RandomizedSmoothingClassifier(WrappingDefense):
             Their labels.
         classes : array-like of shape (n_classes,), default=None
             All labels that will ever come, for the first call; by default those of `y`.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the training of the classifier.
 
         Returns
         -------
@@ -169,14 +171,14 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         if begin:
             self._fit_defense(array, self._draw_seed())
             self.estimator_ = self._augmented(self.seed_)
-        self.estimator_.partial_fit(array, y, classes)
+        self.estimator_.partial_fit(array, y, classes, sample_weight)
         self.classes_ = np.asarray(self.estimator_.classes_)
         return self
 
-    def _fit_inside(self, X, array, y, seed):
+    def _fit_inside(self, X, array, y, weights, seed):
         if not self.augment or isinstance(self.estimator, FrozenEstimator):
-            return super()._fit_inside(X, array, y, seed)
-        return self._fit_as_task(self._augmented(seed), "classifier", array, y)
+            return super()._fit_inside(X, array, y, weights, seed)
+        return self._fit_as_task(self._augmented(seed), "classifier", array, y, weights)
 
     def _augmented(self, seed):
         """Make a classifier that will be trained under noise, where that is wanted."""

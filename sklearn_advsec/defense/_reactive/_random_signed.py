@@ -18,6 +18,7 @@ from ... import differentiable
 from ..._images import pixel_grid
 from ..._sklearn import fit_context, validate_data
 from ...differentiable._views import ClassifierView
+from .._base import check_weights
 
 # Filters that are computed together, and values of their first maps that are held at
 # once: as many as a processor's cache takes.
@@ -118,7 +119,7 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Fit the linear classifier on random features.
 
         Parameters
@@ -128,6 +129,8 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
             Rows.
         y : array-like of shape (n_samples,)
             Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the linear classifier.
 
         Returns
         -------
@@ -139,9 +142,11 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         self.shape_ = pixel_grid(X.shape[1:], self.image_shape)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         features = self._features(X)
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, X)
         self.scaler_ = StandardScaler().fit(features)
         self.classifier_ = LinearSVC(C=self.C, dual="auto", random_state=0)
-        self.classifier_.fit(self.scaler_.transform(features), y)
+        self.classifier_.fit(self.scaler_.transform(features), y, sample_weight)
         self.classes_ = self.classifier_.classes_
         return self
 

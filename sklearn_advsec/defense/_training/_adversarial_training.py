@@ -8,6 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ... import trees
+from ..._estimators import weight_params
 from ..._rows import is_dataframe
 from ..._seeding import fit_seeded, seed_unset, undisturbed
 from ...evasion import ProjectedGradientDescent
@@ -159,7 +160,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         self.n_rounds = n_rounds
         self.random_state = random_state
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         from .._net_training import AdversarialBatches, extra_mixins, free_training, train
 
         attack = self._prototype()
@@ -177,37 +178,40 @@ class AdversarialTrainingClassifier(AttackedTraining):
         callbacks = [("ramp", batch_attack.ramp)]
         if self.method == "free":
             free = free_training(self.n_replays, batch_attack)
-            return train(self, net, X, y, *mixins, free, callbacks=callbacks)
+            return train(self, net, X, y, weights, *mixins, free, callbacks=callbacks)
         batches = AdversarialBatches(batch_attack, self.adversarial_share)
         callbacks.append(("adversarial_batches", batches))
-        return train(self, net, X, y, *mixins, callbacks=callbacks)
+        return train(self, net, X, y, weights, *mixins, callbacks=callbacks)
 
     def _n_tasks(self):
         return super()._n_tasks() or self.n_rounds + 1
 
-    def _fit_estimator(self, X, y, seed):
+    def _fit_estimator(self, X, y, weights, seed):
         attack = self._prototype()
         seed_unset(attack, seed)
         n = int(np.ceil(self.adversarial_share * len(y)))
         rows = np.random.RandomState(seed).permutation(len(y))[:n]
         part = X.iloc[rows] if is_dataframe(X) else X[rows]
-        parts, labels = [X], [y]
+        parts, labels, weighed = [X], [y], [weights]
         best, most = None, -1.0
         rounds = self._tasks(
             range(self.n_rounds + 1), "round", attributes=lambda: {"estimator_": best}
         )
         for _ in rounds:
-            estimator = fit_seeded(
-                self.estimator, seed, _join(parts), np.concatenate(labels)
-            )
+            data = _join(parts), np.concatenate(labels)
+            joined = None if weights is None else np.concatenate(weighed)
+            params = weight_params(self, joined)
+            estimator = fit_seeded(self.estimator, seed, *data, **params)
             with undisturbed(estimator):
                 attack.set_params(estimator=FrozenEstimator(estimator)).fit(X, y)
                 result = attack.run(part, y[rows])
-            robust = np.mean(result.y_pred == y[rows])
+            share = None if weights is None else weights[rows]
+            robust = np.average(result.y_pred == y[rows], weights=share)
             if robust > most:
                 best, most = estimator, robust
             parts.append(result.X_adv)
             labels.append(y[rows])
+            weighed.append(share)
         return best
 
 

@@ -59,7 +59,7 @@ class PairedLoss(AttackedTraining):
     A subclass writes `_loss`, and `_make` where its inner attack has a loss of its own.
     """
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         from ...differentiable._skorch import outputs_to_logits
         from .._net_training import BesideBatches, extra_mixins, own_loss, train
 
@@ -70,18 +70,22 @@ class PairedLoss(AttackedTraining):
             to_logits = outputs_to_logits(net)[0]
             out_adv = net.infer(beside.made)
             logits, logits_adv = (to_logits(_first(o)) for o in (out, out_adv))
-            return self._loss(criterion, out, out_adv, logits, logits_adv, y)
+            mean = net.row_weights.mean
+            return self._loss(criterion, out, out_adv, logits, logits_adv, y, mean)
 
         mixins = [*extra_mixins(self.weight_perturbation), own_loss(loss)]
         callbacks = [("ramp", batch_attack.ramp), ("beside_batches", beside)]
-        return train(self, net, X, y, *mixins, callbacks=callbacks)
+        return train(self, net, X, y, weights, *mixins, callbacks=callbacks)
 
     def _make(self, batch_attack, net, x, y):
         """Return the adversarial batch."""
         return batch_attack(net, x, y)
 
-    def _loss(self, criterion, out, out_adv, logits, logits_adv, y):
-        """Return the loss of a batch, from outputs and logits of both kinds of rows."""
+    def _loss(self, criterion, out, out_adv, logits, logits_adv, y, mean):
+        """Return the loss of a batch, from outputs and logits of both kinds of rows.
+
+        What is computed of each row goes through ``mean(values)``, which knows weights.
+        """
         raise NotImplementedError
 
 

@@ -109,7 +109,7 @@ class IntervalBoundClassifier(TrainingDefense):
         self.bounds = bounds
         self.random_state = random_state
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         from .._certified._intervals import margin_bounds, trace
         from .._certified._linear_bounds import Ball
         from .._net_training import Ramp, own_loss, train
@@ -136,8 +136,9 @@ class IntervalBoundClassifier(TrainingDefense):
                 return clean
             radius = x.new_full((len(x),), self.eps * share)
             ball = Ball(x, radius, np.inf, box.lower, box.upper)
-            worst = cross_entropy(-margin_bounds(graph, ball.box, y), y)
+            worst = -margin_bounds(graph, ball.box, y)
+            worst = net.row_weights.mean(cross_entropy(worst, y, reduction="none"))
             kappa = 1 - share * (1 - self.kappa)
             return kappa * clean + (1 - kappa) * worst
 
-        return train(self, net, X, y, own_loss(loss), callbacks=[("ramp", ramp)])
+        return train(self, net, X, y, weights, own_loss(loss), callbacks=[("ramp", ramp)])

@@ -79,7 +79,7 @@ class LabelSmoothingClassifier(TrainingDefense):
         self.smoothing = smoothing
         self.random_state = random_state
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         from torch.nn import CrossEntropyLoss
 
         from .._net_training import train
@@ -92,4 +92,4 @@ class LabelSmoothingClassifier(TrainingDefense):
             )
         if not net.initialized_:
             net.set_params(criterion__label_smoothing=self.smoothing)
-        return train(self, net, X, y)
+        return train(self, net, X, y, weights)

@@ -134,7 +134,7 @@ class LogitPairingClassifier(PairedLoss):
         noise = torch.randn(x.shape, generator=batch_attack.generator, dtype=x.dtype)
         return x + self.sigma * noise.to(x.device)
 
-    def _loss(self, criterion, out, out_adv, logits, logits_adv, y):
+    def _loss(self, criterion, out, out_adv, logits, logits_adv, y, mean):
         if self.pairing == "adversarial":
             share = self.adversarial_weight
             loss = share * criterion(out_adv, y)
@@ -147,4 +147,4 @@ class LogitPairingClassifier(PairedLoss):
             distance = logits_adv[:half] - logits_adv[half : 2 * half]
         if not len(distance):  # a batch of one row
             return loss
-        return loss + self.pairing_weight * distance.square().sum(1).mean()
+        return loss + self.pairing_weight * mean(distance.square().sum(1))

@@ -104,7 +104,7 @@ class MARTClassifier(PairedLoss):
         self.weight_perturbation = weight_perturbation
         self.random_state = random_state
 
-    def _loss(self, criterion, out, out_adv, logits, logits_adv, y):
+    def _loss(self, criterion, out, out_adv, logits, logits_adv, y, mean):
         labels = y.long()[:, None]
         log_adv = torch.log_softmax(logits_adv, 1)
         rival = log_adv.scatter(1, labels, -torch.inf).amax(1)
@@ -112,4 +112,4 @@ class MARTClassifier(PairedLoss):
         away = torch.log1p(-rival.exp().clamp_max(1 - 1e-6))
         boosted = -log_adv.gather(1, labels)[:, 0] - away
         unsure = 1 - torch.softmax(logits, 1).gather(1, labels)[:, 0]
-        return (boosted + self.beta * divergence(logits, logits_adv) * unsure).mean()
+        return mean(boosted + self.beta * divergence(logits, logits_adv) * unsure)

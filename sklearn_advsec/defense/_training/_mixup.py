@@ -80,7 +80,7 @@ class MixupClassifier(TrainingDefense):
         self.alpha = alpha
         self.random_state = random_state
 
-    def _fit_net(self, net, X, y, seed):
+    def _fit_net(self, net, X, y, weights, seed):
         from .._net_training import BlendedBatches, own_loss, train
 
         blends = BlendedBatches(self.alpha, np.random.RandomState(seed))
@@ -90,4 +90,4 @@ class MixupClassifier(TrainingDefense):
             return share * criterion(out, y) + (1 - share) * criterion(out, y[partner])
 
         callbacks = [("blended_batches", blends)]
-        return train(self, net, X, y, own_loss(loss), callbacks=callbacks)
+        return train(self, net, X, y, weights, own_loss(loss), callbacks=callbacks)

@@ -113,5 +113,5 @@ class TRADESClassifier(PairedLoss):
             start=nudge(batch_attack, x),
         )
 
-    def _loss(self, criterion, out, out_adv, logits, logits_adv, y):
-        return criterion(out, y) + self.beta * divergence(logits, logits_adv).mean()
+    def _loss(self, criterion, out, out_adv, logits, logits_adv, y, mean):
+        return criterion(out, y) + self.beta * mean(divergence(logits, logits_adv))
