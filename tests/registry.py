@@ -158,6 +158,7 @@ POISONING = [
 ]
 
 ENCRYPTION = [
+    encryption.DiscretizedMLPClassifier(max_epochs=10, learning_rate=0.05),
     encryption.EncryptedClassifier(VICTIM, packing="columns"),
     encryption.EncryptedRegressor(Ridge(), packing="columns"),
 ]
@@ -180,6 +181,7 @@ NOT_CHECKED = {
     "Contrast": "a transformation of images",
     "EvasionAttack": "a base class",
     "EncryptedClient": "needs a service to talk to",
+    "EncryptionReadyTraining": "a callback of skorch",
     "EncryptionService": "a server, and no estimator",
     "EvasionResult": "a result",
     "ExtractionAttack": "a base class",

@@ -26,9 +26,10 @@ PUBLIC = {
         ClassifierView TransformerView binary_logits bpda register supported view
     """,
     "encryption": """
-        Client EncryptedClassifier EncryptedClient EncryptedRegressor EncryptionService
-        HomomorphicArray HomomorphicClient HomomorphicKeys MessageError
-        PolynomialActivation Server register
+        Client DiscretizedMLPClassifier EncryptedClassifier EncryptedClient
+        EncryptedRegressor EncryptionReadyTraining EncryptionService HomomorphicArray
+        HomomorphicClient HomomorphicKeys MessageError PolynomialActivation Server
+        register
     """,
     "evasion": """
         AdversarialPatch AutoAttack AutoProjectedGradientDescent BasicIterativeMethod

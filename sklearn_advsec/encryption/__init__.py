@@ -5,18 +5,22 @@ All cryptography is Microsoft SEAL's, through TenSEAL: ``pip install
 """
 
 from ._array import HomomorphicArray, HomomorphicClient, HomomorphicKeys
+from ._discretized import DiscretizedMLPClassifier
 from ._estimators import EncryptedClassifier, EncryptedRegressor
 from ._graph import register
 from ._halves import Client, Server
 from ._messages import MessageError
 from ._polynomials import PolynomialActivation
+from ._ready import EncryptionReadyTraining
 from ._service import EncryptedClient, EncryptionService
 
 __all__ = [
     "Client",
+    "DiscretizedMLPClassifier",
     "EncryptedClassifier",
     "EncryptedClient",
     "EncryptedRegressor",
+    "EncryptionReadyTraining",
     "EncryptionService",
     "HomomorphicArray",
     "HomomorphicClient",

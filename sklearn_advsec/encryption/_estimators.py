@@ -203,7 +203,9 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
     def _compile(self, layers, X, kept, held, plain):
         """Compile with the smallest degree whose labels agree on the rows held out."""
         curved = any(
-            isinstance(layer, Activation) and layer.function not in ("square", "sign")
+            isinstance(layer, Activation)
+            and layer.polynomial is None
+            and layer.function not in ("square", "sign")
             for layer in layers
         )
         choices = [self.activation]

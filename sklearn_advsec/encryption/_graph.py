@@ -65,9 +65,12 @@ class Activation:
     ----------
     function : str
         One of those that :class:`PolynomialActivation` knows.
+    polynomial : PolynomialActivation or None
+        What the network has in its place already.
     """
 
     function: str
+    polynomial: object = None
 
 
 @dataclass

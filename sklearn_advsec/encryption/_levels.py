@@ -173,6 +173,14 @@ class BoundArithmetic:
         """As of ciphertexts."""
         return Bound(level, x.scale, x.value, x.error)
 
+    def without_error(self, x):
+        """Take the values for exact."""
+        return Bound(x.level, x.scale, x.value, 0.0)
+
+    def with_error(self, x, error):
+        """Give the values an error."""
+        return Bound(x.level, x.scale, x.value, error)
+
     def within(self, x, value):
         """Note that the values are known to be smaller than their bound says."""
         return Bound(x.level, x.scale, min(x.value, value), x.error)

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from .._estimators import has_one_logit
 from ._graph import Activation, Affine, Graph
+from ._ready import PolynomialLayer
 
 _AFFINE = (
     nn.AvgPool1d,
@@ -79,7 +80,7 @@ def read_module(module, row_shape, where):
     """Return the layers of a module, its link, and the shape of what it returns."""
     training = module.training
     try:
-        traced = fx.symbolic_trace(module.eval())
+        traced = fx.GraphModule(module.eval(), _Tracer().trace(module))
     except Exception as error:
         raise TypeError(
             f"{where}the forward of {type(module).__name__} cannot be traced: {error}"
@@ -112,7 +113,9 @@ def read_module(module, row_shape, where):
             key = type(part)
         else:
             part, key = None, node.target
-        if _squares(node, key):
+        if isinstance(part, PolynomialLayer):
+            layers.append(Activation(part.polynomial.function, part.polynomial))
+        elif _squares(node, key):
             layers.append(Activation("square"))
         elif key in _ACTIVATIONS:
             layers.append(Activation(_ACTIVATIONS[key]))
@@ -138,6 +141,14 @@ def read_module(module, row_shape, where):
                 "ReLU, Tanh, Sigmoid and SiLU."
             )
     return layers, link, shape
+
+
+class _Tracer(fx.Tracer):
+    """Takes polynomials as one operation, as it does the modules of torch."""
+
+    def is_leaf_module(self, module, name):
+        """Whether a module is not looked into."""
+        return isinstance(module, PolynomialLayer) or super().is_leaf_module(module, name)
 
 
 def _squares(node, key):

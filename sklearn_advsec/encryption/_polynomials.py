@@ -34,7 +34,7 @@ class PolynomialActivation(BaseEstimator):
     ----------
     function : {"relu", "tanh", "sigmoid", "silu", "square", "sign"}, default="relu"
         What it stands for. "square" is itself; "sign" is a composition of three odd
-        minimax polynomials of degree 9 [2]_, good beyond a hundredth of the range.
+        minimax polynomials of degree 9 [2]_, good from the value nearest to 0 on.
     degree : int, default=4
         Degree of the polynomial.
     margin : float, default=0.1
@@ -116,7 +116,9 @@ class PolynomialActivation(BaseEstimator):
             self.max_error_ = 0.0
         elif self.function == "sign":
             self.coef_ = np.array([0.0, 1.0])
-            self.stages_ = composite_sign()
+            # As near to 0 as values come, the sign has to be right.
+            least = np.clip(0.9 * np.abs(z).min() / high, _LEAST_SIGN, 0.1)
+            self.stages_ = composite_sign(least=float(least))
             self.max_error_ = float(np.abs(self(z) - FUNCTIONS["sign"](z)).max())
         else:
             t = self._inside(z)
@@ -169,6 +171,12 @@ class PolynomialActivation(BaseEstimator):
     def _outside(self, t):
         low, high = self.bounds_
         return (t * (high - low) + low + high) / 2
+
+
+# Nearer to 0, as a share of the range, the composed sign is none.
+_LEAST_SIGN = 2e-3
+# Points at which ranges and slopes of polynomials are looked at.
+_GRID = 4001
 
 
 class Plan:
@@ -228,9 +236,29 @@ class Plan:
             t = stage.encrypted(t, arithmetic)
         return arithmetic.add_plain(t, self.offset)
 
+    def bounded(self, x, low, high, arithmetic):
+        """Bound the error of the core on values from `low` to `high`.
+
+        The error that the values have already is taken through each stage by its steepest
+        slope; what the stage adds is that of its own operations on exact values.
+        """
+        grid = np.linspace(low, high, _GRID)
+        for stage in self.stages:
+            exact = arithmetic.without_error(x)
+            values = stage.plain(grid)
+            steps = np.diff(grid)
+            slope = np.abs(np.diff(values)[steps > 0] / steps[steps > 0]).max(initial=0.0)
+            y = stage.encrypted(exact, arithmetic)
+            # Secants of a grid this fine are the slope up to a hundredth.
+            carried = 1.01 * slope * x.error
+            x = arithmetic.with_error(y, y.error + carried)
+            x = arithmetic.within(x, np.abs(values).max())
+            grid = np.sort(values)
+        return arithmetic.add_plain(x, self.offset)
+
     def core_range(self, low, high):
         """Return the smallest and largest value of the core between two values."""
-        values = self.core(np.linspace(low, high, 2001))
+        values = self.core(np.linspace(low, high, _GRID))
         return float(values.min()), float(values.max())
 
 

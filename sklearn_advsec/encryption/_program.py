@@ -116,7 +116,7 @@ class Program:
             low, high = self.core_bounds[k]
             x = arithmetic.within(x, max(abs(low), abs(high)))
             before = dict(arithmetic.counts)
-            x = self.plans[k].encrypted(x, arithmetic)
+            x = self.plans[k].bounded(x, low, high, arithmetic)
             x = arithmetic.within(x, np.abs(self.plans[k].core_range(low, high)).max())
             for name, n in before.items():
                 more = arithmetic.counts[name] - n
@@ -153,10 +153,10 @@ def compile_graph(layers, X, make_activation):
     low, high = X.min(axis=0).astype(float), X.max(axis=0).astype(float)
     linear = not any(isinstance(layer, Activation) for layer in folded)
     half = (_LINEAR_MARGIN if linear else _INPUT_MARGIN) * (high - low) / 2
-    half = np.where(high > low, half, np.maximum(np.abs(high), 1.0))
+    half = np.where(high > low, half, _INPUT_MARGIN * np.maximum(np.abs(high), 1.0))
     low, high = low - half, high + half
     affine = [layer for layer in folded if isinstance(layer, Affine)]
-    functions = [layer.function for layer in folded if isinstance(layer, Activation)]
+    activations = [layer for layer in folded if isinstance(layer, Activation)]
     middle, width = (low + high) / 2, (high - low) / 2
     first = affine[0]
     scaling = sparse.diags_array(width)
@@ -168,9 +168,11 @@ def compile_graph(layers, X, make_activation):
     )
     plans, bounds, polynomials = [], [], []
     t = (X - middle) / width
-    for k, function in enumerate(functions):
+    for k, activation in enumerate(activations):
         z = affine[k](t)
-        polynomial = make_activation(function).fit(z)
+        polynomial = activation.polynomial
+        if polynomial is None:
+            polynomial = make_activation(activation.function).fit(z)
         plan = polynomial.plan()
         bounds.append(tuple(plan.scale * b + plan.shift for b in polynomial.bounds_))
         plan.centered(*bounds[-1])
