@@ -587,6 +587,17 @@ def test_regressors_have_views():
         attack.fit(D, target).run(D[:3])
 
 
+def test_the_category_without_a_column_is_found():
+    """With drop_first=True, only rows of the first category are of class 1."""
+    land = np.random.default_rng(0).choice(["alps", "bay", "coast"], 200)
+    X = pd.get_dummies(pd.DataFrame({"land": land}), drop_first=True)
+    tree = DecisionTreeClassifier().fit(X, land == "alps")
+    constraints = FeatureConstraints.from_frame(X)
+    attack = evasion.GreedyFeatureAttack(FrozenEstimator(tree), constraints=constraints)
+    result = attack.fit(X).run(X, land == "alps")
+    assert result.success.all() and constraints.violations(X, result.X_adv) == []
+
+
 # Bad input ------------------------------------------------------------------------------
 
 

@@ -24,8 +24,8 @@ _ELEMENTS = 2**23
 class Moves:
     """All moves that an attack may try: a column, and the value that it gets.
 
-    Columns of a one-hot group are one feature; the move sets one of them to 1 and the
-    others to 0. Rows are in units of scale.
+    Columns of a one-hot group are one feature; the move sets one of them to 1 (or, where
+    a category has no column, to 0) and the others to 0. Rows are in units of scale.
 
     Parameters
     ----------
@@ -50,11 +50,13 @@ class Moves:
         self.grouped = torch.zeros(len(region.features), dtype=torch.bool)
         for group in region.groups:
             self.feature[group], self.grouped[group] = group[0], True
+        pairs = zip(region.groups, region.baseline, strict=True)
+        may_be_empty = {j for group, empty in pairs if empty for j in group.tolist()}
         columns, targets = [], []
         for j in torch.nonzero(region.mutable).flatten().tolist():
             tried = np.unique(values[j])
             if self.grouped[j]:
-                tried = np.ones(1)
+                tried = np.arange(2.0) if j in may_be_empty else np.ones(1)
             elif region.nominal[j]:
                 tried = np.arange(len(region.features[j].categories))
             columns += [j] * len(tried)
