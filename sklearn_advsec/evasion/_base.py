@@ -26,14 +26,16 @@ from sklearn.utils.validation import _check_y, check_consistent_length, check_is
 from .._estimators import allows_nan, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress, with_callbacks
-from .._rows import check_rows, check_weights, is_dataframe
+from .._rows import RowCodec, check_rows, check_weights, is_dataframe
 from .._sklearn import fit_context, validate_data
 from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
-from ..threat import Box, FeatureConstraints
+from ..threat import Box, FeatureConstraints, LpBall
+from ..threat._ball import UNITS, as_norm, resolve_eps
+from ..threat._constraints import few
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
 from ..victim._validation import check_victim
 from ._active_rows import ActiveRows
-from ._constrained import ConstrainedAccess, ball_of
+from ._constrained import ConstrainedAccess
 from ._goal import GOALS, LOSSES, Goal
 from ._state import AttackState, concatenate, record_last
 
@@ -44,6 +46,8 @@ _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAcces
 _CHUNK_BATCHES, _PARTS = 8, 2
 # How many seconds lie between two reports of progress.
 _TELL_EVERY = 2.0
+# A change by a smaller share of a column's range makes no difference.
+_TINY = 1e-3
 # Under a total, this many rows go first where their cost is not known beforehand.
 _FIRST_ROWS = 8
 
@@ -55,6 +59,7 @@ SPENT = (
 # What the parameters that attacks share may be; each attack picks those that it has.
 SHARED = {
     "eps": [Interval(Real, 0, None, closed="left"), "array-like", dict],
+    "eps_unit": [StrOptions(set(UNITS))],
     "step_size": [Interval(Real, 0, None, closed="neither"), None],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "goal": [StrOptions({"misclassification", "targeted"})],
@@ -263,6 +268,14 @@ class EvasionAttack(
     norm : {np.inf, 2, 1, 0, "inf", "l2", "l1", "l0"}
         The norm that is bounded by `eps`, or minimised, and in which the result gives
         distances. Which ones, and the default, depend on the attack.
+    eps : float, array-like of shape (n_features,), dict or Series
+        The bound of attacks that have one: for all features, for each, or by the name of
+        the column, where a column that is not named may not change; see
+        :class:`~sklearn_advsec.threat.LpBall`.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of: 1 in each feature's own unit, or the standard
+        deviation, the range, or the distance between the quartiles of each column of the
+        data seen in `fit` (of all pixels together, for images).
     goal : {"misclassification", "targeted", "confidence_reduction"}, \
             default="misclassification"
         What is wanted: any other class than the label, the class `target`, or a label
@@ -279,6 +292,9 @@ class EvasionAttack(
         The box that adversarial rows stay in: the range of each column seen in `fit` (of
         all pixels together, for images), no box, or numbers or arrays that broadcast to
         a row. A row outside of the range of the data keeps its own value as bound.
+    mask : array-like of bool, default=None
+        Which features may change: an array that broadcasts to a row, such as one of the
+        shape (height, width) for images of any number of channels. None is all of them.
     constraints : FeatureConstraints, default=None
         What adversarial rows have to keep. The victim is then asked about valid rows
         only, `eps`, steps and distances are in units of each feature's `scale`, and
@@ -372,7 +388,9 @@ class EvasionAttack(
     goal = "misclassification"
     target = None
     confidence = None
+    eps_unit = "feature"
     bounds = "data"
+    mask = None
     constraints = None
     max_queries = None
     max_total_queries = None
@@ -383,6 +401,7 @@ class EvasionAttack(
 
     _parameter_constraints = {
         "estimator": [HasMethods(["fit"]), None],
+        "mask": ["array-like", None],
         "constraints": [FeatureConstraints, None],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
@@ -427,7 +446,10 @@ class EvasionAttack(
             check_consistent_length(X, y)
             if not regression:
                 check_classification_targets(y)
+        self._resolve(X)
         self._check_parameters(self.row_shape_)
+        if getattr(self, "eps", None) is not None:
+            self._warn_of_tiny_eps(X)
         self.estimator_ = clone(self.estimator).fit(X, y)
         check_victim(self.estimator_)
         self._check_target(self.target, self.goal, n_rows=None)
@@ -543,6 +565,20 @@ class EvasionAttack(
 
     def _check_parameters(self, row_shape):
         """Check what `_parameter_constraints` cannot say, before anything is fitted."""
+
+    @property
+    def _norm(self):
+        """The norm, as a number."""
+        return as_norm(self.norm)
+
+    def _ball(self, factor=1.0):
+        """Return the ball of the perturbations, or one larger by a factor."""
+        eps = self.eps
+        if self.eps_unit != "feature" or hasattr(eps, "keys"):
+            if not hasattr(self, "eps_"):
+                raise ValueError("eps goes by the data: fit the attack first.")
+            eps = self.eps_
+        return LpBall(self.norm, factor * np.asarray(eps))
 
     def _bounds(self):
         """Return the bounds in use."""
@@ -708,7 +744,7 @@ class EvasionAttack(
         access = self._open_access(chunk)
         constrained, lower, upper = self._constrain(access)
         generator = torch.Generator().manual_seed(chunk.seed)
-        state = AttackState(constrained, self.norm, lower, upper, generator, chunk.rows)
+        state = AttackState(constrained, self._norm, lower, upper, generator, chunk.rows)
         if progress is not None:
             progress.follow(state, access)
         try:
@@ -757,8 +793,14 @@ class EvasionAttack(
         """Put constraints in front of the victim; return the perturbation bounds too."""
         constraints = self._constraints()
         if constraints is None:
-            return access, *self.box_.perturbation_bounds(access.x, access.codec.mutable)
-        access = ConstrainedAccess(access, constraints, self.box_, ball_of(self))
+            box = self.box_.perturbation_bounds(access.x, access.codec.mutable)
+            if self.mask is not None:
+                mask = torch.as_tensor(self.mask_, device=access.device)
+                box = [torch.where(mask, bound, 0.0) for bound in box]
+            return access, *box
+        ball = None if getattr(self, "eps", None) is None else self._ball()
+        mask = None if self.mask is None else self.mask_
+        access = ConstrainedAccess(access, constraints, self.box_, ball, mask)
         return access, *access.perturbation_bounds()
 
     def _ask_about_the_rest(self, state, labelled):
@@ -775,6 +817,79 @@ class EvasionAttack(
         state.record(rows, state.access.x[rows], state.goal.labels[rows], False)
 
     # Checks -----------------------------------------------------------------------------
+
+    def _resolve(self, X):
+        """Give `mask` and `eps` the form of rows, and see that something may change."""
+        if self.mask is not None:
+            mask = np.asarray(self.mask)
+            try:
+                fits = mask.dtype == bool
+                self.mask_ = np.broadcast_to(mask, self.row_shape_).copy()
+            except ValueError:
+                fits = False
+            if not fits or not mask.any():
+                raise ValueError(
+                    "mask must be of bool, broadcast to a row of shape "
+                    f"{self.row_shape_}, and leave a feature to change; got an array of "
+                    f"{mask.dtype} of shape {mask.shape} with {np.sum(mask)} to change."
+                )
+        self._check_mutable(X)
+        if getattr(self, "eps", None) is None:
+            return
+        if self.eps_unit != "feature" and self._constraints() is not None:
+            raise ValueError(
+                "eps_unit: under constraints, eps is in units of each feature's scale "
+                "(FeatureConstraints.from_frame(X, scale=...)); leave eps_unit='feature'."
+            )
+        self.eps_ = resolve_eps(self.eps, X, unit=self.eps_unit, norm=self.norm)
+
+    def _check_mutable(self, X):
+        """Raise where no column may change, as nothing would, and look robust."""
+        constraints = self._constraints()
+        if constraints is not None:
+            features = constraints.features.values()
+            if any(feature.mutable for feature in features):
+                return
+            names = few(list(constraints.features))
+            raise ValueError(
+                f"constraints hold every column fixed: {names}. Free some: "
+                "constraints.set(column, mutable=True)."
+            )
+        codec = RowCodec(X)
+        if codec.mutable is None or codec.mutable.any():
+            return
+        raise ValueError(
+            f"every column of X is held fixed: {few(codec.columns.names)} hold no "
+            f"numbers, and {type(self).__name__} without constraints changes no others. "
+            "GreedyFeatureAttack changes categories, and TreeCoordinateAttack does under "
+            "constraints=FeatureConstraints.from_frame(X)."
+        )
+
+    def _warn_of_tiny_eps(self, X):
+        """Warn once where `eps` is too small, for all columns, to make a difference."""
+        plain = self._constraints() is None and len(self.row_shape_) == 1
+        if not plain or self._norm == 0 or not np.any(self.eps_):
+            return
+        codec = RowCodec(X)
+        rows = codec.encode(X)
+        free = np.isfinite(rows).any(axis=0)
+        for allowed in (codec.mutable, None if self.mask is None else self.mask_):
+            free &= True if allowed is None else allowed
+        ranges = np.zeros(rows.shape[1])
+        ranges[free] = np.nanmax(rows[:, free], axis=0) - np.nanmin(rows[:, free], axis=0)
+        share = np.zeros_like(ranges)
+        np.divide(self.eps_, ranges, out=share, where=ranges > 0)
+        if share.max() >= _TINY or not ranges.any():
+            return
+        at = int(share.argmax())
+        names = codec.columns.names if codec.columns else range(len(ranges))
+        warnings.warn(
+            f"eps={self.eps!r} is less than a thousandth of the range of every column, "
+            f"even of {list(names)[at]!r}, whose range is {ranges[at]:.3g}, and will "
+            f"change next to nothing. For that column, {0.1 * ranges[at]:.2g} is a usable "
+            "value; eps=0.1 with eps_unit='range' is for all of them.",
+            stacklevel=4,
+        )
 
     def _check_X(self, X, *, reset):
         """Validate rows: DataFrames stay, all else becomes an array of floats."""

@@ -5,7 +5,6 @@ from operator import attrgetter
 import torch
 
 from .._rows import is_dataframe
-from ..threat import LpBall
 from ..threat._constraints import missing_as_nan, nan_as_code
 from ..threat._features import NAMED
 
@@ -39,6 +38,8 @@ class ConstrainedAccess:
         The attack's bounds, which narrow those of the constraints where they are given.
     ball : LpBall, optional
         Of a given radius, in units of scale.
+    mask : ndarray of bool, shape (n_features,), optional
+        Which features may change.
 
     Attributes
     ----------
@@ -72,7 +73,7 @@ class ConstrainedAccess:
     probability = _of_victim("probability")
     refer = _of_victim("refer")
 
-    def __init__(self, access, constraints, box, ball=None):
+    def __init__(self, access, constraints, box, ball=None, mask=None):
         self._access = access
         columns = list(access.X.columns) if is_dataframe(access.X) else None
         self._constraints = constraints.in_order(columns)
@@ -87,12 +88,15 @@ class ConstrainedAccess:
         self._frozen = self._named & (codec.columns is not None and not codec.categories)
         self.x = (self.ref / self.region.scale).to(access.x)
         self._ball = ball
+        self._masked = torch.zeros_like(self._named)
+        if mask is not None:
+            self._masked |= ~torch.as_tensor(mask)
         self._set_bounds(box)
 
     def _set_bounds(self, box):
         lower, upper = self.region.reachable_range(self.ref)
         # No arithmetic leads from one category to another.
-        hold = self._frozen | self.region.nominal
+        hold = self._frozen | self.region.nominal | self._masked
         lower = torch.where(hold, self.ref, lower)
         upper = torch.where(hold, self.ref, upper)
         if box.given:
@@ -106,7 +110,7 @@ class ConstrainedAccess:
             lower = torch.maximum(lower, self.ref - reach)
             upper = torch.minimum(upper, self.ref + reach)
         # For the projection, categories that an attack set by itself are in range.
-        free = self.region.nominal & ~self._frozen
+        free = self.region.nominal & ~self._frozen & ~self._masked
         first, last = self.region.reachable_range(self.ref)
         self.lower = torch.where(free, first, lower)
         self.upper = torch.where(free, last, upper)
@@ -225,12 +229,6 @@ class ConstrainedAccess:
                 missing_as_nan(self._access.codec, array.numpy().copy())
             )
         return torch.where(self._frozen, ref, array)
-
-
-def ball_of(attack):
-    """Return the ball of an attack that has one, or None."""
-    eps = getattr(attack, "eps", None)
-    return None if eps is None else LpBall(attack.norm, eps)
 
 
 def _index(rows):

@@ -421,6 +421,13 @@ class GradientAccess(ScoreAccess):
             ):
                 logits = self._gradient_view.logits(x).to(x.dtype)
             values = outputs(answerer.to_differentiate(logits, rows), at).sum(0)
+        if not values.requires_grad:
+            raise NoGradientError(
+                f"estimator: no answer of {name_of(self.estimator)} has a slope in any "
+                "column: each goes through an encoder or bins, or is no number. Use an "
+                "attack by scores: SquareAttack for numbers, GreedyFeatureAttack for "
+                "categories; tree ensembles have TreeCoordinateAttack."
+            )
         # One backward pass each: as fast as batched ones, and every view allows them.
         gradients = [
             torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)[0]

@@ -32,6 +32,7 @@ from sklearn_advsec.evasion import (
     AutoAttack,
     AutoProjectedGradientDescent,
     BasicIterativeMethod,
+    CarliniWagner,
     DeepFool,
     EvasionAttack,
     FastAdaptiveBoundary,
@@ -40,10 +41,12 @@ from sklearn_advsec.evasion import (
     GreedyFeatureAttack,
     HopSkipJump,
     IterativeLeastLikely,
+    OnePixel,
     ProjectedGradientDescent,
     RayS,
     SquareAttack,
     TransferAttack,
+    TreeCoordinateAttack,
     UniversalPerturbation,
 )
 from sklearn_advsec.exceptions import (
@@ -52,7 +55,7 @@ from sklearn_advsec.exceptions import (
     QueryBudgetExceeded,
 )
 from sklearn_advsec.pretrained import PretrainedModule
-from sklearn_advsec.threat import LpBall
+from sklearn_advsec.threat import FeatureConstraints, LpBall
 
 ATTACKS = [
     FastGradientMethod,
@@ -783,6 +786,129 @@ def test_a_result_as_a_frame(frame):
     assert "label" not in FastGradientMethod(pipeline).fit(X, y).run(X).to_frame()
 
 
+# What may change ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        ProjectedGradientDescent(eps=0.3),
+        SquareAttack(eps=0.3, max_queries=50),
+        DeepFool(),
+        FastMinimumNorm(),
+        HopSkipJump(max_queries=100),
+        OnePixel(n_pixels=3, max_queries=200),
+        AutoAttack(eps=0.3, max_iter=5, square_queries=20),
+        TransferAttack(attack=ProjectedGradientDescent(eps=0.3)),
+        UniversalPerturbation(eps=0.3, max_iter=2),
+        AdversarialPatch(max_iter=2, n_images=10),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_a_mask_of_pixels_is_kept(attack):
+    torch.manual_seed(0)
+    X = np.random.RandomState(0).rand(20, 1, 8, 8).astype(np.float32)
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[:, :4] = True  # broadcasts over channels
+    attack = clone(attack).set_params(estimator=PretrainedModule(CNN()), mask=mask)
+    result = attack.fit(X).run(X)
+    moved = result.X_adv != X
+    assert moved[..., :4].any() and not moved[..., 4:].any()
+
+
+@pytest.mark.parametrize(
+    "attack", [GreedyFeatureAttack(max_queries=300), ProjectedGradientDescent(eps=0.3)]
+)
+def test_a_mask_holds_under_constraints_too(cancer, attack):
+    X, y = cancer
+    mask = np.arange(30) < 10
+    attack = clone(attack).set_params(
+        estimator=LogisticRegression(),
+        mask=mask,
+        constraints=FeatureConstraints.from_frame(X),
+    )
+    result = attack.fit(X, y).run(X[:30], y[:30])
+    moved = result.X_adv != X[:30]
+    assert moved[:, :10].any() and not moved[:, 10:].any()
+
+
+def test_masks_that_fit_nothing_are_refused(cancer):
+    X, y = cancer
+    for mask in (np.zeros(30, bool), np.ones(29, bool), np.ones(30)):
+        with pytest.raises(ValueError, match="^mask must"):
+            FastGradientMethod(LogisticRegression(), mask=mask).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [SquareAttack(), HopSkipJump(), ProjectedGradientDescent(), TreeCoordinateAttack()],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_where_nothing_can_change_there_is_an_error(attack):
+    X = pd.DataFrame({"job": ["a", "b"] * 20, "owner": [True, True, False, False] * 10})
+    y = (X["job"] == "a") ^ X["owner"]
+    victim = make_pipeline(OneHotEncoder(), DecisionTreeClassifier())
+    attack = clone(attack).set_params(estimator=victim)
+    with pytest.raises(ValueError, match="every column.*job.*GreedyFeatureAttack"):
+        attack.fit(X, y)
+    constraints = FeatureConstraints.from_frame(X)
+    for name in X:
+        constraints.set(name, mutable=False)
+    with pytest.raises(ValueError, match="constraints hold every column fixed"):
+        attack.set_params(constraints=constraints).fit(X, y)
+
+
+def test_numbers_behind_an_encoder_have_no_gradient():
+    X = pd.DataFrame({"rooms": [1, 2, 3, 4] * 20})
+    victim = make_pipeline(OneHotEncoder(), LogisticRegression())
+    with pytest.raises(NoGradientError, match="no answer.*slope"):
+        ProjectedGradientDescent(victim, eps=1).fit(X, X["rooms"] > 2).run(X)
+
+
+def test_eps_by_name_and_in_units_of_the_data(frame):
+    X, y, pipeline = frame
+    attack = FastGradientMethod(pipeline, eps={"income": 10.0}).fit(X, y)
+    X_adv = attack.run(X, y).X_adv
+    assert 0 < (X_adv["income"] - X["income"]).abs().max() <= 10 + 1e-9
+    assert (X_adv["age"] == X["age"]).all()
+    attack = SquareAttack(pipeline, eps=0.1, eps_unit="range", max_queries=50).fit(X, y)
+    income = X["income"]
+    reach = 0.1 * (income.max() - income.min())
+    X_adv = attack.run(X, y).X_adv
+    assert reach * 0.9 < (X_adv["income"] - income).abs().max() <= reach + 1e-9
+    with pytest.raises(ValueError, match="unknown column 'incme'.*'income'"):
+        FastGradientMethod(pipeline, eps={"incme": 1}).fit(X, y)
+
+
+def test_an_eps_that_cannot_matter_warns_once():
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    X = 1000 * X[["worst area", "mean area"]]
+    victim = make_pipeline(StandardScaler(), LogisticRegression())
+    with pytest.warns(UserWarning, match="eps=0.1.*'mean area'.*usable") as seen:
+        FastGradientMethod(victim, eps=0.1).fit(X, y).run(X[:5])
+    assert len(seen) == 1
+    FastGradientMethod(victim, eps=0.1, eps_unit="range").fit(X, y)
+
+
+def test_norms_by_name(cancer):
+    X, y = cancer
+    for attack, name, norm in (
+        (FastGradientMethod(eps=0.1), "inf", np.inf),
+        (ProjectedGradientDescent(eps=0.5), "l2", 2),
+        (FastMinimumNorm(), "l1", 1),
+        (CarliniWagner(max_iter=20), "l2", 2),
+        (HopSkipJump(max_queries=50), "inf", np.inf),
+    ):
+        attack.set_params(estimator=LogisticRegression())
+        named, number = (
+            clone(attack).set_params(norm=n).fit(X, y).run(X[:10]) for n in (name, norm)
+        )
+        np.testing.assert_array_equal(named.X_adv, number.X_adv)
+        np.testing.assert_array_equal(named.distance, number.distance)
+    with pytest.raises(ValueError, match="'norm'.*inf.*l2"):
+        CarliniWagner(LogisticRegression(), norm="l3").fit(X, y)
+
+
 # What all attacks share --------------------------------------------------------------
 
 KINDS = [type(attack) for attack in EVASION]
@@ -791,7 +917,9 @@ SHARED = [
     "goal",
     "target",
     "confidence",
+    "eps_unit",
     "bounds",
+    "mask",
     "constraints",
     "max_queries",
     "max_total_queries",

@@ -8,7 +8,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._labels import class_positions
-from ...threat import LpBall
 from ...victim._answers import ABSTAINED
 from .._base import norms, shared
 from .._gradient._auto_pgd import AutoProjectedGradientDescent
@@ -39,8 +38,10 @@ class AutoAttack(ComposedAttack):
         The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     version : {"standard", "random"}, default="standard"
         For victims whose answers are fixed, or random.
     max_iter : int, default=100
@@ -60,6 +61,8 @@ class AutoAttack(ComposedAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -116,6 +119,7 @@ class AutoAttack(ComposedAttack):
 
     _parameter_constraints = {
         **ComposedAttack._parameter_constraints,
+        **shared("eps_unit"),
         **shared(
             "eps",
             "max_iter",
@@ -140,6 +144,7 @@ class AutoAttack(ComposedAttack):
         *,
         norm=np.inf,
         eps=0.1,
+        eps_unit="feature",
         version="standard",
         max_iter=100,
         n_targets=9,
@@ -149,6 +154,7 @@ class AutoAttack(ComposedAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -160,6 +166,7 @@ class AutoAttack(ComposedAttack):
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
+        self.eps_unit = eps_unit
         self.version = version
         self.max_iter = max_iter
         self.n_targets = n_targets
@@ -169,6 +176,7 @@ class AutoAttack(ComposedAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -212,9 +220,11 @@ class AutoAttack(ComposedAttack):
         return self
 
     def _make_attacks(self, victim):
-        ball = dict(norm=self.norm, eps=self.eps)
+        eps = self._ball().eps
+        eps = eps if eps.ndim else float(eps)
+        ball = dict(norm=self._norm, eps=eps)
         rest = dict(goal=self.goal, bounds=self.bounds, batch_size=self.batch_size)
-        rest["constraints"] = self.constraints
+        rest |= dict(mask=self.mask, constraints=self.constraints)
         descent = ball | rest | dict(max_iter=self.max_iter)
         targeted = self.goal == "targeted"
         auto_pgd = AutoProjectedGradientDescent
@@ -230,11 +240,11 @@ class AutoAttack(ComposedAttack):
             ("APGD-CE", auto_pgd(victim, **descent)),
             ("APGD-T", auto_pgd(victim, **dlr, **descent)),
         ]
-        if np.ndim(self.eps) == 0 and self.eps > 0:
+        if np.ndim(eps) == 0 and eps > 0:
             n_targets = None if targeted else self.n_targets
             once = dict(n_targets=n_targets, n_restarts=1)
             attacks.append(("FAB-T", FastAdaptiveBoundary(victim, **once, **descent)))
-        if LpBall(self.norm, self.eps).norm != 1:
+        if self._norm != 1:
             square = SquareAttack(
                 victim,
                 max_queries=self.square_queries,

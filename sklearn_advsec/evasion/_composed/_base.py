@@ -187,6 +187,8 @@ class CraftedAttack(ComposedAttack):
             attack.set_params(constraints=self.constraints)
         if "bounds" in attack.get_params(deep=False):
             attack.set_params(bounds=self._bounds())
+        if self.mask is not None:
+            attack.set_params(mask=self.mask)
         # A parameter of some attacks, an attribute of others.
         if hasattr(attack, "early_stopping"):
             attack.early_stopping = False

@@ -58,6 +58,8 @@ class ExpectationOverTransformation(CraftedAttack):
     bounds : "data", None or tuple (lower, upper), default=None
         The box that rows stay in; see :class:`EvasionAttack`. It is the range of pixels,
         too, and has to be finite; None takes that of `attack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -130,6 +132,7 @@ class ExpectationOverTransformation(CraftedAttack):
         n_samples=10,
         image_shape=None,
         bounds=None,
+        mask=None,
         constraints=None,
         max_queries=None,
         batch_size="auto",
@@ -143,6 +146,7 @@ class ExpectationOverTransformation(CraftedAttack):
         self.n_samples = n_samples
         self.image_shape = image_shape
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.batch_size = batch_size

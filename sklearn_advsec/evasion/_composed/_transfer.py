@@ -35,6 +35,8 @@ class TransferAttack(CraftedAttack):
         A prototype, whose goal, norm and bounds hold. Gradient attacks need surrogates
         with a view in :mod:`sklearn_advsec.differentiable`. None is
         :class:`ProjectedGradientDescent`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
@@ -103,6 +105,7 @@ class TransferAttack(CraftedAttack):
         *,
         surrogate=None,
         attack=None,
+        mask=None,
         constraints=None,
         batch_size="auto",
         n_jobs=None,
@@ -111,6 +114,7 @@ class TransferAttack(CraftedAttack):
         self.estimator = estimator
         self.surrogate = surrogate
         self.attack = attack
+        self.mask = mask
         self.constraints = constraints
         self.batch_size = batch_size
         self.n_jobs = n_jobs

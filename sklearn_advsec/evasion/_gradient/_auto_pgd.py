@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ...threat import LpBall
 from .._base import WITH_CONFIDENCE, norms, shared
 from .._goal import LOSSES, likeliest_others, margin, targeted_dlr
 from .._state import record_last
@@ -189,9 +188,11 @@ class AutoProjectedGradientDescent(GradientAttack):
         The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features; an array gives each feature its own (see
         :class:`~sklearn_advsec.threat.LpBall`).
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     max_iter : int, default=100
         Number of steps.
     rho : float, default=0.75
@@ -221,6 +222,8 @@ class AutoProjectedGradientDescent(GradientAttack):
         its logits is.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
@@ -278,6 +281,7 @@ class AutoProjectedGradientDescent(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **shared("eps_unit"),
         **WITH_CONFIDENCE,
         **shared("max_iter", "n_restarts", "random_start", "precision", "random_state"),
         "loss": [StrOptions({*LOSSES, "targeted_dlr"})],
@@ -293,6 +297,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         *,
         norm=np.inf,
         eps=0.1,
+        eps_unit="feature",
         max_iter=100,
         rho=0.75,
         goal="misclassification",
@@ -304,6 +309,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         random_start=True,
         n_draws=1,
         bounds="data",
+        mask=None,
         constraints=None,
         precision="full",
         max_queries=None,
@@ -316,6 +322,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
+        self.eps_unit = eps_unit
         self.max_iter = max_iter
         self.rho = rho
         self.goal = goal
@@ -327,6 +334,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         self.random_start = random_start
         self.n_draws = n_draws
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries
@@ -355,7 +363,7 @@ class AutoProjectedGradientDescent(GradientAttack):
         return targeted_dlr if self.loss == "targeted_dlr" else super()._loss()
 
     def _restarts(self, state):
-        if self.norm == 1 and not self.random_start:
+        if self._norm == 1 and not self.random_start:
             # The larger balls come first, and a row that is wrong already stays.
             rows = state.open_rows()
             self._record_last(state, rows, state.access.x[rows])
@@ -370,15 +378,15 @@ class AutoProjectedGradientDescent(GradientAttack):
 
     def _steps(self, state, start, early_stopping):
         """Go from `start` on the open rows; return those left and where they ended."""
-        radii = _RADII if self.norm == 1 and self.max_iter >= 10 else ((1, 1.0),)
+        radii = _RADII if self._norm == 1 and self.max_iter >= 10 else ((1, 1.0),)
         done = 0
         for radius, share in radii:
-            ball = LpBall(self.norm, radius * np.asarray(self.eps))
+            ball = self._ball(radius)
             last = radius == 1
             n_steps = self.max_iter - done if last else round(share * self.max_iter)
             # What is reached in a larger ball does not count.
             stop = early_stopping and last
-            if self.norm == 1:
+            if self._norm == 1:
                 rule = _SparseSteps(ball, n_steps, end_at_best=not stop)
             else:
                 rule = _HalvingSteps(ball, n_steps, self.rho, end_at_best=not stop)

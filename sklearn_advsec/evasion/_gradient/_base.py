@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from ...threat import LpBall
 from .._base import EvasionAttack, shared
 from .._goal import LOSSES
 from .._state import _LOOK_EVERY, record_last
@@ -134,7 +133,7 @@ class GradientAttack(EvasionAttack):
     }
 
     def _check_parameters(self, row_shape):
-        ball = LpBall(self.norm, self.eps)
+        ball = self._ball()
         if ball.norm == 0:
             raise ValueError(
                 f"norm must be np.inf, 2 or 1 for {type(self).__name__}; got 0."
@@ -172,14 +171,14 @@ class GradientAttack(EvasionAttack):
 
         What happens to a row then does not depend on the rows beside it.
         """
-        ball = LpBall(self.norm, self.eps)
+        ball = self._ball()
         x = state.access.x
         point = ball.random(x[:1], state.generator).expand_as(x)
         return ball.project(point, state.lower, state.upper)
 
     def _steps(self, state, start, early_stopping):
         """Go from `start` on the open rows; return those left and where they ended."""
-        ball = LpBall(self.norm, self.eps)
+        ball = self._ball()
         return descend(
             state,
             ConstantStep(ball, self._step_size(ball)),

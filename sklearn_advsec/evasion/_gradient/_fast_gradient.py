@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from ...threat import LpBall
-from .._base import WITH_CONFIDENCE, norms
+from .._base import WITH_CONFIDENCE, norms, shared
 from .._state import record_last
 from ._base import GradientAttack
 
@@ -22,9 +21,11 @@ class FastGradientMethod(GradientAttack):
         The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features; an array gives each feature its own (see
         :class:`~sklearn_advsec.threat.LpBall`).
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     goal : str, default="misclassification"
         What is wanted; see :class:`EvasionAttack`.
     target : class label, "least_likely" or array-like of labels, default=None
@@ -33,6 +34,8 @@ class FastGradientMethod(GradientAttack):
         The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -82,6 +85,7 @@ class FastGradientMethod(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **shared("eps_unit"),
         **WITH_CONFIDENCE,
         "norm": norms(np.inf, 2, 1),
     }
@@ -92,10 +96,12 @@ class FastGradientMethod(GradientAttack):
         *,
         norm=np.inf,
         eps=0.1,
+        eps_unit="feature",
         goal="misclassification",
         target=None,
         confidence=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -106,10 +112,12 @@ class FastGradientMethod(GradientAttack):
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
+        self.eps_unit = eps_unit
         self.goal = goal
         self.target = target
         self.confidence = confidence
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -127,8 +135,6 @@ class FastGradientMethod(GradientAttack):
         if early_stopping:
             at = torch.nonzero(goal.reached(logits)).flatten()
             record_last(state, rows[at], x[at])
-        delta = LpBall(self.norm, self.eps).maximize(
-            gradient, state.lower[rows], state.upper[rows]
-        )
+        delta = self._ball().maximize(gradient, state.lower[rows], state.upper[rows])
         left = ~state.success[rows]
         return rows[left], (x + delta)[left]

@@ -14,8 +14,10 @@ class BasicIterativeMethod(GradientAttack):
     ----------
     estimator : classifier or RegressionVictim, default=None
         The victim; see :class:`EvasionAttack`.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound on each feature, in its units.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     step_size : float, default=None
         Length of a step, in the norm. None is ``1.25 * eps / max_iter``.
     max_iter : int, default=10
@@ -32,6 +34,8 @@ class BasicIterativeMethod(GradientAttack):
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
@@ -86,6 +90,7 @@ class BasicIterativeMethod(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **shared("eps_unit"),
         **WITH_CONFIDENCE,
         **shared("step_size", "max_iter", "early_stopping", "precision"),
     }
@@ -95,6 +100,7 @@ class BasicIterativeMethod(GradientAttack):
         estimator=None,
         *,
         eps=0.1,
+        eps_unit="feature",
         step_size=None,
         max_iter=10,
         goal="misclassification",
@@ -102,6 +108,7 @@ class BasicIterativeMethod(GradientAttack):
         confidence=None,
         early_stopping=True,
         bounds="data",
+        mask=None,
         constraints=None,
         precision="full",
         max_queries=None,
@@ -112,6 +119,7 @@ class BasicIterativeMethod(GradientAttack):
     ):
         self.estimator = estimator
         self.eps = eps
+        self.eps_unit = eps_unit
         self.step_size = step_size
         self.max_iter = max_iter
         self.goal = goal
@@ -119,6 +127,7 @@ class BasicIterativeMethod(GradientAttack):
         self.confidence = confidence
         self.early_stopping = early_stopping
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries
@@ -142,8 +151,10 @@ class IterativeLeastLikely(GradientAttack):
     ----------
     estimator : classifier or RegressionVictim, default=None
         The victim; see :class:`EvasionAttack`.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound on each feature, in its units.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     step_size : float, default=None
         Length of a step, in the norm. None is ``1.25 * eps / max_iter``.
     max_iter : int, default=10
@@ -156,6 +167,8 @@ class IterativeLeastLikely(GradientAttack):
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
@@ -210,6 +223,7 @@ class IterativeLeastLikely(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **shared("eps_unit"),
         "confidence": WITH_CONFIDENCE["confidence"],
         **shared("step_size", "max_iter", "early_stopping", "precision"),
     }
@@ -219,11 +233,13 @@ class IterativeLeastLikely(GradientAttack):
         estimator=None,
         *,
         eps=0.1,
+        eps_unit="feature",
         step_size=None,
         max_iter=10,
         confidence=None,
         early_stopping=True,
         bounds="data",
+        mask=None,
         constraints=None,
         precision="full",
         max_queries=None,
@@ -234,11 +250,13 @@ class IterativeLeastLikely(GradientAttack):
     ):
         self.estimator = estimator
         self.eps = eps
+        self.eps_unit = eps_unit
         self.step_size = step_size
         self.max_iter = max_iter
         self.confidence = confidence
         self.early_stopping = early_stopping
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries

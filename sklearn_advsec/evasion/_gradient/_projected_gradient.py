@@ -26,9 +26,11 @@ class ProjectedGradientDescent(GradientAttack):
         The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features; an array gives each feature its own (see
         :class:`~sklearn_advsec.threat.LpBall`).
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     step_size : float, default=None
         Length of a step, in the norm. None is ``2.5 * eps / max_iter``.
     max_iter : int, default=40
@@ -53,6 +55,8 @@ class ProjectedGradientDescent(GradientAttack):
         taken, as in the paper.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     precision : {"full", "mixed"}, default="full"
@@ -109,6 +113,7 @@ class ProjectedGradientDescent(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **shared("eps_unit"),
         **WITH_CONFIDENCE,
         **shared(
             "step_size",
@@ -129,6 +134,7 @@ class ProjectedGradientDescent(GradientAttack):
         *,
         norm=np.inf,
         eps=0.1,
+        eps_unit="feature",
         step_size=None,
         max_iter=40,
         goal="misclassification",
@@ -139,6 +145,7 @@ class ProjectedGradientDescent(GradientAttack):
         random_start=False,
         early_stopping=True,
         bounds="data",
+        mask=None,
         constraints=None,
         precision="full",
         max_queries=None,
@@ -151,6 +158,7 @@ class ProjectedGradientDescent(GradientAttack):
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
+        self.eps_unit = eps_unit
         self.step_size = step_size
         self.max_iter = max_iter
         self.goal = goal
@@ -161,6 +169,7 @@ class ProjectedGradientDescent(GradientAttack):
         self.random_start = random_start
         self.early_stopping = early_stopping
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.precision = precision
         self.max_queries = max_queries

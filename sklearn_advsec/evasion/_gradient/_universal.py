@@ -8,7 +8,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from ..._progress import with_callbacks
-from ...threat import LpBall
 from .._base import Chunk, norms, shared
 from .._state import record_last
 from ._base import GradientAttack
@@ -38,8 +37,10 @@ class UniversalPerturbation(GradientAttack):
         The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2, 1}, default=np.inf
         The norm that bounds the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     step_size : float, default=None
         Length of the first step, in the norm; None is ``eps / 4``.
     max_iter : int, default=20
@@ -52,6 +53,8 @@ class UniversalPerturbation(GradientAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -111,6 +114,7 @@ class UniversalPerturbation(GradientAttack):
 
     _parameter_constraints = {
         **GradientAttack._parameter_constraints,
+        **shared("eps_unit"),
         **shared("step_size", "max_iter", "goal", "target", "random_state"),
         "norm": norms(np.inf, 2, 1),
         "max_loss": [Interval(Real, 0, None, closed="neither")],
@@ -122,12 +126,14 @@ class UniversalPerturbation(GradientAttack):
         *,
         norm=np.inf,
         eps=0.1,
+        eps_unit="feature",
         step_size=None,
         max_iter=20,
         max_loss=9.0,
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -139,12 +145,14 @@ class UniversalPerturbation(GradientAttack):
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
+        self.eps_unit = eps_unit
         self.step_size = step_size
         self.max_iter = max_iter
         self.max_loss = max_loss
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -193,7 +201,7 @@ class UniversalPerturbation(GradientAttack):
         """Ascend the mean loss of batches, from 0."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
-        ball = LpBall(self.norm, self.eps)
+        ball = self._ball()
         v = torch.zeros_like(access.x[:1])
         free = torch.full_like(v, torch.inf)
         batches = -(-len(access.x) // _STEP_ROWS)

@@ -79,6 +79,8 @@ class CarliniWagner(MinimumNormAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -150,6 +152,7 @@ class CarliniWagner(MinimumNormAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -168,6 +171,7 @@ class CarliniWagner(MinimumNormAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -187,7 +191,7 @@ class CarliniWagner(MinimumNormAttack):
         # The tanh comes near to this point only: of a wide feature, not near enough.
         if search.can_ask():
             search.look(point)
-        if self.norm == 2:
+        if self._norm == 2:
             self._search_weights(state, rows, start, c)
         else:
             self._lower_the_bound(state, rows, start, c)
@@ -198,10 +202,10 @@ class CarliniWagner(MinimumNormAttack):
         weight = search.gradient.flatten(1)
         beyond = 2 * search.rounding + self.kappa - search.value
         lower, upper = search.lower.flatten(1), search.upper.flatten(1)
-        point = nearest_on_hyperplane(weight, beyond, self.norm, lower, upper)
+        point = nearest_on_hyperplane(weight, beyond, self._norm, lower, upper)
         if self.initial_c is not None:
             c = torch.full_like(beyond, self.initial_c)
-        elif self.norm == 2:
+        elif self._norm == 2:
             c = 4 * beyond / weight.square().sum(1).clamp_min(1e-12)
         else:
             c = 0.02 / weight.abs().mean(1).clamp_min(1e-12)

@@ -50,6 +50,8 @@ class DeepFool(MinimumNormAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -115,6 +117,7 @@ class DeepFool(MinimumNormAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -131,6 +134,7 @@ class DeepFool(MinimumNormAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -162,5 +166,5 @@ class DeepFool(MinimumNormAttack):
             upper = (search.upper - search.delta).flatten(1)
         # A little more than to where the logits are equal, which is no success.
         beyond = 2 * search.rounding - search.value
-        step = nearest_on_hyperplane(gradient, beyond, self.norm, lower, upper)
+        step = nearest_on_hyperplane(gradient, beyond, self._norm, lower, upper)
         return step.reshape(search.x.shape)

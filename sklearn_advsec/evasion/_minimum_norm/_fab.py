@@ -60,6 +60,8 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -136,6 +138,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -156,6 +159,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -201,7 +205,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
 
     def _random_start(self, search, generator):
         """Half as far as the best perturbation, or `eps`, in one random direction."""
-        ball = LpBall(self.norm, 1.0)
+        ball = LpBall(self._norm, 1.0)
         radius = search.best.clamp_max(self.eps or np.inf)
         whole = search.norm(search.x.nan_to_num())
         radius = torch.where(radius.isfinite(), radius, whole) / 2
@@ -246,7 +250,7 @@ class FastAdaptiveBoundary(MinimumNormAttack):
         steps = nearest_on_hyperplane(
             torch.cat([weight, weight]),
             torch.cat([offset - (weight * flat).sum(1), offset]),
-            self.norm,
+            self._norm,
             torch.cat([lower - flat, lower]),
             torch.cat([upper - flat, upper]),
         )

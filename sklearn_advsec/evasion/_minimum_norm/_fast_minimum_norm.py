@@ -57,6 +57,8 @@ class FastMinimumNorm(MinimumNormAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -125,6 +127,7 @@ class FastMinimumNorm(MinimumNormAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -141,6 +144,7 @@ class FastMinimumNorm(MinimumNormAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -153,12 +157,12 @@ class FastMinimumNorm(MinimumNormAttack):
         search.point = torch.zeros_like(search.x)
         search.radius = torch.ones_like(search.best)
         # A step of Euclidean length 1 is a small one in the units of the L1 norm.
-        longest = self.step_size or (4.0 if self.norm == 1 else 1.0)
-        patience = int(_PATIENCE[self.norm] * self.max_iter)
+        longest = self.step_size or (4.0 if self._norm == 1 else 1.0)
+        patience = int(_PATIENCE[self._norm] * self.max_iter)
         for step in range(self.max_iter):
             if not search.can_ask():
                 break
-            if step or self.norm in (0, 1):
+            if step or self._norm in (0, 1):
                 search.ask_gradient(search.point)
                 search.value = search.margin(search.logits)
             else:  # to the class that is nearest, not the one of the next largest logit
@@ -170,14 +174,14 @@ class FastMinimumNorm(MinimumNormAttack):
             search.radius = self._breathe(search, gamma)
             length = search.norm(search.gradient, 2).clamp_min(1e-12)
             moved = search.point + step_size * search.gradient / column(length, search.x)
-            radius = search.radius.long() if self.norm == 0 else search.radius
-            moved = project(moved, self.norm, radius, search.lower, search.upper)
+            radius = search.radius.long() if self._norm == 0 else search.radius
+            moved = project(moved, self._norm, radius, search.lower, search.upper)
             if step >= patience:
                 self._approach(search, moved, 1 + gamma, 0 < step == patience)
             search.point = moved
         if search.can_ask():
             search.look(search.point)
-        if self.norm == 0:
+        if self._norm == 0:
             give_back(state, n_rounds=2, n_steps=8)
         else:
             shorten(state, _N_LOOKS)
@@ -186,12 +190,12 @@ class FastMinimumNorm(MinimumNormAttack):
         """Radius of the next ball."""
         radius = search.radius
         shrunk, grown = radius * (1 - gamma), radius * (1 + gamma)
-        if self.norm == 0:
+        if self._norm == 0:
             shrunk = torch.minimum(radius - 1, shrunk.floor()).clamp_min(1)
             grown = torch.maximum(radius + 1, grown.floor())
             grown = grown.clamp_max(search.x.shape[1:].numel())
         else:
-            slope = search.norm(search.gradient, DUAL[self.norm]).clamp_min(1e-12)
+            slope = search.norm(search.gradient, DUAL[self._norm]).clamp_min(1e-12)
             boundary = search.norm(search.delta) + search.value.abs() / slope
             # By a little more than to the boundary, which is no success yet.
             grown = torch.where(search.best.isfinite(), grown, (1 + gamma) * boundary)
@@ -211,7 +215,7 @@ class FastMinimumNorm(MinimumNormAttack):
         step = nearest_on_hyperplane(
             search.gradient[at].flatten(1),
             overshoot * (2 * search.rounding - search.value)[at],
-            self.norm or 2,
+            self._norm or 2,
             (search.lower[at] - point).flatten(1),
             (search.upper[at] - point).flatten(1),
         )

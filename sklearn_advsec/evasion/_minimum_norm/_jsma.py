@@ -47,6 +47,8 @@ class JacobianSaliencyMap(MinimumNormAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -117,6 +119,7 @@ class JacobianSaliencyMap(MinimumNormAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -132,6 +135,7 @@ class JacobianSaliencyMap(MinimumNormAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries

@@ -62,6 +62,8 @@ class AdversarialPatch(EvasionAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     n_places : int, default=1
@@ -150,6 +152,7 @@ class AdversarialPatch(EvasionAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         n_places=1,
         batch_size="auto",
@@ -168,6 +171,7 @@ class AdversarialPatch(EvasionAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.n_places = n_places
         self.batch_size = batch_size

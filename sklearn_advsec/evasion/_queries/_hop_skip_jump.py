@@ -66,6 +66,8 @@ class HopSkipJump(StartingAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
@@ -140,6 +142,7 @@ class HopSkipJump(StartingAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_total_queries=None,
         batch_size="auto",
@@ -157,6 +160,7 @@ class HopSkipJump(StartingAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
@@ -167,16 +171,16 @@ class HopSkipJump(StartingAttack):
     def _search(self, active, state):
         self._begin(active, state)
         d = int(np.prod(self.row_shape_))
-        power = 1.5 if self.norm == 2 else 2
+        power = 1.5 if self._norm == 2 else 2
         precision = self.gamma / d**power
         # Of a neighbour, in units of the distance (Section 3.3 of the paper).
         radius = precision * d ** (power - 1)
         n_halvings = ceil(log2(1 / min(precision, 1e-3)))
-        to_boundary(active, self.norm, n_halvings)
+        to_boundary(active, self._norm, n_halvings)
         active.normals = torch.zeros_like(active.x)
         momentum = self.momentum
         if momentum is None:
-            momentum = 0.5 if self.norm == np.inf else 0.0
+            momentum = 0.5 if self._norm == np.inf else 0.0
         for step in count(1):
             active.give_up(active.affordable() < 1)
             if not active:
@@ -189,12 +193,12 @@ class HopSkipJump(StartingAttack):
             n = int(self.n_evaluations * sqrt(step))
             # The last estimate leaves enough for its step and the way to the boundary.
             n_sent = (active.affordable() - n_halvings - _STEPS).clamp(1, n)
-            normal = estimate_normal(active, state, self.norm, size, n, n_sent)
+            normal = estimate_normal(active, state, self._norm, size, n, n_sent)
             # By its noise, an estimate counts as the root of the number of its queries.
             normal = normal * column(n_sent.sqrt(), normal)
             active.normals = momentum * active.normals + normal
-            _step(active, _unit(active.normals, self.norm), distance / sqrt(step))
-            to_boundary(active, self.norm, n_halvings)
+            _step(active, _unit(active.normals, self._norm), distance / sqrt(step))
+            to_boundary(active, self._norm, n_halvings)
 
 
 def to_boundary(active, norm, n_halvings):

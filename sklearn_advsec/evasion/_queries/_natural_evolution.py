@@ -3,12 +3,10 @@
 from math import ceil
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
 from ..._estimators import name_of
-from ...threat import LpBall
 from ...victim import ScoreAccess
 from .._active_rows import Answer, column
 from .._base import shared
@@ -23,6 +21,7 @@ class EvolutionStrategy(StartingAttack):
 
     _parameter_constraints = {
         **StartingAttack._parameter_constraints,
+        **shared("eps_unit"),
         **shared("eps", "step_size"),
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "sigma": [Interval(Real, 0, None, closed="neither"), None],
@@ -30,11 +29,11 @@ class EvolutionStrategy(StartingAttack):
 
     def _check_parameters(self, row_shape):
         super()._check_parameters(row_shape)
-        LpBall(np.inf, self.eps).scale(torch.zeros((1, *row_shape)))
+        self._ball().scale(torch.zeros((1, *row_shape)))
 
     def _prepare(self, active):
         """Return `eps`, the step, and the reach of the samples, per feature."""
-        ball = LpBall(np.inf, self.eps)
+        ball = self._ball()
         eps = ball.scale(active.x)
         fixed = (eps == 0).expand_as(active.x)
         active.lower = active.lower.masked_fill(fixed, 0)
@@ -148,8 +147,10 @@ class LabelOnlyNES(EvolutionStrategy):
     ----------
     estimator : classifier or RegressionVictim, default=None
         The victim; see :class:`EvasionAttack`.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features; an array gives each feature its own.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     max_queries : int, default=5000
         Largest number of queries of a row; see :class:`EvasionAttack`.
     n_samples : int, default=20
@@ -170,6 +171,8 @@ class LabelOnlyNES(EvolutionStrategy):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
@@ -225,6 +228,7 @@ class LabelOnlyNES(EvolutionStrategy):
         estimator=None,
         *,
         eps=0.1,
+        eps_unit="feature",
         max_queries=5000,
         n_samples=20,
         n_smooth=10,
@@ -234,6 +238,7 @@ class LabelOnlyNES(EvolutionStrategy):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_total_queries=None,
         batch_size="auto",
@@ -243,6 +248,7 @@ class LabelOnlyNES(EvolutionStrategy):
     ):
         self.estimator = estimator
         self.eps = eps
+        self.eps_unit = eps_unit
         self.max_queries = max_queries
         self.n_samples = n_samples
         self.n_smooth = n_smooth
@@ -252,6 +258,7 @@ class LabelOnlyNES(EvolutionStrategy):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
@@ -291,8 +298,10 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
     ----------
     estimator : classifier or RegressionVictim, default=None
         The victim; see :class:`EvasionAttack`.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features; an array gives each feature its own.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     max_queries : int, default=1000
         Largest number of queries of a row; see :class:`EvasionAttack`.
     n_samples : int, default=50
@@ -310,6 +319,8 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
@@ -372,6 +383,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         estimator=None,
         *,
         eps=0.1,
+        eps_unit="feature",
         max_queries=1000,
         n_samples=50,
         sigma=None,
@@ -380,6 +392,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_total_queries=None,
         batch_size="auto",
@@ -389,6 +402,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
     ):
         self.estimator = estimator
         self.eps = eps
+        self.eps_unit = eps_unit
         self.max_queries = max_queries
         self.n_samples = n_samples
         self.sigma = sigma
@@ -397,6 +411,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size

@@ -49,6 +49,8 @@ class OnePixel(BoxAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
@@ -118,6 +120,7 @@ class OnePixel(BoxAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_total_queries=None,
         batch_size="auto",
@@ -134,6 +137,7 @@ class OnePixel(BoxAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size

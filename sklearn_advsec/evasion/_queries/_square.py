@@ -10,7 +10,6 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from ..._images import image_shape_of
-from ...threat import LpBall
 from ...threat._projection import fill_l2
 from .._base import WITH_CONFIDENCE, norms, shared
 from ._base import QueryAttack, climb
@@ -165,8 +164,10 @@ class SquareAttack(QueryAttack):
         The victim; see :class:`EvasionAttack`.
     norm : {np.inf, 2}, default=np.inf
         The norm that bounds the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.1
+    eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound, in the units of the features; an array gives each feature its own.
+    eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
+        What `eps` is a multiple of; see :class:`EvasionAttack`.
     max_queries : int, default=1000
         Largest number of queries of a row; see :class:`EvasionAttack`.
     p_init : float, default=0.8
@@ -185,6 +186,8 @@ class SquareAttack(QueryAttack):
         The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
@@ -235,6 +238,7 @@ class SquareAttack(QueryAttack):
 
     _parameter_constraints = {
         **QueryAttack._parameter_constraints,
+        **shared("eps_unit"),
         **WITH_CONFIDENCE,
         **shared("eps", "image_shape", "random_state"),
         "norm": norms(np.inf, 2),
@@ -248,6 +252,7 @@ class SquareAttack(QueryAttack):
         *,
         norm=np.inf,
         eps=0.1,
+        eps_unit="feature",
         max_queries=1000,
         p_init=0.8,
         n_proposals=1,
@@ -256,6 +261,7 @@ class SquareAttack(QueryAttack):
         target=None,
         confidence=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_total_queries=None,
         batch_size="auto",
@@ -266,6 +272,7 @@ class SquareAttack(QueryAttack):
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
+        self.eps_unit = eps_unit
         self.max_queries = max_queries
         self.p_init = p_init
         self.n_proposals = n_proposals
@@ -274,6 +281,7 @@ class SquareAttack(QueryAttack):
         self.target = target
         self.confidence = confidence
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
@@ -282,7 +290,7 @@ class SquareAttack(QueryAttack):
         self.verbose = verbose
 
     def _check_parameters(self, row_shape):
-        ball = LpBall(self.norm, self.eps)
+        ball = self._ball()
         if ball.norm not in (np.inf, 2):
             raise ValueError(
                 f"norm must be np.inf or 2 for SquareAttack; got {ball.norm}."
@@ -292,8 +300,8 @@ class SquareAttack(QueryAttack):
 
     def _search(self, active, state):
         windows = Windows(self.row_shape_, self.image_shape, state.generator)
-        search = _linf if self.norm == np.inf else _l2
-        propose, start = search(active, LpBall(self.norm, self.eps), windows, self._share)
+        search = _linf if self._norm == np.inf else _l2
+        propose, start = search(active, self._ball(), windows, self._share)
         climb(active, propose, start, self.n_proposals)
 
     def _share(self, step):

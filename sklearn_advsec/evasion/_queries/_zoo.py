@@ -54,6 +54,8 @@ class ZerothOrderOptimization(BoxAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data" or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_total_queries : int, default=None
@@ -127,6 +129,7 @@ class ZerothOrderOptimization(BoxAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         max_total_queries=None,
         batch_size="auto",
@@ -145,6 +148,7 @@ class ZerothOrderOptimization(BoxAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size

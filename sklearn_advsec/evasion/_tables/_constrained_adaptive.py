@@ -46,6 +46,8 @@ class ConstrainedAdaptiveAttack(ConstrainedAPGD):
         What the descent ascends.
     bounds : "data", None or tuple (lower, upper), default=None
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -124,6 +126,7 @@ class ConstrainedAdaptiveAttack(ConstrainedAPGD):
         confidence=None,
         loss="cross_entropy",
         bounds=None,
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -144,6 +147,7 @@ class ConstrainedAdaptiveAttack(ConstrainedAPGD):
         self.confidence = confidence
         self.loss = loss
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -163,7 +167,7 @@ class ConstrainedAdaptiveAttack(ConstrainedAPGD):
                 state,
                 self.n_generations,
                 self.population,
-                norm=self.norm,
+                norm=self._norm,
             )
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
 
-from ...threat import LpBall
 from .._base import norms, shared
 from .._gradient._auto_pgd import _HalvingSteps
 from .._gradient._base import GradientAttack, descend
@@ -53,6 +52,8 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         Number of starts. Rows that reached the goal do not start again.
     bounds : "data", None or tuple (lower, upper), default=None
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=None
@@ -133,6 +134,7 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         loss="cross_entropy",
         n_restarts=2,
         bounds=None,
+        mask=None,
         constraints=None,
         max_queries=None,
         max_total_queries=None,
@@ -153,6 +155,7 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         self.loss = loss
         self.n_restarts = n_restarts
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -162,7 +165,7 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
         self.verbose = verbose
 
     def _steps(self, state, start, early_stopping):
-        ball = LpBall(self.norm, np.asarray(self.eps))
+        ball = self._ball()
         rule = _RepairedSteps(ball, self.max_iter, self.rho, state, self.penalty)
         if start is not None:
             start = rule.repair(start, torch.arange(len(start), device=start.device))

@@ -311,6 +311,8 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default=None
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=5000
@@ -387,6 +389,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         target=None,
         confidence=None,
         bounds=None,
+        mask=None,
         constraints=None,
         max_queries=5000,
         max_total_queries=None,
@@ -405,6 +408,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         self.target = target
         self.confidence = confidence
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries

@@ -153,6 +153,8 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
         The probability that makes a success; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default=None
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     max_queries : int, default=10000
@@ -225,6 +227,7 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
         target=None,
         confidence=None,
         bounds=None,
+        mask=None,
         constraints=None,
         max_queries=10_000,
         max_total_queries=None,
@@ -244,6 +247,7 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
         self.target = target
         self.confidence = confidence
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
@@ -262,7 +266,7 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
             state,
             self.n_generations,
             self.population,
-            norm=self.norm,
+            norm=self._norm,
             patience=self.patience,
             early_stopping=self.early_stopping,
         )

@@ -44,6 +44,8 @@ class TreeCoordinateAttack(TreeAttack):
         The wanted class for ``goal="targeted"``; see :class:`EvasionAttack`.
     bounds : "data", None or tuple (lower, upper), default="data"
         The box that rows stay in; see :class:`EvasionAttack`.
+    mask : array-like of bool, default=None
+        Which features may change; see :class:`EvasionAttack`.
     constraints : FeatureConstraints, default=None
         What rows have to keep; see :class:`EvasionAttack`.
     n_jobs : int, default=None
@@ -105,6 +107,7 @@ class TreeCoordinateAttack(TreeAttack):
         goal="misclassification",
         target=None,
         bounds="data",
+        mask=None,
         constraints=None,
         n_jobs=None,
         verbose=0,
@@ -116,6 +119,7 @@ class TreeCoordinateAttack(TreeAttack):
         self.goal = goal
         self.target = target
         self.bounds = bounds
+        self.mask = mask
         self.constraints = constraints
         self.n_jobs = n_jobs
         self.verbose = verbose
