@@ -886,8 +886,8 @@ class EvasionAttack(
         warnings.warn(
             f"eps={self.eps!r} is less than a thousandth of the range of every column, "
             f"even of {list(names)[at]!r}, whose range is {ranges[at]:.3g}, and will "
-            f"change next to nothing. For that column, {0.1 * ranges[at]:.2g} is a usable "
-            "value; eps=0.1 with eps_unit='range' is for all of them.",
+            f"change next to nothing. For that column, {0.1 * ranges[at]:.2g} is usable; "
+            "eps=0.1 with eps_unit='range' is for all of them.",
             stacklevel=4,
         )
 

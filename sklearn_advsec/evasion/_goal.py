@@ -37,11 +37,18 @@ def targeted_dlr(logits, labels, toward):
     return difference / (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)
 
 
+def unsaturated_cross_entropy(logits, labels):
+    """Cross-entropy, and the margin, which is negative, where it is 0 to rounding.
+
+    There its gradient is lost: an attack would not move, and the victim look robust.
+    """
+    loss = cross_entropy(logits, labels, reduction="none")
+    return torch.where(loss > 0, loss, margin(logits, labels))
+
+
 # Each grows as the victim moves away from the label.
 LOSSES = {
-    "cross_entropy": lambda logits, labels: cross_entropy(
-        logits, labels, reduction="none"
-    ),
+    "cross_entropy": unsaturated_cross_entropy,
     "margin": margin,
     "dlr": dlr,
 }

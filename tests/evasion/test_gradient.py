@@ -20,6 +20,7 @@ from sklearn_advsec.evasion import (
     CarliniWagner,
     DeepFool,
     FastAdaptiveBoundary,
+    FastGradientMethod,
     FastMinimumNorm,
     JacobianSaliencyMap,
     ProjectedGradientDescent,
@@ -684,3 +685,21 @@ def test_mlp_and_its_frozen_form_agree():
     attack = DeepFool(victim, bounds=(0, 1)).fit(X, y[:300])
     frozen = DeepFool(FrozenEstimator(attack.estimator_), bounds=(0, 1)).fit(X)
     np.testing.assert_array_equal(attack.transform(X[:20]), frozen.transform(X[:20]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("attack", [FastGradientMethod, ProjectedGradientDescent])
+def test_cross_entropy_that_is_saturated_does_not_look_robust(attack, dtype):
+    # Logits a thousand times as large change no label, and no attack's success.
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(dtype)
+    victim = LogisticRegression(max_iter=1000).fit(X[:1000], y[:1000])
+    module = torch.nn.Linear(64, 10).to(torch.float32)
+    rates = []
+    for scale in (1.0, 1000.0):
+        with torch.no_grad():
+            module.weight[:] = torch.as_tensor(scale * victim.coef_)
+            module.bias[:] = torch.as_tensor(scale * victim.intercept_)
+        result = attack(PretrainedModule(module), eps=0.2).fit(X).run(X[1000:1100])
+        rates.append(result.success.mean())
+    assert rates[0] > 0.8 and rates[1] >= rates[0] - 0.1
