@@ -25,7 +25,7 @@ from sklearn.preprocessing import minmax_scale
 
 from sklearn_advsec.defense import RobustRandomForestClassifier
 from sklearn_advsec.evasion import HopSkipJump, TreeCoordinateAttack, TreeExactAttack
-from sklearn_advsec.trees import certify
+from sklearn_advsec.trees import certified_radii
 
 X, y = load_breast_cancer(return_X_y=True)
 X, X_test, y, y_test = train_test_split(minmax_scale(X), y, test_size=0.3, random_state=0)
@@ -58,7 +58,7 @@ def radii(forest):
         f"  proved to be the optimum: {np.mean(result.status == 'optimal'):.0%} of rows"
     )
     start = time.perf_counter()
-    found["certificate"] = certify(forest, rows, y=labels)
+    found["certificate"] = certified_radii(forest, rows, y=labels)
     report("certificate", found["certificate"], start)
     return found
 

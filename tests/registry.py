@@ -190,7 +190,7 @@ NOT_CHECKED = {
     "HomomorphicArray": "an encrypted array",
     "HomomorphicClient": "has the keys of encrypted arrays",
     "HomomorphicKeys": "public keys",
-    "JPEGCompression": "a transformation of images",
+    "JPEG": "a transformation of images",
     "MembershipAttack": "a base class",
     "MembershipGame": "makes targets for attacks, and is no estimator",
     "MembershipRound": "a result",

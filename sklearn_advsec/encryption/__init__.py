@@ -7,7 +7,7 @@ All cryptography is Microsoft SEAL's, through TenSEAL: ``pip install
 from ._array import HomomorphicArray, HomomorphicClient, HomomorphicKeys
 from ._discretized import DiscretizedMLPClassifier
 from ._estimators import EncryptedClassifier, EncryptedRegressor
-from ._graph import register
+from ._graph import register_graph
 from ._halves import Client, Server
 from ._messages import MessageError
 from ._polynomials import PolynomialActivation
@@ -28,5 +28,5 @@ __all__ = [
     "MessageError",
     "PolynomialActivation",
     "Server",
-    "register",
+    "register_graph",
 ]

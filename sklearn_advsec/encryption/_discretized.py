@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._seeding import seeded_torch
-from ._graph import Activation, Affine, Graph, register
+from ._graph import Activation, Affine, Graph, register_graph
 
 
 class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
@@ -259,7 +259,7 @@ def _straight(value, like):
     return like + (value - like).detach()
 
 
-@register(DiscretizedMLPClassifier)
+@register_graph(DiscretizedMLPClassifier)
 def discretized_perceptron(estimator, n_features):
     """Read a discretized perceptron, whose rows were made binary before."""
     if estimator.thresholds_ is not None:

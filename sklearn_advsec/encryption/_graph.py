@@ -1,6 +1,6 @@
 """What an estimator computes, as affine layers and activations.
 
-:func:`graph` looks an estimator up in an open registry; :func:`register` adds to it.
+:func:`graph` looks an estimator up in a registry; :func:`register_graph` adds to it.
 """
 
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ class Graph:
     link: str | None = None
 
 
-def register(kind):
+def register_graph(kind):
     """Register the reader of an estimator.
 
     Parameters
@@ -193,13 +193,13 @@ def scores_of(coef, intercept, where):
 
 
 # Linear predictors ------------------------------------------------------------------
-@register(LinearDiscriminantAnalysis)
-@register(LinearSVC)
-@register(LogisticRegression)
-@register(Perceptron)
-@register(RidgeClassifier)
-@register(RidgeClassifierCV)
-@register(SGDClassifier)
+@register_graph(LinearDiscriminantAnalysis)
+@register_graph(LinearSVC)
+@register_graph(LogisticRegression)
+@register_graph(Perceptron)
+@register_graph(RidgeClassifier)
+@register_graph(RidgeClassifierCV)
+@register_graph(SGDClassifier)
 def linear_classifier(estimator, n_features):
     """Read a linear classifier: its decision function."""
     layer = scores_of(estimator.coef_, estimator.intercept_, name_of(estimator))
@@ -211,8 +211,8 @@ def linear_classifier(estimator, n_features):
     return Graph([layer], link)
 
 
-@register(LinearModel)
-@register(LinearSVR)
+@register_graph(LinearModel)
+@register_graph(LinearSVR)
 def linear_regressor(estimator, n_features):
     """Read a linear regressor."""
     if not is_regressor(estimator):
@@ -223,8 +223,8 @@ def linear_regressor(estimator, n_features):
     return Graph([layer])
 
 
-@register(MLPClassifier)
-@register(MLPRegressor)
+@register_graph(MLPClassifier)
+@register_graph(MLPRegressor)
 def multilayer_perceptron(estimator, n_features):
     """Read a perceptron of scikit-learn."""
     function = {"logistic": "sigmoid"}.get(estimator.activation, estimator.activation)
@@ -248,7 +248,7 @@ def _diagonal(scale, shift):
     return [Affine(sparse.diags_array(scale).tocsr(), np.asarray(shift, dtype=float))]
 
 
-@register(StandardScaler)
+@register_graph(StandardScaler)
 def standard_scaler(scaler, n_features):
     """Read StandardScaler."""
     scale = np.ones(n_features) if scaler.scale_ is None else 1 / scaler.scale_
@@ -256,7 +256,7 @@ def standard_scaler(scaler, n_features):
     return _diagonal(scale, -mean * scale)
 
 
-@register(RobustScaler)
+@register_graph(RobustScaler)
 def robust_scaler(scaler, n_features):
     """Read RobustScaler."""
     scale = np.ones(n_features) if scaler.scale_ is None else 1 / scaler.scale_
@@ -264,7 +264,7 @@ def robust_scaler(scaler, n_features):
     return _diagonal(scale, -center * scale)
 
 
-@register(MinMaxScaler)
+@register_graph(MinMaxScaler)
 def min_max_scaler(scaler, n_features):
     """Read MinMaxScaler; one that clips is not affine."""
     if scaler.clip:
@@ -272,7 +272,7 @@ def min_max_scaler(scaler, n_features):
     return _diagonal(scaler.scale_, scaler.min_)
 
 
-@register(MaxAbsScaler)
+@register_graph(MaxAbsScaler)
 def max_abs_scaler(scaler, n_features):
     """Read MaxAbsScaler; one that clips is not affine."""
     if getattr(scaler, "clip", False):
@@ -280,7 +280,7 @@ def max_abs_scaler(scaler, n_features):
     return _diagonal(1 / scaler.scale_, np.zeros(n_features))
 
 
-@register(PCA)
+@register_graph(PCA)
 def principal_components(pca, n_features):
     """Read PCA."""
     weight = pca.components_.astype(np.float64)
@@ -289,14 +289,14 @@ def principal_components(pca, n_features):
     return [Affine(weight, -weight @ pca.mean_)]
 
 
-@register(TruncatedSVD)
+@register_graph(TruncatedSVD)
 def truncated_svd(svd, n_features):
     """Read TruncatedSVD."""
     weight = svd.components_.astype(np.float64)
     return [Affine(weight, np.zeros(len(weight)))]
 
 
-@register(SelectorMixin)
+@register_graph(SelectorMixin)
 def selector(selector, n_features):
     """Read the selectors of features: some of the columns."""
     rows = np.flatnonzero(selector.get_support())
@@ -304,7 +304,7 @@ def selector(selector, n_features):
     return [Affine(weight, np.zeros(len(rows)))]
 
 
-@register(FunctionTransformer)
+@register_graph(FunctionTransformer)
 def identity(transformer, n_features):
     """Read a FunctionTransformer that does nothing."""
     if transformer.func is not None:

@@ -21,11 +21,11 @@ from ._minimum_norm._fast_minimum_norm import FastMinimumNorm
 from ._minimum_norm._jsma import JacobianSaliencyMap
 from ._physical._patch import AdversarialPatch
 from ._physical._transformations import (
+    JPEG,
     Blur,
     Brightness,
     Contrast,
     GaussianNoise,
-    JPEGCompression,
     Perspective,
     PrintScan,
     Rotation,
@@ -70,7 +70,7 @@ __all__ = [
     "GreedyFeatureAttack",
     "HopSkipJump",
     "IterativeLeastLikely",
-    "JPEGCompression",
+    "JPEG",
     "JacobianSaliencyMap",
     "LabelOnlyNES",
     "MultiObjectiveEvolution",
@@ -94,3 +94,6 @@ __all__ = [
     "ZerothOrderOptimization",
     "destruction_rate",
 ]
+
+# By its former name, which a defense has, too.
+JPEGCompression = JPEG

@@ -3,20 +3,23 @@
 :func:`tree_ensemble` reads a fitted classifier, alone or at the end of a pipeline of
 steps that treat the features one by one. The attacks `TreeCoordinateAttack` and
 `TreeExactAttack` of :mod:`~sklearn_advsec.evasion`, and the certificates of
-:func:`certify`, work on it.
+:func:`certified_radii`, work on it.
 """
 
-from ._certify import certify
+from ._certify import certified_radii
 from ._ensemble import TreeEnsemble
 from ._grid import leaf_boxes
-from ._reading import is_tree_ensemble, register, supported, tree_ensemble
+from ._reading import is_tree_ensemble, register_reader, supported, tree_ensemble
 
 __all__ = [
     "TreeEnsemble",
-    "certify",
+    "certified_radii",
     "is_tree_ensemble",
     "leaf_boxes",
-    "register",
+    "register_reader",
     "supported",
     "tree_ensemble",
 ]
+
+# By their former names, which `defense` and `differentiable` have, too.
+certify, register = certified_radii, register_reader

@@ -88,7 +88,7 @@ class ClassFlip:
         return proved
 
 
-def certify(
+def certified_radii(
     estimator,
     X,
     eps=None,
@@ -146,14 +146,14 @@ def certify(
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.ensemble import RandomForestClassifier
-    >>> from sklearn_advsec.trees import certify
+    >>> from sklearn_advsec.trees import certified_radii
     >>> X, y = load_iris(return_X_y=True)
     >>> forest = RandomForestClassifier(n_estimators=10, random_state=0).fit(X, y)
-    >>> radii = certify(forest, X[:3])
-    >>> exact = certify(forest, X[:3], method="exact")
+    >>> radii = certified_radii(forest, X[:3])
+    >>> exact = certified_radii(forest, X[:3], method="exact")
     >>> bool((0 < radii).all() and (radii <= exact).all())
     True
-    >>> certify(forest, X[:3], eps=0.1)
+    >>> certified_radii(forest, X[:3], eps=0.1)
     array([ True,  True,  True])
     """
     if method not in ("bounds", "exact"):

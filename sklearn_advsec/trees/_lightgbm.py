@@ -6,13 +6,13 @@ import numpy as np
 from lightgbm import LGBMClassifier
 
 from ._ensemble import TreeList, refuse
-from ._reading import register
+from ._reading import register_reader
 
 # Bits of a node's decision type, and its values for what is missing.
 _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 1, 2
 
 
-@register(LGBMClassifier)
+@register_reader(LGBMClassifier)
 def _lightgbm(estimator):
     if estimator.get_params().get("pred_early_stop"):
         refuse("LightGBM", "with pred_early_stop=True, which leave out trees,")

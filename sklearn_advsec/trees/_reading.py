@@ -27,12 +27,12 @@ def _read(estimator):
     raise TypeError(
         f"{type(estimator).__name__} is no tree ensemble that can be read. Readable are "
         f"{', '.join(supported())}, alone or at the end of a Pipeline; register a reader "
-        "with sklearn_advsec.trees.register, or use an attack whose knowledge is 'score' "
-        "or 'label'."
+        "with sklearn_advsec.trees.register_reader, or use an attack whose knowledge is "
+        "'score' or 'label'."
     )
 
 
-def register(estimator_class):
+def register_reader(estimator_class):
     """Register how a class of fitted tree classifiers is read.
 
     Parameters
@@ -56,7 +56,7 @@ def register(estimator_class):
     ...         self.tree_ = DecisionTreeClassifier(max_depth=1).fit(X, y)
     ...         self.classes_ = self.tree_.classes_
     ...         return self
-    >>> @trees.register(Stump)
+    >>> @trees.register_reader(Stump)
     ... def read_stump(estimator):
     ...     return trees.tree_ensemble(estimator.tree_)
     >>> trees.tree_ensemble(Stump().fit([[0], [1]], [0, 1]))

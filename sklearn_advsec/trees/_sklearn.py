@@ -12,7 +12,7 @@ from sklearn.ensemble._forest import ForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ._ensemble import TreeEnsemble
-from ._reading import register
+from ._reading import register_reader
 
 
 def join_trees(trees, values, **parts):
@@ -54,7 +54,7 @@ def _one_output(estimator):
         )
 
 
-@register(DecisionTreeClassifier)
+@register_reader(DecisionTreeClassifier)
 def _decision_tree(estimator):
     _one_output(estimator)
     tree = estimator.tree_
@@ -67,7 +67,7 @@ def _decision_tree(estimator):
     )
 
 
-@register(ForestClassifier)
+@register_reader(ForestClassifier)
 def _forest(estimator):
     _one_output(estimator)
     trees = [part.tree_ for part in estimator.estimators_]
@@ -81,7 +81,7 @@ def _forest(estimator):
     )
 
 
-@register(GradientBoostingClassifier)
+@register_reader(GradientBoostingClassifier)
 def _gradient_boosting(estimator):
     init = estimator.init_
     if not (isinstance(init, str) or isinstance(init, DummyClassifier)):
@@ -108,7 +108,7 @@ def _gradient_boosting(estimator):
     )
 
 
-@register(AdaBoostClassifier)
+@register_reader(AdaBoostClassifier)
 def _ada_boost(estimator):
     n_classes = len(estimator.classes_)
     weights = estimator.estimator_weights_[: len(estimator.estimators_)]
@@ -130,7 +130,7 @@ def _ada_boost(estimator):
     )
 
 
-@register(BaggingClassifier)
+@register_reader(BaggingClassifier)
 def _bagging(estimator):
     n_classes = len(estimator.classes_)
     trees, values = [], []
@@ -166,7 +166,7 @@ def _tree_of(part, owner):
     return part.tree_
 
 
-@register(HistGradientBoostingClassifier)
+@register_reader(HistGradientBoostingClassifier)
 def _hist_gradient_boosting(estimator):
     n_outputs = estimator.n_trees_per_iteration_
     roots, nodes, values, categories, bitsets = [], [], [], [], []

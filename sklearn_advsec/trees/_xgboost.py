@@ -6,11 +6,11 @@ import numpy as np
 from xgboost import XGBClassifier
 
 from ._ensemble import TreeList, refuse
-from ._reading import register
+from ._reading import register_reader
 from ._steps import ValueAsMissing
 
 
-@register(XGBClassifier)
+@register_reader(XGBClassifier)
 def _xgboost(estimator):
     model = json.loads(bytes(estimator.get_booster().save_raw("json")))["learner"]
     booster, objective = model["gradient_booster"], model["objective"]["name"]

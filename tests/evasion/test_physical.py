@@ -15,13 +15,13 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.evasion import (
+    JPEG,
     AdversarialPatch,
     Blur,
     Brightness,
     Contrast,
     ExpectationOverTransformation,
     GaussianNoise,
-    JPEGCompression,
     Perspective,
     PrintScan,
     ProjectedGradientDescent,
@@ -39,7 +39,7 @@ ALL = [
     Brightness(),
     Contrast(),
     GaussianNoise(),
-    JPEGCompression(),
+    JPEG(),
     Perspective(),
     PrintScan(),
     Rotation(),
@@ -125,7 +125,7 @@ def test_jpeg_is_what_an_encoder_does(quality):
     grey = Image.fromarray(np.rint(image * 255).astype(np.uint8))
     grey.save(buffer, format="JPEG", quality=quality)
     real = np.asarray(Image.open(buffer), dtype=float) / 255
-    ours = JPEGCompression(quality, quality)(torch.as_tensor(image)[None, None], seed())
+    ours = JPEG(quality, quality)(torch.as_tensor(image)[None, None], seed())
     ours = np.rint(ours[0, 0].numpy() * 255) / 255  # as the file's values are whole
     # The encoder computes in integers, so that now and then a coefficient is rounded to
     # the other side; that is little against what compression does.

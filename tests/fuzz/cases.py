@@ -202,7 +202,7 @@ FUNCTIONS = {
         "mean_z": np.full(7, 0.5),
         "gamma": 1.0,
     },
-    trees.certify: {
+    trees.certified_radii: {
         "estimator": TREE,
         "X": X[FEW],
         "eps": 0.1,

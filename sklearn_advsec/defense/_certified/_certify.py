@@ -231,7 +231,7 @@ class Trees(Certifier):
     def radius(self, X, norm, eps):
         """Return distances to another class, or bounds of them."""
         by = "bounds" if self.method == "auto" else "exact"
-        found = trees.certify(self.estimator, X, eps, norm=norm, method=by)
+        found = trees.certified_radii(self.estimator, X, eps, norm=norm, method=by)
         return found if eps is None else eps * found
 
 

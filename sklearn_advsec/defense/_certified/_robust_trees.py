@@ -12,8 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..._progress import ReportsProgress
 from ..._sklearn import fit_context, validate_data
-from ...trees import certify as certify_trees
-from ...trees import register
+from ...trees import certified_radii, register_reader
 from ._robust_growth import grow, grow_sample, join
 
 _MAX_SEED = 2**31 - 1
@@ -91,11 +90,11 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         Returns
         -------
         radii : ndarray of shape (n_samples,)
-            See :func:`~sklearn_advsec.trees.certify`.
+            See :func:`~sklearn_advsec.trees.certified_radii`.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return certify_trees(self, X, y=y)
+        return certified_radii(self, X, y=y)
 
 
 class RobustDecisionTreeClassifier(_RobustTrees):
@@ -326,6 +325,6 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         return self.n_estimators
 
 
-@register(_RobustTrees)
+@register_reader(_RobustTrees)
 def _read_robust_trees(estimator):
     return estimator.ensemble_

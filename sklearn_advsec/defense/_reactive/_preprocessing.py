@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from ... import differentiable
 from ..._images import image_shape_of, pixel_grid
 from ..._sklearn import fit_context, validate_data
-from ...evasion import JPEGCompression as JPEGTransformation
+from ...evasion import JPEG
 from ...threat import Box
 
 
@@ -264,7 +264,7 @@ class JPEGCompression(RowTransformer):
 
     def _compress(self, scaled):
         images = scaled.reshape(-1, *pixel_grid(self.row_shape_, self.image_shape))
-        compression = JPEGTransformation(self.quality, self.quality)
+        compression = JPEG(self.quality, self.quality)
         return compression(images, torch.Generator().manual_seed(0)).reshape(scaled.shape)
 
 

@@ -215,7 +215,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         return best
 
 
-@trees.register(AdversarialTrainingClassifier)
+@trees.register_reader(AdversarialTrainingClassifier)
 def _read_trees(estimator):
     ensemble = trees.tree_ensemble(estimator.estimator_)
     return replace(ensemble, classes=estimator.classes_[ensemble.classes])

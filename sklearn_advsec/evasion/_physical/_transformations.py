@@ -12,7 +12,7 @@ __all__ = [
     "Brightness",
     "Contrast",
     "GaussianNoise",
-    "JPEGCompression",
+    "JPEG",
     "Perspective",
     "PrintScan",
     "Rotation",
@@ -262,7 +262,7 @@ class Blur(ImageTransformation):
         return planes.reshape(images.shape)
 
 
-class JPEGCompression(ImageTransformation):
+class JPEG(ImageTransformation):
     """Compress as JPEG does: quantise the cosine transform of blocks of 8 x 8 pixels.
 
     The forward pass rounds as JPEG does (each channel is treated as luminance, and
@@ -320,7 +320,7 @@ class PrintScan(ImageTransformation):
         offset = draws.uniform(images, 0, 0.1 * s)
         images = gain * images.clamp(1e-4, 1) ** gamma + offset
         images = GaussianNoise(0.03 * s)._transform(images.clamp(0, 1), draws)
-        return JPEGCompression(70, 95)._transform(images, draws)
+        return JPEG(70, 95)._transform(images, draws)
 
 
 @cache
