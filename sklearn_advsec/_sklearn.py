@@ -52,16 +52,17 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def fit_context(*, prefer_skip_nested_validation):
-    """Decorate a `fit`: scikit-learn's checks of parameters, and that numbers are some.
+    """Decorate a `fit`: scikit-learn's checks of parameters, and those of `check_values`.
 
-    For scikit-learn, True is a whole number, and no number is too large.
+    For scikit-learn, True is a whole number, no number is too large, and whatever has a
+    length is an array.
     """
 
     def decorate(fit):
         @_fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
         @wraps(fit)
         def checked(estimator, *args, **kwargs):
-            check_numbers(estimator)
+            check_values(estimator)
             return fit(estimator, *args, **kwargs)
 
         return checked
@@ -69,25 +70,30 @@ def fit_context(*, prefer_skip_nested_validation):
     return decorate
 
 
-def check_numbers(estimator):
-    """Refuse True where a number is wanted, and numbers that no computation can hold."""
+def check_values(estimator):
+    """Refuse True where a number is wanted, numbers out of range, and what is no array.
+
+    Raises
+    ------
+    InvalidParameterError
+        It names the parameter.
+    """
     for name, value in estimator.get_params(deep=False).items():
+        wanted = estimator._parameter_constraints.get(name, "no_validation")
+        wanted = [] if isinstance(wanted, str) else wanted
         if isinstance(value, (bool, np.bool_)):
-            wanted = estimator._parameter_constraints.get(name, [])
-            if wanted != "no_validation" and not _takes_booleans(wanted):
-                raise InvalidParameterError(
-                    f"The {name!r} parameter of {type(estimator).__name__} must be a "
-                    f"number; got {value!r}."
-                )
-        elif isinstance(value, Integral) and abs(int(value)) >= 2**63:
+            problem = None if _takes_booleans(wanted) else "must be a number"
+        elif isinstance(value, Integral):
+            problem = "is too large a number" if abs(int(value)) >= 2**63 else None
+        elif isinstance(value, Real):
+            large = np.isfinite(value) and abs(value) > _LARGEST
+            problem = f"must be at most {_LARGEST:.3g}" if large else None
+        else:
+            problem = None if _is_array(value, wanted) else "must be an array"
+        if problem:
             raise InvalidParameterError(
-                f"The {name!r} parameter of {type(estimator).__name__} is too large a "
-                f"whole number: {value!r}."
-            )
-        elif isinstance(value, Real) and np.isfinite(value) and abs(value) > _LARGEST:
-            raise InvalidParameterError(
-                f"The {name!r} parameter of {type(estimator).__name__} must be at most "
-                f"{_LARGEST:.3g}; got {value!r}."
+                f"The {name!r} parameter of {type(estimator).__name__} {problem}; got "
+                f"{value!r}."
             )
 
 
@@ -96,6 +102,20 @@ def _takes_booleans(constraints):
     named = {"boolean", "verbose", "random_state", bool}
     texts = [c for c in constraints if isinstance(c, (str, type))]
     return not numbers or not named.isdisjoint(texts)
+
+
+def _is_array(value, constraints):
+    """Whether what is taken as an array, of which only a length is asked, is one."""
+    if "array-like" not in constraints:
+        return True
+    if isinstance(value, dict) or isinstance(value, type):
+        return dict in constraints or callable in constraints
+    if isinstance(value, (list, tuple)):
+        try:
+            np.asarray(value)
+        except ValueError:  # rows of different lengths
+            return False
+    return True
 
 
 def validate_data(estimator, X="no_validation", *args, **kwargs):

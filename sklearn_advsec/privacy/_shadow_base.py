@@ -3,6 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
@@ -112,7 +113,7 @@ class ShadowAttack(MembershipAttack):
         ],
         "candidates": ["array-like", HasMethods(["iloc"]), None],
         "memory": [str, HasMethods(["cache"]), None],
-        "device": [object],
+        "device": [str, torch.device, None],
     }
 
     def _needs_probabilities(self):

@@ -163,6 +163,8 @@ def certified_radii(
     if method == "exact" and norm == 2:
         raise ValueError("method='exact' knows the norms np.inf, 1 and 0; got norm=2.")
     check_radius(eps)
+    if not isinstance(time_limit, Real) or not time_limit > 0:
+        raise ValueError(f"time_limit must be seconds above 0; got {time_limit!r}.")
     ensemble = tree_ensemble(estimator)
     X = check_rows(X, "certify", allow_nan=True)
     ensemble.check(X)

@@ -4,6 +4,7 @@ import numpy as np
 
 from .._rows import check_rows, is_dataframe
 from ._edges import Edges, count_up, put_values
+from ._ensemble import TreeEnsemble
 
 # Columns whose cells would cut leaves into more boxes than this are not searched.
 _MOST_BOXES = 2**16
@@ -365,6 +366,11 @@ def leaf_boxes(ensemble, X):
     >>> upper.round(3).tolist()
     [[0.5], [inf]]
     """
+    if not isinstance(ensemble, TreeEnsemble):
+        raise TypeError(
+            "ensemble must be a TreeEnsemble, as tree_ensemble(estimator) makes it; got "
+            f"{ensemble!r}."
+        )
     X = check_rows(X, "leaf_boxes", allow_nan=True)
     grid = TreeGrid(ensemble, X)
     n_boxes = len(grid.leaf_node)

@@ -55,7 +55,7 @@ DOUBTFUL = {
 VALUES = WRONG | DOUBTFUL
 
 # Parameters that take any object.
-FREE = {"abstain_label"}
+FREE = {"abstain_label", "memory"}
 # A loop of 10**30 steps is what the caller asked for, and two jobs start processes.
 UNENDING = re.compile("n_|max_iter|max_epochs|population|max_queries|verbose")
 
@@ -144,6 +144,8 @@ DOUBTFUL_ARGUMENTS = {
     ("y", "continuous"),
     ("target", "none"),
     ("target", "one class"),
+    ("target", "scalar"),
+    ("X", "objects"),
     ("sample_weight", "no weight"),
 }
 

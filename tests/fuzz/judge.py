@@ -42,7 +42,7 @@ SCIKIT_LEARN = re.compile(
     "inconsistent numbers of samples|could not convert string|Complex data not supported"
     "|setting an array element|must be a string or a real number|is a bad input shape"
     "|bad input shape|Singleton array|Expected sequence or array-like|1d array"
-    "|Input contains"
+    "|Input contains|at least 1 dimension|0 sample|shapes cannot be multiplied"
 )
 # Errors that are meant for callers.
 MEANT = (
