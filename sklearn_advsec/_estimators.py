@@ -133,3 +133,14 @@ def check_trainable(estimator, name):
             f"{name}: {type(estimator).__name__} is trained and stays as it is. Set "
             f"{name} to an unfitted classifier, of which clones are trained."
         )
+
+
+def check_each_fits(estimators, name):
+    """Return a sequence of estimators as a list, if each has a `fit`."""
+    for estimator in estimators:
+        if not hasattr(estimator, "fit") or isinstance(estimator, type):
+            raise TypeError(
+                f"{name} must be an estimator or a list of estimators; it holds "
+                f"{estimator!r}."
+            )
+    return list(estimators)

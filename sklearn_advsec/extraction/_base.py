@@ -178,6 +178,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             The accuracy. To tune an attack, use `fidelity_scorer`.
         """
         check_is_fitted(self)
+        check_classification_targets(y)
         y_pred = self.predict(X)
         weights = check_weights(sample_weight, len(y_pred))
         return float(accuracy_score(y, y_pred, sample_weight=weights))

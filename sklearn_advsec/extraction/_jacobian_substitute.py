@@ -7,6 +7,7 @@ import torch
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .. import differentiable
+from .._estimators import check_each_fits
 from .._labels import class_positions
 from ._active import distinct_rows
 from ._pool import PoolExtraction
@@ -225,7 +226,7 @@ class JacobianSubstitute(PoolExtraction):
 
     def _surrogates(self):
         if isinstance(self.surrogate, (list, tuple)):
-            return list(self.surrogate)
+            return check_each_fits(self.surrogate, "surrogate")
         return [self.surrogate]
 
     def _augment(self, copies, rows, labels, round_):

@@ -246,7 +246,7 @@ class DPSGDClassifier(TrainingDefense):
 
         gradients_of = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
         sums = [torch.zeros_like(p) for p in trained.values()]
-        size = self.physical_batch_size
+        size = int(self.physical_batch_size)
         for rows, labels in zip(X.split(size), y.split(size), strict=True):
             if not len(rows):  # a Poisson batch may be empty; the noise is added anyway
                 continue

@@ -8,7 +8,11 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
 
 from .. import differentiable
 from .._progress import ReportsProgress
@@ -166,9 +170,11 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         dtype = [np.float64, np.float32]
         X = validate_data(self, X, reset=False, dtype=dtype, allow_nd=True)
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
         rows = _standardised(X - self._mean)
         nearest = (rows @ _standardised(self.representatives_ - self._mean).T).argmax(1)
-        return float(np.mean(self.classes_[nearest] == np.asarray(y)))
+        return float(np.mean(self.classes_[nearest] == y))
 
     def _reconstruct(self, X):
         view = differentiable.view(self.estimator_)

@@ -229,6 +229,11 @@ class LikelihoodRatio(ShadowAttack):
         """Yield the features, and every augmentation of them."""
         yield records.features
         for augment in self.augmentations or ():
+            if not callable(augment):
+                raise TypeError(
+                    "augmentations must hold functions of the features; it holds "
+                    f"{augment!r}."
+                )
             features = augment(records.features)
             if np.shape(features) != records.features.shape:
                 raise ValueError(

@@ -124,6 +124,11 @@ class ShadowAttack(MembershipAttack):
 
     def _train_shadows(self, records):
         """Train the shadows on random halves of the records and the candidates."""
+        if isinstance(self.device, str):
+            try:
+                torch.device(self.device)
+            except RuntimeError as error:
+                raise ValueError(f"device={self.device!r} is none: {error}") from None
         recipe = self._recipe()
         if self._needs_probabilities():
             check_probabilities(self.estimator_)

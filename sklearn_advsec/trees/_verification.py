@@ -81,7 +81,7 @@ def check_reading(grid, estimator, X, x):
 
 def _rows_at_thresholds(ensemble, estimator, rng):
     """Return rows of which each value is at a threshold, or a neighbour of one."""
-    n_columns = estimator.n_features_in_
+    n_columns = ensemble.n_columns
     features = features_of(ensemble.steps, n_columns)
     of = np.where(ensemble.feature >= 0, features.column[ensemble.feature], -1)
     single = ensemble.compare == "float32"

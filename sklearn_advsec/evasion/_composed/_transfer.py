@@ -5,7 +5,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods
 
-from ..._estimators import name_of
+from ..._estimators import check_each_fits, name_of
 from ...victim._validation import check_victim
 from ._base import CraftedAttack, MeanClassifier
 
@@ -124,8 +124,10 @@ class TransferAttack(CraftedAttack):
 
     def _check_parameters(self, row_shape):
         super()._check_parameters(row_shape)
-        if isinstance(self.surrogate, (list, tuple)) and not self.surrogate:
-            raise ValueError("surrogate=[] holds no classifier to craft on.")
+        if isinstance(self.surrogate, (list, tuple)):
+            if not self.surrogate:
+                raise ValueError("surrogate=[] holds no classifier to craft on.")
+            check_each_fits(self.surrogate, "surrogate")
         if self.goal == "confidence_reduction" or self._prototype.confidence is not None:
             raise ValueError(
                 "attack has a confidence to reach, which a TransferAttack cannot see: "

@@ -257,6 +257,11 @@ class LabelFlipping(PoisoningAttack):
         """Return a mask of the rows that `target` is about."""
         if self.target is None:
             return np.ones(len(codes), dtype=bool)
+        if isinstance(self.target, (dict, type)):
+            raise TypeError(
+                "target must be a label, rows, a mask or a function of rows; got "
+                f"{self.target!r}."
+            )
         if callable(self.target):
             mask = np.asarray(self.target(rows))
         elif np.ndim(self.target) == 0:
