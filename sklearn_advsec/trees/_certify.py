@@ -107,7 +107,10 @@ def certified_radii(
         A fitted tree ensemble, alone or at the end of a pipeline (see
         :func:`tree_ensemble`).
     X : {array-like, DataFrame} of shape (n_samples, n_features)
-        Rows. All values that are no categories may change, to any other.
+        Rows, with the columns of `fit` in their order. All numbers may change, to any
+        other; missing values and categories (text, booleans) stay as they are. A column
+        of numbers that encoders cut into too many cells to be searched counts as far as
+        to the next cell.
     eps : float, default=None
         The radius in question. Without it, each row gets the largest one that is proved.
     y : array-like of shape (n_samples,), default=None
@@ -132,9 +135,10 @@ def certified_radii(
     Raises
     ------
     TypeError
-        If the estimator cannot be read.
+        If the estimator cannot be read, or answers otherwise than its trees do.
     ValueError
-        For ``method="exact"`` with norm 2.
+        For ``method="exact"`` with norm 2, an `eps` that is none, other columns than
+        those of `fit`, and rows of which nothing can change.
 
     References
     ----------

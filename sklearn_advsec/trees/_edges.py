@@ -18,6 +18,8 @@ LARGEST = 1e30
 _MOST_CELLS = 2**14
 # Nor those with more pairs of a node and a segment.
 _MOST_TRIALS = 2**22
+# As many rows are tried at a time.
+_ROWS = 2**12
 
 
 class Edges:
@@ -335,20 +337,26 @@ class Edges:
             start = ask(tasks, first[tasks])
             turns = start != ask(tasks, last[tasks])
             tasks, start = tasks[turns], start[turns]
-            low, high = first[tasks], last[tasks]
-            whole = np.array([d is int for d in self._dtypes])[column[tasks]]
             single = np.array([d is np.float32 for d in self._dtypes])[column[tasks]]
-            for dtype, at in ((np.float32, single), (np.float64, ~single)):
-                at = np.flatnonzero(at)
-                if not len(at):
-                    continue
-                below, above = (_key(ends[at].astype(dtype)) for ends in (low, high))
-                while (below + 1 < above).any():  # the difference may overflow
-                    middle = (below >> 1) + (above >> 1) + (below & above & 1)
-                    same = ask(tasks[at], _value(middle, dtype)) == start[at]
-                    below = np.where(same, middle, below)
-                    above = np.where(same, above, middle)
-                low[at], high[at] = _value(below, dtype), _value(above, dtype)
+            below, above = (_key(ends[tasks], single) for ends in (first, last))
+            # A call of the steps costs as much for many rows as for one.
+            busiest = np.bincount(column[tasks], minlength=1).max()
+            n_parts = int(np.clip(_ROWS // max(busiest, 1), 2, 16))
+            part = np.arange(1, n_parts)
+            while (open_ := np.flatnonzero(below + 1 < above)).size:
+                low, high = below[open_, None], above[open_, None]
+                # The difference itself may overflow.
+                step = np.maximum(high // n_parts - low // n_parts, 1)
+                tried = np.minimum(low + part * step, high)
+                value = _value(tried.ravel(), np.repeat(single[open_], len(part)))
+                side = ask(np.repeat(tasks[open_], len(part)), value).reshape(tried.shape)
+                same = (side == start[open_, None]) & (tried < high)
+                n_same = np.logical_and.accumulate(same, axis=1).sum(1)
+                ends = np.concatenate([low, tried, high], axis=1)
+                at = np.arange(len(open_))
+                below[open_], above[open_] = ends[at, n_same], ends[at, n_same + 1]
+        low, high = _value(below, single), _value(above, single)
+        whole = np.array([d is int for d in self._dtypes])[column[tasks]]
         low = np.where(whole, np.floor(low), low)
         high = np.where(whole, low + 1, high)
         return tasks, low, high
@@ -507,16 +515,26 @@ def count_up(sizes):
     return np.arange(int(np.sum(sizes))) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _key(value):
+def _key(value, single):
     """Map floats to integers of the same order, neighbours to neighbours."""
-    bits = np.asarray(value)
-    size, sign = (np.int32, 31) if bits.dtype == np.float32 else (np.int64, 63)
-    bits = bits.view(size)
-    return (bits ^ ((bits >> sign) & np.iinfo(size).max)).astype(np.int64)
+    keys = np.empty(len(value), dtype=np.int64)
+    for dtype, size, at in (
+        (np.float32, np.int32, single),
+        (np.float64, np.int64, ~single),
+    ):
+        bits = value[at].astype(dtype).view(size)
+        keys[at] = bits ^ ((bits >> (8 * bits.itemsize - 1)) & np.iinfo(size).max)
+    return keys
 
 
-def _value(key, dtype):
-    size, sign = (np.int32, 31) if dtype == np.float32 else (np.int64, 63)
-    key = key.astype(size)
-    bits = key ^ ((key >> sign) & np.iinfo(size).max)
-    return bits.view(dtype).astype(np.float64)
+def _value(key, single):
+    """Map the integers of :func:`_key` back."""
+    values = np.empty(len(key))
+    for dtype, size, at in (
+        (np.float32, np.int32, single),
+        (np.float64, np.int64, ~single),
+    ):
+        bits = key[at].astype(size)
+        bits ^= (bits >> (8 * bits.itemsize - 1)) & np.iinfo(size).max
+        values[at] = bits.view(dtype)
+    return values

@@ -69,6 +69,9 @@ class TreeEnsemble:
     probability : {"softmax", "share"} or None
         What the scores say of probabilities, if it is known: they are log odds (of a
         single score, against the first class), or shares.
+    absent : float
+        What stands for features that sparse rows do not hold; NaN where that is to lack
+        them.
     steps : list of transformers
         What stands in front of the trees in a pipeline.
     n_columns : int or None
@@ -96,6 +99,7 @@ class TreeEnsemble:
     divisor: float = 1.0
     link: str = "argmax"
     probability: str = None
+    absent: float = 0.0
     steps: list = field(default_factory=list)
     n_columns: int = None
     column_names: np.ndarray = None
@@ -177,7 +181,7 @@ class TreeEnsemble:
         """
         for step in self.steps:
             X = step.transform(X)
-        return as_numbers(X)
+        return as_numbers(X, self.absent)
 
     def goes_left(self, nodes, values):
         """Whether values of a node's own feature go to its left child.

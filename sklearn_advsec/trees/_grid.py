@@ -234,9 +234,14 @@ class TreeGrid:
         """Return the boxes that hold a point, given by its cells."""
         own = cells[self.entry_column]
         apart = (own >= 0) & ((own < self.entry_low) | (own > self.entry_high))
-        outside = np.zeros(len(self.leaf_node), dtype=bool)
+        outside = self._of_leaves(self._path_never)
         outside[self._entry_box[apart]] = True
         return np.flatnonzero(~outside)
+
+    def _of_leaves(self, path):
+        """Which boxes belong to leaves with a node on their path for which it holds."""
+        own = np.bincount(self._path_leaf[path], minlength=self._n_leaves) > 0
+        return own[self._box_leaf]
 
     def sample(self, X, x, n, rng):
         """Return rows at the borders of cells, and the cells of each.
@@ -260,23 +265,30 @@ class TreeGrid:
         at = rng.integers(len(X), size=n)
         rows = X.iloc[at] if is_dataframe(X) else X[at]
         cells = np.stack([self.cells(own) for own in x[at]])
-        free = self.movable & ~self.held & (self.n_cells > 1)
-        slot, column = np.nonzero(free & (rng.random(cells.shape) < 1 / 3) & (cells >= 0))
+        free = self.movable & ~self.held & (cells >= 0) & (cells != self.missing)
+        slot, column = np.nonzero(free & (rng.random(cells.shape) < 1 / 3))
         cell = rng.integers(self.n_cells[column])
-        fine = self.usable[self.first_cell[column] + cell]
-        fine &= (cell != self.missing[column]) | self.may_go_missing[column]
-        slot, column, cell = slot[fine], column[fine], cell[fine]
-        edge = self.first_edge[column] + cell
-        # Values are at the lower end of their cell, or at the upper one.
-        from_below = np.append(np.nan, self.high)[edge]
-        from_below[cell == 0] = np.nan
-        from_above = np.append(self.low, np.nan)[edge]
-        from_above[cell == self.n_cells[column] - 1] = np.nan
-        lower = (rng.random(len(cell)) < 0.5) & ~np.isnan(from_below)
-        value = np.where(lower | np.isnan(from_above), from_below, from_above)
-        named = np.isin(column, list(self.categories))
-        value[named] = self.value[(self.first_cell[column] + cell)[named]]
-        value[cell == self.missing[column]] = np.nan
+        edge, last = self.first_edge[column] + cell, cell == self.n_cells[column] - 1
+        # Values are at the lower end of a cell, or at the upper one,
+        lower = np.where(cell == 0, np.nan, np.append(np.nan, self.high)[edge])
+        upper = np.where(last, np.nan, np.append(self.low, np.nan)[edge])
+        first = (rng.random(len(cell)) < 0.5) & ~np.isnan(lower)
+        value = np.where(first | np.isnan(upper), lower, upper)
+        value[np.isin(column, list(self.categories))] = np.nan
+        one = self.value[self.first_cell[column] + cell]
+        value = np.where(np.isnan(value), one, value)
+        lost = (cell == self.missing[column]) & self.may_go_missing[column]
+        fine = self.usable[self.first_cell[column] + cell] & ~np.isnan(value)
+        # or those of another row.
+        other = rng.permutation(len(x))[: max(1, n)]
+        at = rng.integers(len(other), size=len(cell))
+        theirs = np.stack([self.cells(own) for own in x[other]])[at, column]
+        known = (theirs >= 0) & (theirs != self.missing[column])
+        take = known & ((rng.random(len(cell)) < 0.3) | ~fine) & ~lost
+        value = np.where(lost, np.nan, np.where(take, x[other][at, column], value))
+        cell = np.where(take, theirs, cell)
+        keep = fine | take | lost
+        slot, column, value, cell = slot[keep], column[keep], value[keep], cell[keep]
         cells[slot, column] = cell
         return put_values(rows, column, slot, value, self.categories), cells
 
@@ -304,8 +316,7 @@ class TreeGrid:
             node, features = self._path_node[at], self.ensemble.transform(row)[0]
             left = self.ensemble.goes_left(node, features[self.ensemble.feature[node]])
             wrong[at] = left != self._path_left[at]
-        lost = np.bincount(self._path_leaf[wrong], minlength=self._n_leaves) > 0
-        blocked = lost[self._box_leaf]
+        blocked = self._of_leaves(wrong)
         if self.is_split.any():
             # Of the boxes of a leaf, one holds the row in the columns that it keeps.
             column = self.entry_column
@@ -349,11 +360,18 @@ def leaf_boxes(ensemble, X):
 
     Returns
     -------
-    nodes : ndarray of int, shape (n_leaves,)
-        The leaves, as positions in the arrays of nodes.
-    lower, upper : ndarray of shape (n_leaves, n_columns)
-        The smallest and the largest value that lead to each leaf, infinite where there
-        is none. Columns that hold categories are infinite on both sides.
+    nodes : ndarray of int, shape (n_boxes,)
+        The leaf of each box, as a position in the arrays of nodes. Behind encoders, and
+        where nodes ask for sets of categories, a leaf may have several boxes.
+    lower, upper : ndarray of shape (n_boxes, n_columns)
+        The smallest and the largest value of each box, infinite where there is none.
+        Columns that hold categories are infinite on both sides.
+
+    Raises
+    ------
+    ValueError
+        If rows have other columns than those of `fit`, or a column is cut into too many
+        cells for its boxes to be listed.
 
     Examples
     --------
@@ -372,7 +390,13 @@ def leaf_boxes(ensemble, X):
             f"{ensemble!r}."
         )
     X = check_rows(X, "leaf_boxes", allow_nan=True)
+    ensemble.check(X)
     grid = TreeGrid(ensemble, X)
+    if grid.held.any():
+        raise ValueError(
+            f"The columns {np.flatnonzero(grid.held).tolist()} are cut into too many "
+            "cells for the boxes of leaves to be listed."
+        )
     n_boxes = len(grid.leaf_node)
     lower = np.full((n_boxes, grid.n_columns), -np.inf)
     upper = np.full((n_boxes, grid.n_columns), np.inf)

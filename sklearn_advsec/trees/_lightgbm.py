@@ -7,7 +7,10 @@ from lightgbm import LGBMClassifier
 
 from ._ensemble import TreeList, refuse
 from ._reading import register_reader
+from ._steps import TinyAsZero
 
+# What is not larger than this is zero to LightGBM.
+_TINY = float(np.float32(1e-35))
 # Bits of a node's decision type, and its values for what is missing.
 _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 1, 2
 
@@ -43,6 +46,7 @@ def _lightgbm(estimator):
         compare="float64",
         divisor=float(len(parts) // n_outputs) if average else 1.0,
         link="logistic" if n_outputs == 1 else "argmax",
+        steps=[TinyAsZero(_TINY)],
         probability=None if objective == "multiclassova" else "softmax",
     )
 

@@ -117,7 +117,10 @@ def tree_ensemble(estimator):
     Raises
     ------
     TypeError
-        If the estimator, or a part of it, is none that can be read.
+        If the estimator, or a part of it, is none that can be read, or its form answers
+        otherwise than the estimator does, on rows at thresholds and on missing values.
+    ValueError
+        If what the model says of itself is damaged.
     NotFittedError
         If it is not fitted.
 

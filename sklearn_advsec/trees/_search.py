@@ -188,8 +188,9 @@ def _rank(problem, slots, cells, lead, margin):
     if problem.norm == np.inf:
         return lead
     own = problem.cost[problem.first + cells][:, slots.column]
-    extra = np.maximum(slots.cost - own, 1e-9 * slots.cost[slots.cost > 0].min())
-    with np.errstate(invalid="ignore"):
+    least = max(1e-9 * slots.cost[slots.cost > 0].min(), np.finfo(np.float64).tiny)
+    extra = np.maximum(slots.cost - own, least)
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.where(lead > margin[:, None], (lead - margin[:, None]) / extra, -np.inf)
 
 

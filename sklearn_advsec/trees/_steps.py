@@ -8,6 +8,7 @@ grows or falls with its column, or is constant; nothing else has to be known of 
 from functools import partial, singledispatch
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_selection import SelectorMixin
 from sklearn.frozen import FrozenEstimator
@@ -98,9 +99,12 @@ class Break:
         self.value = np.concatenate([np.zeros(0), *values]).astype(np.float64)
 
     def compute(self, X):
-        """Return the features of raw rows as an array of floats."""
+        """Return the features of raw rows as an array of floats; NaN without breaks."""
+        table, own = self._compute(X), np.unique(self.feature)
+        features = np.full((len(X), len(self.column)), np.nan)
         with np.errstate(over="ignore"):
-            return as_numbers(self._compute(X)).astype(self._cast).astype(np.float64)
+            features[:, own] = as_numbers(_columns_of(table, own)).astype(self._cast)
+        return features
 
 
 def features_of(steps, n_columns):
@@ -127,10 +131,15 @@ def is_skipped(step):
     return hasattr(step, "fit_resample") and not hasattr(step, "transform")
 
 
-def as_numbers(table):
-    """Return a table of features as an array of float64; what is missing is NaN."""
-    if hasattr(table, "toarray"):
-        table = table.toarray()
+def as_numbers(table, absent=0.0):
+    """Return a table of features as an array of float64; what is missing is NaN.
+
+    Of sparse tables, `absent` is what they do not hold.
+    """
+    if issparse(table):
+        held = table.tocoo()
+        table = np.full(table.shape, absent)
+        table[held.row, held.col] = held.data
     if is_dataframe(table):
         return table.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(table).astype(np.float64)
@@ -148,9 +157,21 @@ class ValueAsMissing:
 
     def transform(self, X):
         """Return the rows as numbers, NaN where they have the value."""
-        X = as_numbers(X)
+        X = as_numbers(X, absent=np.nan)
         with np.errstate(over="ignore"):
             return np.where(X.astype(np.float32) == self.value, np.nan, X)
+
+
+class TinyAsZero:
+    """The part of a booster that takes numbers next to zero for zero."""
+
+    def __init__(self, largest):
+        self.largest = largest
+
+    def transform(self, X):
+        """Return the rows as numbers."""
+        X = as_numbers(X)
+        return np.where(np.abs(X) <= self.largest, 0.0, X)
 
 
 @singledispatch
@@ -172,6 +193,7 @@ for _step in (
     RobustScaler,
     QuantileTransformer,
     Binarizer,
+    TinyAsZero,
 ):
 
     @_through.register(_step)

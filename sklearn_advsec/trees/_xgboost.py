@@ -51,6 +51,7 @@ def _xgboost(estimator):
         sum_dtype="float32",
         link="logistic" if n_outputs == 1 else "argmax",
         probability="softmax",
+        absent=np.nan,
     )
     # The value that stands for what is missing is none of the booster's.
     if estimator.missing is not None and not np.isnan(estimator.missing):

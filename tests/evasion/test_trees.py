@@ -442,3 +442,92 @@ def test_zero_thresholds_of_lightgbm_take_a_step():
     assert (tiny.distance < 1e-30).all() and (tiny.y_pred == 1).all()
     seen = attack(TreeExactAttack, model, X, min_step=0.1).run(rows)
     np.testing.assert_allclose(seen.distance, 0.1)
+
+
+# Categories, and values that go missing, where constraints let them ---------------------
+
+
+def test_booleans_that_may_change_are_searched():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.random((200, 4)) > 0.5, columns=list("abcd"))
+    model = RandomForestClassifier(8, random_state=0).fit(X, X.a ^ X.b)
+    constraints = FeatureConstraints.from_frame(X)
+    exact = attack(TreeExactAttack, model, X, norm=0, constraints=constraints)
+    result = exact.run(X[:20])
+    assert (result.status == "optimal").all() and (result.distance == 1).all()
+    assert result.X_adv.dtypes.equals(X.dtypes)
+    np.testing.assert_array_equal(result.y_pred, model.predict(result.X_adv))
+    held = clone(exact).set_params(constraints=constraints.set(["a", "b"], mutable=False))
+    kept = held.fit(X).run(X[:20])
+    assert (kept.X_adv[["a", "b"]] == X[["a", "b"]][:20]).all(axis=None)
+
+
+def test_categories_turn_into_what_they_may():
+    model, frame, y = mixed_frame()
+    constraints = FeatureConstraints.from_frame(frame)
+    constraints.set(["age", "income", "debt"], mutable=False)
+    constraints.set("job", transitions={"clerk": ["cook"], "cook": [], "king": ["clerk"]})
+    victim = model.fit(frame, y)
+    exact = attack(TreeExactAttack, victim, frame, constraints=constraints)
+    result = exact.run(frame[:60])
+    may = {("clerk", "cook"), ("king", "clerk")}
+    best = np.full(60, np.inf)
+    for before, after in may:
+        turned = frame[:60].assign(job=after)
+        wins = victim.predict(turned) != victim.predict(frame[:60])
+        best[wins & (frame["job"][:60] == before)] = 1
+    assert 0 < np.isfinite(best).sum() < 60
+    np.testing.assert_array_equal(result.upper, best)
+    np.testing.assert_array_equal(result.lower, best)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [SMALL["forest"], HistGradientBoostingClassifier(max_iter=20)],
+    ids=["forest", "histograms"],
+)
+def test_values_go_missing_where_they_may(model):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2))
+    X[rng.random(200) < 0.3, 0] = np.nan
+    y = np.isnan(X[:, 0]).astype(int)
+    model = clone(model).fit(X, y)
+    rows = X[y == 0][:30]
+    constraints = FeatureConstraints.from_frame(X)
+    for kind in (TreeExactAttack, TreeCoordinateAttack):
+        for norm in (np.inf, 0):
+            near = attack(kind, model, X, norm=norm, constraints=constraints).run(rows)
+            assert near.success.all() and np.isnan(near.X_adv[:, 0]).all()
+            assert (near.distance >= 1).all() and (near.y_pred == 1).all()
+    constraints.set(0, missing=False)
+    stays = attack(TreeExactAttack, model, X, constraints=constraints).run(rows)
+    assert set(stays.status) == {"infeasible"}
+
+
+def test_columns_with_absent_values_of_their_own_kind():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": rng.integers(0, 9, 80), "b": rng.normal(size=80)})
+    X = X.astype({"a": "Int64", "b": "Float64"})
+    X.loc[::9, "a"] = pd.NA
+    y = (X["a"].fillna(8) > 4).to_numpy(bool).astype(int)
+    for model in (
+        RandomForestClassifier(5, random_state=0),
+        make_pipeline(SimpleImputer(), RandomForestClassifier(5, random_state=0)),
+    ):
+        result = TreeExactAttack(model, norm=1).fit(X, y).run(X[:20])
+        assert result.X_adv["a"].isna().equals(X["a"][:20].isna())
+        assert set(result.status) <= {"optimal", "infeasible"} and X.dtypes.equals(
+            result.X_adv.dtypes
+        )
+
+
+def test_a_step_never_ends_in_the_cell_it_began_in():
+    """LightGBM keeps 0 apart by thresholds of 1e-35, which no tolerance may swallow."""
+    lightgbm = pytest.importorskip("lightgbm")
+    X = np.random.RandomState(0).randint(0, 2, (400, 3)).astype(float)
+    model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, min_child_samples=5)
+    model.fit(X, X[:, 0] + X[:, 1] > 1)
+    constraints = FeatureConstraints.from_frame(X)
+    for kind in (TreeExactAttack, TreeCoordinateAttack):
+        result = attack(kind, model, X, norm=1, constraints=constraints).run(X[:50])
+        assert result.success.all() and (result.distance >= 1).all()

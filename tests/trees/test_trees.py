@@ -1,6 +1,8 @@
 """The array form of tree ensembles: it predicts as the models do, on any row."""
 
+import json
 import pickle
+import re
 
 import joblib
 import numpy as np
@@ -36,6 +38,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec.evasion import TreeExactAttack
 from sklearn_advsec.metrics import certified_accuracy_scorer
 from sklearn_advsec.trees import (
     certify,
@@ -44,6 +47,7 @@ from sklearn_advsec.trees import (
     supported,
     tree_ensemble,
 )
+from sklearn_advsec.trees._ensemble import TreeList
 
 N_ROWS = 10_000
 DATA = {"binary": load_breast_cancer, "multiclass": load_iris}
@@ -332,3 +336,270 @@ def test_the_scorer_of_certificates_takes_trees():
     score = certified_accuracy_scorer(0.2)(model, X[1::2], y[1::2])
     exact = certified_accuracy_scorer(0.2, method="exact")(model, X[1::2], y[1::2])
     assert (radii > 0.2).mean() <= score <= exact
+
+
+# What is read is what the model says ----------------------------------------------------
+
+
+def test_values_that_stand_for_missing_ones_are_read():
+    xgboost = pytest.importorskip("xgboost")
+    X = np.tile(np.arange(10.0), 20)[:, None]
+    y = (X[:, 0] == 0) | (X[:, 0] > 6)
+    model = xgboost.XGBClassifier(n_estimators=5, missing=0).fit(X, y.astype(int))
+    R = np.append(np.nextafter(0, [-1, 1]), [-1, 0, 1e-50, np.nan, *X[:10, 0]])[:, None]
+    np.testing.assert_array_equal(tree_ensemble(model).predict(R), model.predict(R))
+
+
+def test_leaves_with_values_for_all_classes_are_read():
+    xgboost = pytest.importorskip("xgboost")
+    X, y = load_iris(return_X_y=True)
+    model = xgboost.XGBClassifier(n_estimators=5, multi_strategy="multi_output_tree")
+    ensemble = tree_ensemble(model.fit(X, y))
+    R = random_rows(X, missing=0.1)
+    np.testing.assert_array_equal(ensemble.predict(R), model.predict(R))
+
+
+def test_sparse_rows_lack_values_for_xgboost():
+    xgboost = pytest.importorskip("xgboost")
+    X, y = load_iris(return_X_y=True)
+    X = np.rint(2 * X)
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    model = make_pipeline(encoder, xgboost.XGBClassifier(n_estimators=5)).fit(X, y)
+    R = random_rows(X, 500)
+    np.testing.assert_array_equal(tree_ensemble(model).predict(R), model.predict(R))
+
+
+def test_predictions_that_stop_early_are_refused():
+    lightgbm = pytest.importorskip("lightgbm")
+    X, y = load_iris(return_X_y=True)
+    model = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, pred_early_stop=True)
+    with pytest.raises(TypeError, match="pred_early_stop"):
+        tree_ensemble(model.fit(X, y))
+
+
+class Contrary(DecisionTreeClassifier):
+    """A tree that does not answer as its nodes say."""
+
+    def __init__(self, when="always", max_depth=None):
+        super().__init__(max_depth=max_depth)
+        self.when = when
+
+    def predict(self, X):
+        label = super().predict(X)
+        if self.when == "missing":
+            return np.where(np.isnan(X).any(1), self.classes_[0], label)
+        return np.roll(self.classes_, 1)[np.searchsorted(self.classes_, label)]
+
+
+@pytest.mark.parametrize(
+    ("when", "where"), [("always", "at its thresholds"), ("missing", "missing values")]
+)
+def test_a_form_that_answers_otherwise_is_an_error(when, where):
+    X, y = load_iris(return_X_y=True)
+    X[::5] = np.nan
+    with pytest.raises(
+        TypeError, match=f"not read right: on rows (at|with) .*{where[3:]}"
+    ):
+        tree_ensemble(Contrary(when, max_depth=3).fit(X, y))
+
+
+class Folding(FunctionTransformer):
+    """A step that says of itself to be something else."""
+
+    def __init__(self, func=None):
+        super().__init__(func)
+
+    def transform(self, X):
+        return np.abs(X - 3.0)
+
+
+def test_steps_that_are_not_what_they_seem_are_an_error():
+    X, y = load_iris(return_X_y=True)
+    model = make_pipeline(Folding(), DecisionTreeClassifier(random_state=0)).fit(X, y)
+    with pytest.raises(TypeError, match="do not treat the columns as they were read"):
+        certify(model, X)
+
+
+def damage(path, value):
+    """Return what changes one entry of the first tree with a split, deep inside."""
+
+    def change(tree):
+        *parents, last = path
+        for name in parents:
+            tree = tree[name]
+        tree[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("left_children", 0), 10**6, "child is none of the nodes"),
+        (("left_children", 0), 0, "two parents"),
+        (("right_children", 0), 1, "two parents"),
+        (("split_indices", 0), 40, "looks at feature 40 of 4"),
+        (("split_conditions",), [0.0], "different lengths"),
+        (("categories", 0), 2**31, "has the code"),
+        (("categories_sizes", 0), 10**6, "set of categories is out of range"),
+    ],
+)
+def test_damaged_dumps_of_xgboost_are_refused(path, value, message, monkeypatch):
+    xgboost = pytest.importorskip("xgboost")
+    X, y = load_iris(return_X_y=True)
+    X[:, 0] = np.rint(X[:, 0])
+    model = xgboost.XGBClassifier(
+        n_estimators=1, feature_types=["c", "q", "q", "q"], enable_categorical=True
+    ).fit(X, y == 2)
+    dump = json.loads(bytes(model.get_booster().save_raw("json")))
+    tree = dump["learner"]["gradient_booster"]["model"]["trees"][0]
+    if path[0].startswith("categories") and not tree["categories"]:
+        tree |= {
+            "categories": [1, 2],
+            "categories_nodes": [0],
+            "categories_segments": [0],
+            "categories_sizes": [2],
+        }
+        tree["split_type"][0] = 1
+    damage(path, value)(tree)
+    monkeypatch.setattr(
+        xgboost.Booster, "save_raw", lambda *args: json.dumps(dump).encode()
+    )
+    with pytest.raises(ValueError, match=message):
+        tree_ensemble(model)
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "message"),
+    [
+        ("left_child", "7 -1 -2", "child is none of the nodes"),
+        ("left_child", "0 -1 -2", "two parents"),
+        ("split_feature", "0 0 9", "looks at feature 9 of 4"),
+        ("num_leaves", "1000000000", "different lengths"),
+    ],
+)
+def test_damaged_dumps_of_lightgbm_are_refused(line, value, message, monkeypatch):
+    lightgbm = pytest.importorskip("lightgbm")
+    X, y = load_iris(return_X_y=True)
+    model = lightgbm.LGBMClassifier(n_estimators=1, num_leaves=4, verbose=-1)
+    model.fit(X, y == 2)
+    text = model.booster_.model_to_string()
+    damaged = re.sub(rf"(?m)^{line}=.*$", f"{line}={value}", text)
+    monkeypatch.setattr(lightgbm.Booster, "model_to_string", lambda *a, **k: damaged)
+    with pytest.raises(ValueError, match=message):
+        tree_ensemble(model)
+
+
+def chain(depth):
+    """Return a list of trees with one tree of that depth."""
+    trees, n_nodes = TreeList("test", 1, 1), 2 * depth + 1
+    inner = np.arange(n_nodes) % 2 == 0
+    inner[-1] = False
+    at = np.arange(n_nodes)
+    trees.add(
+        np.where(inner, 0, -1),
+        at + 1,
+        at + 2,
+        np.where(inner, 0.0, 1.0)[:, None] * (-1.0) ** at[:, None],
+        threshold=at.astype(float),
+        missing_left=inner,
+        unknown_left=inner,
+    )
+    return trees
+
+
+def test_trees_may_be_as_deep_as_they_like():
+    ensemble = chain(1500).ensemble(
+        classes=np.arange(2), base=np.zeros(1), link="positive"
+    )
+    ensemble.check_structure()
+    assert ensemble.predict([[-1.0], [1e9]]).tolist() == [0, 1]
+    _, lower, upper = leaf_boxes(ensemble, np.zeros((1, 1)))
+    assert len(lower) == 1501 and (upper[:-1, 0] < lower[1:, 0]).all()
+
+
+def test_nodes_that_go_round_in_a_circle_are_refused():
+    trees = TreeList("test", 1, 1)
+    with pytest.raises(ValueError, match="go round in a circle"):
+        trees.add([-1, 0, 0, -1, -1], [0, 2, 1, 0, 0], [0, 3, 4, 0, 0], np.zeros((5, 1)))
+
+
+# Columns that encoders cut --------------------------------------------------------------
+
+
+def test_number_columns_behind_bins_are_searched():
+    X = np.linspace(0, 1, 100)[:, None]
+    bins = KBinsDiscretizer(10, quantile_method="averaged_inverted_cdf")
+    model = make_pipeline(bins, RandomForestClassifier(5, random_state=0))
+    model.fit(X, X[:, 0] > 0.5)
+    predicted = model.predict(X)
+    other = [
+        np.abs(X[predicted != p] - x).min() for x, p in zip(X, predicted, strict=True)
+    ]
+    for method in ("bounds", "exact"):
+        radii = certify(model, X, method=method)
+        assert (radii <= other).all() and (radii > np.array(other) - 0.0102).all()
+
+
+def test_columns_that_are_cut_too_finely_are_held_and_said_to_be(monkeypatch):
+    monkeypatch.setattr("sklearn_advsec.trees._grid._MOST_BOXES", 20)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 40, (300, 2)).astype(float)
+    y = ((X[:, 0] % 7 < 3) ^ (X[:, 1] > 20)).astype(int)
+    model = make_pipeline(
+        OneHotEncoder(handle_unknown="ignore"), RandomForestClassifier(4, random_state=0)
+    ).fit(X, y)
+    attack = TreeExactAttack(FrozenEstimator(model), norm=1, bounds=None).fit(X)
+    assert attack.grid_.held.any()
+    result = attack.run(X[:10])
+    assert set(result.status) == {"partial"}
+    radii = certify(model, X[:10], norm=1)
+    assert np.isfinite(radii).all() and (radii <= result.lower).all()
+    assert (certify(model, X[:10], norm=0) <= 1).all()
+    with pytest.raises(ValueError, match="too many cells"):
+        leaf_boxes(tree_ensemble(model), X)
+
+
+def test_what_certify_checks_of_its_rows():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    model = RandomForestClassifier(3, random_state=0).fit(X, y)
+    ensemble = tree_ensemble(model)
+    for rows in (X[X.columns[::-1]], X.assign(more=1.0)):
+        for run in (certify, lambda m, R: leaf_boxes(ensemble, R)):
+            with pytest.raises(ValueError, match="in the same order"):
+                run(model, rows)
+        for method in (ensemble.predict, ensemble.apply, ensemble.scores):
+            with pytest.raises(ValueError, match="in the same order"):
+                method(rows)
+    wide = np.ones((2, 5))
+    with pytest.raises(ValueError, match="4 columns"):
+        certify(model, wide)
+    with pytest.raises(ValueError, match="4 columns"):
+        ensemble.predict(wide)
+    for eps in (-1, np.nan, "1", True):
+        with pytest.raises(ValueError, match="eps"):
+            certify(model, X[:2], eps)
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        certify(model, X[:2], y=y[:3])
+
+
+def test_nothing_is_certified_where_nothing_can_change():
+    X = pd.DataFrame({"a": ["x", "y"] * 20, "b": [True, False] * 20})
+    model = make_pipeline(OneHotEncoder(), RandomForestClassifier(3)).fit(X, X.b)
+    with pytest.raises(ValueError, match="hold categories"):
+        certify(model, X)
+    with pytest.raises(ValueError, match="Nothing of a row can change"):
+        TreeExactAttack(FrozenEstimator(model)).fit(X)
+
+
+def test_samplers_in_a_pipeline_are_skipped():
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    sampling = pytest.importorskip("imblearn.under_sampling")
+    X, y = load_iris(return_X_y=True)
+    model = pipeline.make_pipeline(
+        StandardScaler(),
+        sampling.RandomUnderSampler(random_state=0),
+        RandomForestClassifier(3, random_state=0),
+    ).fit(X, y)
+    np.testing.assert_array_equal(tree_ensemble(model).predict(X), model.predict(X))
+    assert (certify(model, X[:5]) > 0).all()

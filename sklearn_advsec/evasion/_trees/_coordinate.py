@@ -20,11 +20,14 @@ class TreeCoordinateAttack(TreeAttack):
     optimum. Its median is the optimum itself on forests and boosters of 100 trees on
     breast_cancer, in about 10 ms a row.
 
-    Columns that hold categories, and missing values, stay as they are. Columns of
-    integers take integers. A threshold is crossed to the next float (of the precision in
-    which the trees compare); `min_step` asks for more. LightGBM keeps zero apart from all
-    else by thresholds of 1e-35: against its models, set `min_step` to the resolution of
-    the data, or the smallest distance is one that no data show.
+    Missing values stay as they are, and so do categories (text, booleans), unless
+    `constraints` let them change: another category is then a change of 1, and values go
+    missing where these say that they may. Columns of integers take integers; numbers
+    behind encoders and bins are moved to where these tell them apart. A threshold is
+    crossed to the next float (of the precision in which the trees compare); `min_step`
+    asks for more. LightGBM keeps zero apart from all else by thresholds of 1e-35: against
+    its models, set `min_step` to the resolution of the data, or the smallest distance is
+    one that no data show.
 
     Parameters
     ----------
@@ -72,10 +75,10 @@ class TreeCoordinateAttack(TreeAttack):
     Raises
     ------
     TypeError
-        If the victim is no tree ensemble that can be read, or stands behind a step that
-        mixes columns.
+        If the victim is no tree ensemble that can be read, answers otherwise than its
+        trees do, or stands behind a step that mixes columns.
     ValueError
-        If `min_step` has the wrong shape.
+        If `min_step` has the wrong shape, or nothing of a row can change.
 
     References
     ----------

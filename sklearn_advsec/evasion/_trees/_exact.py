@@ -98,8 +98,10 @@ class TreeExactAttack(TreeAttack):
     Raises
     ------
     TypeError
-        If the victim is no tree ensemble that can be read, or stands behind a step that
-        mixes columns.
+        If the victim is no tree ensemble that can be read, answers otherwise than its
+        trees do, or stands behind a step that mixes columns.
+    ValueError
+        If nothing of a row can change.
 
     References
     ----------
