@@ -132,8 +132,8 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
                 f"y has one class only, {self.classes_[0]!r}; classifiers need at least "
                 "two."
             )
-        sizes = [int(size) for size in np.ravel(self.hidden_layer_sizes)]
-        if not sizes or min(sizes) < 1:
+        sizes = np.ravel(self.hidden_layer_sizes).tolist()
+        if not sizes or not all(isinstance(s, int) and s >= 1 for s in sizes):
             raise ValueError(
                 "hidden_layer_sizes must hold whole numbers of at least 1; got "
                 f"{self.hidden_layer_sizes!r}."

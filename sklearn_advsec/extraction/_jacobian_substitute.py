@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from .. import differentiable
 from .._estimators import check_each_fits
 from .._labels import class_positions
+from ..threat import Box
 from ._active import distinct_rows
 from ._pool import PoolExtraction
 from ._surrogates import AveragedSurrogates, train
@@ -164,6 +165,7 @@ class JacobianSubstitute(PoolExtraction):
         self.random_state = random_state
 
     def _query(self, oracle, array, y, rng):
+        Box(self.bounds, array)  # refuses what is no box, or excludes the seed
         rows = distinct_rows(oracle.as_sent(array))
         labels = oracle.ask(rows)
         if len(np.unique(labels)) < 2:

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .._rows import check_weights
 from ..exceptions import QueryBudgetExceeded
 from ..victim._validation import check_victim
 from ._base import ExtractionAttack
@@ -404,7 +405,9 @@ class PathFinding(ExtractionAttack):
         """
         check_is_fitted(self)
         measure = accuracy_score if hasattr(self, "classes_") else r2_score
-        return float(measure(y, self.predict(X), sample_weight=sample_weight))
+        y_pred = self.predict(X)
+        weights = check_weights(sample_weight, len(y_pred))
+        return float(measure(y, y_pred, sample_weight=weights))
 
     def _steal(self, oracle, array, y):
         if array.ndim != 2:

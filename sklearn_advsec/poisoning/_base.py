@@ -213,7 +213,9 @@ class Resampler(ReportsProgress, BaseEstimator):
                 )
             codes = class_positions(y, classes, "y")
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, rows)
+            sample_weight = _check_sample_weight(
+                sample_weight, rows, ensure_non_negative=True
+            )
         data = {
             "rows": rows,
             "y": codes,

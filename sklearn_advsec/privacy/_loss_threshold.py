@@ -2,6 +2,8 @@
 
 from numbers import Real
 
+from sklearn.utils._param_validation import Interval
+
 from ._base import MembershipAttack
 from ._signals import log_loss, probabilities
 
@@ -49,7 +51,8 @@ class LossThreshold(MembershipAttack):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.utils._param_validation import Interval
+    from sklearn.datasets import load_digits
     >>> from sklearn.ensemble import RandomForestClassifier
     >>> from sklearn.frozen import FrozenEstimator
     >>> from sklearn.model_selection import cross_val_score
@@ -68,7 +71,7 @@ class LossThreshold(MembershipAttack):
             name: MembershipAttack._parameter_constraints[name]
             for name in ("estimator", "label_column", "fpr")
         },
-        "threshold": [Real, None],
+        "threshold": [Interval(Real, None, None, closed="neither"), None],
     }
 
     def __init__(self, estimator, *, label_column=-1, threshold=None, fpr=0.1):
