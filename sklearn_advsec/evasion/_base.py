@@ -17,7 +17,6 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import accuracy_score
 from sklearn.utils import _safe_indexing, check_random_state, gen_batches, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -550,12 +549,9 @@ class EvasionAttack(
             prediction is still within `delta` of `y`.
         """
         check_is_fitted(self)
-        y_pred = self._run_all(X, y).y_pred
-        sample_weight = check_weights(sample_weight, len(y_pred))
-        if is_regressor(self.estimator_):
-            near = np.abs(np.asarray(y) - y_pred) <= self.estimator_.delta
-            return float(np.average(near, weights=sample_weight))
-        return float(accuracy_score(y, y_pred, sample_weight=sample_weight))
+        correct = self._run_all(X, y).correct
+        weights = check_weights(sample_weight, len(correct))
+        return float(np.average(correct, weights=weights))
 
     # What a subclass writes, or may change ----------------------------------------------
 
@@ -767,6 +763,7 @@ class EvasionAttack(
             return None
         if state.search is not None:
             state.search.show()
+            state.finished[state.search.rows] = False
         unseen = torch.nonzero(state.predicted < 0).flatten()
         if chunk.y is None and state.goal.kind != "targeted":
             # The labels are what the victim said of the rows as they are.

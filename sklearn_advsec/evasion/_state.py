@@ -45,6 +45,9 @@ class EvasionResult:
         Their labels, where `run` was given them.
     y_before : ndarray of shape (n_rows,) or None
         The victim's predictions before the attack, as far as it had to find them out.
+    correct : ndarray of bool, shape (n_rows,), or None
+        Where the victim's predictions are right in spite of the attack: the label, or, of
+        a regressor, within `delta` of `y`.
     """
 
     X_adv: object
@@ -58,6 +61,7 @@ class EvasionResult:
     X: object
     y: np.ndarray | None
     y_before: np.ndarray | None
+    correct: np.ndarray | None
 
     def __len__(self):
         return len(self.rows)
@@ -72,7 +76,7 @@ class EvasionResult:
     @property
     def robust_accuracy(self):
         """Accuracy of the victim after the attack; NaN without labels."""
-        return np.nan if self.y is None else float(np.mean(self.y_pred == self.y))
+        return np.nan if self.correct is None else float(np.mean(self.correct))
 
     @property
     def success_rate(self):
@@ -133,9 +137,9 @@ class EvasionResult:
         """Return what a reader wants to know first: names and texts."""
         reached = self.distance[self.success]
         summary = {"n_rows": f"{len(self)}"}
-        if self.y is not None:
-            summary["clean_accuracy"] = f"{self.clean_accuracy:.3f}"
-            summary["robust_accuracy"] = f"{self.robust_accuracy:.3f}"
+        for name in ("clean_accuracy", "robust_accuracy"):
+            if not np.isnan(getattr(self, name)):
+                summary[name] = f"{getattr(self, name):.3f}"
         summary["success_rate"] = f"{self.success_rate:.3f}"
         summary["median_distance"] = (
             f"{np.median(reached):.4g}" if len(reached) else "nan"
@@ -265,10 +269,14 @@ class AttackState:
         )
         moved = access.moved(self.x_adv, rows).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=1)
+        y_pred = access.predictions(self.predicted, self.x_adv, rows)
+        correct = None if self.y is None else y_pred == self.y
+        if correct is not None and is_regressor(access.estimator):
+            correct = np.abs(y_pred - self.y) <= access.estimator.delta
         success = self.success & access.still_valid(self.x_adv, rows).to(rows.device)
         return EvasionResult(
             X_adv=access.decode(self.x_adv, rows),
-            y_pred=access.predictions(self.predicted, self.x_adv, rows),
+            y_pred=y_pred,
             success=success.cpu().numpy(),
             distance=distance.cpu().numpy().astype(np.float64),
             n_queries=access.n_queries.copy(),
@@ -278,6 +286,7 @@ class AttackState:
             X=access.X,
             y=self.y,
             y_before=self._predictions_before(distance, rows),
+            correct=correct,
         )
 
     def _predictions_before(self, distance, rows):

@@ -7,12 +7,17 @@ import pytest
 import torch
 from nets import CNN, MLP
 from registry import EVASION
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -56,6 +61,7 @@ from sklearn_advsec.exceptions import (
 )
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.threat import FeatureConstraints, LpBall
+from sklearn_advsec.victim import RegressionVictim
 
 ATTACKS = [
     FastGradientMethod,
@@ -771,6 +777,43 @@ def test_a_result_tells_the_clean_error_from_the_attacks_successes(digits):
     assert "accuracy" not in repr(unlabelled) and np.isnan(unlabelled.clean_accuracy)
     changed = victim.predict(unlabelled.X_adv) != victim.predict(X)
     assert unlabelled.success_rate == changed.mean()
+
+
+def test_a_result_of_a_regressor_is_about_the_distance_from_y():
+    X, y = load_diabetes(return_X_y=True)
+    victim = RegressionVictim(Ridge(), delta=20)
+    attack = ProjectedGradientDescent(victim, eps=0.005).fit(X, y)
+    result = attack.run(X, y)
+    near = np.abs(attack.estimator_.predict(result.X_adv) - y) <= 20
+    assert result.robust_accuracy == near.mean() == attack.score(X, y)
+    assert 0 < near.mean() < 1 and "clean_accuracy" not in repr(result)
+
+
+def test_what_a_victim_abstains_from_is_told_apart(digits):
+    victim, X, y = digits
+
+    class Abstaining(ClassifierMixin, BaseEstimator):
+        abstain_label = -1
+        classes_ = victim.classes_
+
+        def fit(self, X, y=None):
+            return self
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+        def predict_proba(self, X):
+            return victim.predict_proba(X)
+
+        def predict(self, X):
+            proba = victim.predict_proba(X)
+            return np.where(proba.max(1) < 0.9, -1, victim.predict(X))
+
+    attack = SquareAttack(FrozenEstimator(Abstaining()), eps=0.1, max_queries=60).fit(X)
+    result = attack.run(X[:60], y[:60])
+    np.testing.assert_array_equal(result.abstained, result.y_pred == -1)
+    assert result.abstained.any() and not result.success[result.abstained].any()
+    assert "abstained=" in repr(result)
 
 
 def test_a_result_as_a_frame(frame):

@@ -471,16 +471,16 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
             return
         if self.knowledge == "score":
             climb_greedily(active, moves, self.shortlist)
-            state.finished = state.success.clone()
-            active = ActiveRows(state)
+            active = ActiveRows(state, torch.nonzero(~state.success).flatten())
+            state.search = active
         mutable = access.region.mutable.to(access.x.device)
         starts = torch.as_tensor(self.starts_) / access.unit
         approach(active, moves, starts, mutable)
         moved = moves.changed(access.x, state.x_adv).any(1)
         rows = torch.nonzero(state.success & moved).flatten()
         if len(rows):
-            state.finished[rows] = False
-            simplify(ActiveRows(state, rows), moves, state)
+            state.search = ActiveRows(state, rows)
+            simplify(state.search, moves, state)
 
 
 def candidates(quantiles, thresholds, n_values, step):
