@@ -199,7 +199,7 @@ class BoundaryDistance(ShadowAttack):
 
         constraints = None
         if is_dataframe(records.features):
-            constraints = _Learned.from_frame(records.features, scale="iqr")
+            constraints = FeatureConstraints.from_frame(records.features, scale="iqr")
         return HopSkipJump(
             norm=2,
             max_queries=self.max_queries,
@@ -274,13 +274,6 @@ class BoundaryDistance(ShadowAttack):
         else:
             known = np.repeat([False, True], [len(part) for part, _ in measured])
             self.threshold_ = best_threshold(scores, known)
-
-
-class _Learned(FeatureConstraints):
-    """Constraints from some records, for others whose values may lie beyond theirs."""
-
-    def check(self, X):
-        """Let all rows pass: attacks move from where they are, into the bounds."""
 
 
 def _attack_on(attack, model, records):

@@ -93,7 +93,7 @@ def _check_bounds(bounds, row_shape):
     try:
         lower, upper = (np.asarray(bound, dtype=np.float64) for bound in bounds)
         fits = np.broadcast_shapes(lower.shape, upper.shape, row_shape) == row_shape
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         fits = False
     if not fits:
         raise ValueError(

@@ -5,7 +5,7 @@ import html
 import math
 from collections import namedtuple
 from dataclasses import fields
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
@@ -76,7 +76,12 @@ class FeatureConstraints:
         self.doubts_ = []
         self._relations = []
         self._forget()
-        for feature in features:
+        for feature in features if isinstance(features, (list, tuple)) else [features]:
+            if not isinstance(feature, Feature):
+                raise ValueError(
+                    "features must be a list of features, as from_frame makes them; got "
+                    f"{feature!r}."
+                )
             feature.check()
             if feature.name in self.features:
                 raise ValueError(f"feature {feature.name!r} is named twice.")
@@ -112,14 +117,14 @@ class FeatureConstraints:
             (``land_north``, ``land=north``), wherever the columns stand. What may be
             wrong is in `doubts_`.
         """
-        if scale not in SCALES:
+        if not isinstance(scale, str) or scale not in SCALES:
             raise ValueError(
                 f"scale must be one of {SCALES}; got {scale!r}"
                 f"{did_you_mean(scale, SCALES)}."
             )
         X = _as_rows(X)
-        if X.ndim != 2 or not len(X):
-            raise ValueError(f"X must hold rows of features; got shape {X.shape}.")
+        if not len(X):
+            raise ValueError("X must hold rows of features; it holds none.")
         features, doubts = infer_features(X, scale)
         constraints = cls(features)
         constraints.doubts_ = doubts
@@ -298,9 +303,10 @@ class FeatureConstraints:
             raise ValueError(f"strength must be a number >= 0; got {strength!r}.")
         X = self.encode(X).numpy()
         y = np.asarray(y)
-        check_consistent_length(X, y)
-        if y.ndim != 1 or (y.dtype.kind == "f" and not np.isfinite(y).all()):
+        finite = y.dtype.kind not in "fc" or np.isfinite(y).all()
+        if y.ndim != 1 or y.dtype.kind == "c" or not finite:
             raise ValueError("y must be one finite number, or one label, for each row.")
+        check_consistent_length(X, y)
         values = y.astype(float) if y.dtype.kind in "fiub" else None
         if values is None or len(np.unique(y)) <= 2:
             values = (y == np.unique(y)[-1]).astype(float)
@@ -423,6 +429,7 @@ class FeatureConstraints:
         .. [1] J. P. Boyle and R. L. Dykstra, "A method for finding projections onto the
            intersection of convex sets in Hilbert spaces", 1986.
         """
+        X_ref = _as_rows(X_ref)
         self.check(X_ref)
         ref, x = self._encode_both(X_ref, X)
         return self._decode(X_ref, self.region.project(ref, x, exact=True))
@@ -442,6 +449,7 @@ class FeatureConstraints:
         X : {DataFrame, ndarray} of shape (n_rows, n_features)
             Valid rows, far from those given: uniform in the room of each feature.
         """
+        X_ref = _as_rows(X_ref)
         self.check(X_ref)
         ref = self.encode(X_ref)
         rng = check_random_state(random_state)
@@ -460,7 +468,7 @@ class FeatureConstraints:
         ValueError
             If a row breaks a relation, or the columns are others.
         """
-        X = X if is_dataframe(X) else np.asarray(X)
+        X = _as_rows(X)
         for rows in gen_batches(len(X), _BATCH):
             ref = self.encode(X.iloc[rows] if is_dataframe(X) else X[rows])
             for relation in self.region.relations:
@@ -518,7 +526,7 @@ class FeatureConstraints:
                     array[:, j] = X.iloc[:, j]
             return torch.as_tensor(array)
         X = _as_rows(X)
-        if X.ndim != 2 or X.shape[1] != len(self.features):
+        if X.shape[1] != len(self.features):
             raise ValueError(
                 f"X has shape {X.shape}; the constraints are for rows of "
                 f"{len(self.features)} columns."
@@ -576,7 +584,6 @@ class FeatureConstraints:
             import pandas as pd
 
             return pd.concat(columns, axis=1)[list(X_ref.columns)]
-        X_ref = np.asarray(X_ref)
         dtype = X_ref.dtype if X_ref.dtype.kind == "f" else np.dtype(np.float64)
         ref = self.codes_of(X_ref).numpy()
         x = self._held(x, ref, [dtype] * x.shape[1])
@@ -634,8 +641,8 @@ class FeatureConstraints:
                 return [column]
         except TypeError:  # a list
             pass
-        several = isinstance(column, (list, tuple, set, frozenset, np.ndarray))
-        if several or hasattr(column, "to_list"):
+        lists = (list, tuple, set, frozenset)
+        if isinstance(column, lists) or getattr(column, "ndim", 0) == 1:
             return list(column)
         return [column]
 
@@ -714,10 +721,14 @@ def _with_changes(feature, changes):
     feature = copy.copy(feature)
     for key, value in changes.items():
         setattr(feature, key, value)
-    if feature.kind not in NAMED and "kind" in changes:
+    feature.check_categories()
+    if (
+        not (isinstance(feature.kind, str) and feature.kind in NAMED)
+        and "kind" in changes
+    ):
         feature.categories = changes.get("categories")
         feature.transitions = changes.get("transitions")
-    elif feature.kind in NAMED and feature.categories and (
+    elif feature.categories and (
         "kind" in changes or "categories" in changes
     ):  # fmt: skip
         last = float(len(feature.categories) - 1)
@@ -763,12 +774,29 @@ def _as_rows(X):
         raise ValueError(
             "X is a masked array: fill it, with NaN where values are missing."
         )
-    return X if is_dataframe(X) else np.asarray(X)
+    if is_dataframe(X):
+        return X
+    try:
+        X = np.asarray(X)
+    except ValueError:
+        raise ValueError("X must hold rows of features, all of one length.") from None
+    if X.ndim != 2:
+        raise ValueError(f"X must hold rows of features; got shape {X.shape}.")
+    try:
+        return X if X.dtype.kind in "biuf" else np.array(X.tolist(), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            "X must hold numbers: give rows with text or categories as a DataFrame."
+        ) from None
 
 
 def _is_number(value):
-    real = isinstance(value, (Real, Integral)) and not isinstance(value, (bool, np.bool_))
-    return real and value == value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _cells(feature):

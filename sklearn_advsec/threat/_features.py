@@ -48,12 +48,13 @@ class Feature:
         """Bring values to their types, and raise where they do not fit each other."""
         name = f"feature {self.name!r}"
         self._check_types(name)
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise ValueError(
                 f"{name}: kind must be one of {KINDS}; got {self.kind!r}"
                 f"{did_you_mean(self.kind, KINDS)}."
             )
-        if self.direction not in (None, "up", "down"):
+        way = self.direction
+        if way is not None and not (isinstance(way, str) and way in ("up", "down")):
             raise ValueError(
                 f"{name}: direction must be 'up', 'down' or None; got {self.direction!r}."
             )
@@ -104,23 +105,29 @@ class Feature:
             setattr(self, key, bool(value))
         if self.group is not None and not isinstance(self.group, str):
             raise ValueError(f"{name}: group must be a text or None; got {self.group!r}.")
+        self.check_categories()
+
+    def check_categories(self):
+        """Bring categories to a list of plain values, and raise where they are none."""
+        name = f"feature {self.name!r}"
         if self.categories is None:
             return
-        if isinstance(self.categories, (str, dict)):
+        if isinstance(self.categories, (str, bytes, dict)):
             raise ValueError(
                 f"{name}: categories must be a list; got {self.categories!r}."
             )
         try:
             self.categories = [plain(value) for value in self.categories]
             distinct = len(set(self.categories)) == len(self.categories)
-        except TypeError:
+            lost = any(v is None or bool(v != v) for v in self.categories)
+        except TypeError:  # no list; lists in it; pandas.NA
             raise ValueError(
                 f"{name}: categories must be a list of texts, numbers, booleans or "
                 f"dates; got {self.categories!r}."
             ) from None
         if not distinct:
             raise ValueError(f"{name}: categories name a value twice.")
-        if any(value is None or value != value for value in self.categories):
+        if lost:
             raise ValueError(f"{name}: a missing value is no category; say missing=True.")
 
     def _check_group(self, name):

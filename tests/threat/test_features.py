@@ -97,6 +97,8 @@ def test_multiindex_columns_are_grouped_by_their_first_levels(tmp_path):
     constraints = FeatureConstraints.from_frame(X)
     assert len({f.group for f in constraints.features.values()}) == 1
     constraints.set(("land", "no_land"), cost=2.0)
+    constraints.set(list(X.columns[:2]), scale=3.0).set(X.columns, step=1.0)
+    assert [f.scale for f in constraints.features.values()] == [3.0, 3.0, 1.0]
     constraints.save(tmp_path / "c.toml")
     again = FeatureConstraints.load(tmp_path / "c.toml")
     assert again.features == constraints.features
@@ -310,6 +312,26 @@ def test_scales_and_frames_that_say_nothing_are_refused_by_name():
         learned([1.0, np.inf])
     with pytest.raises(ValueError, match="column 'c' holds no values"):
         learned([np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        *(None, 3, "ab", [1, 2], [[1], [2, 3]], [["a", "b"]], [[1j, 0]]),
+        *(np.ones((2, 2, 2)), np.ma.masked_equal(np.eye(2), 1), [[10**400, 1]]),
+    ],
+)
+def test_what_holds_no_rows_is_refused_by_name(X):
+    constraints = FeatureConstraints.from_frame(np.eye(2))
+    for ask in (
+        FeatureConstraints.from_frame,
+        lambda X: constraints.project(X, X),
+        lambda X: constraints.violations(np.eye(2), X),
+        constraints.sample,
+        constraints.check,
+    ):
+        with pytest.raises(ValueError, match="^X |X must|X has"):
+            ask(X)
 
 
 def test_a_pipeline_on_dummies_is_attacked_within_its_groups():
