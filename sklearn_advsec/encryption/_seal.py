@@ -8,9 +8,11 @@ arithmetic that keeps count of levels and scales.
 import hashlib
 import json
 import math
+import os
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -72,6 +74,27 @@ class Parameters:
         return hashlib.blake2b(text, digest_size=8).digest()
 
 
+@cache
+def _scratch_folder(process):
+    """Return a folder of this process's own, in memory where there is such a place."""
+    memory = Path("/dev/shm")
+    folder = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    return tempfile.TemporaryDirectory(dir=folder, prefix="sklearn_advsec_")
+
+
+@contextmanager
+def _scratch_file():
+    """SEAL saves to files and loads from files only."""
+    folder = _scratch_folder(os.getpid()).name
+    handle, path = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    path = Path(path)
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
 class Ring:
     """A ring of SEAL with its encoder and evaluator; it holds no key."""
 
@@ -131,8 +154,7 @@ class Ring:
 
     def to_bytes(self, thing):
         """Return a key or a ciphertext of SEAL as bytes."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "x"
+        with _scratch_file() as path:
             thing.save(str(path))
             return path.read_bytes()
 
@@ -148,8 +170,7 @@ class Ring:
         seal = sealapi()
         thing = getattr(seal, kind)()
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "x"
+            with _scratch_file() as path:
                 path.write_bytes(data)
                 thing.load(self.context, str(path))
         except (RuntimeError, ValueError, IndexError) as error:

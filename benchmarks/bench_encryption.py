@@ -1,0 +1,421 @@
+"""Encrypted inference: what a row costs, how large keys are, and whether labels agree.
+
+Times are CPU seconds of the server's arithmetic in one thread, at 128-bit security; the
+reading and writing of messages, and the client's part, are given apart. TenSEAL's own
+vectors, which the models of this package go around, answer beside ours where they can
+express the model. Figures of papers are their authors', on their machines.
+
+Run it from the repository's root, for example::
+
+    python benchmarks/bench_encryption.py --only linear digits
+    python benchmarks/bench_encryption.py --only mnist cnn workers --write
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import _common as common
+import numpy as np
+import torch
+from _results import Claim, Table, record
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from sklearn_advsec.encryption import (
+    DiscretizedMLPClassifier,
+    EncryptedClassifier,
+    EncryptionService,
+)
+from sklearn_advsec.encryption._service import EncryptedClient
+
+
+class Square(nn.Module):
+    """A perceptron with squares for activations."""
+
+    def __init__(self, n_features=64, hidden=32):
+        super().__init__()
+        self.first = nn.Linear(n_features, hidden)
+        self.last = nn.Linear(hidden, 10)
+
+    def forward(self, x):
+        return self.last(self.first(torch.flatten(x, 1)) ** 2)
+
+
+class CryptoNets(nn.Module):
+    """The network of CryptoNets: five maps, squares, 100 neurons, squares, 10 scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Conv2d(1, 5, 5, stride=2, padding=1)
+        self.middle = nn.Linear(845, 100)
+        self.last = nn.Linear(100, 10)
+
+    def forward(self, x):
+        x = torch.flatten(self.maps(x) ** 2, 1)
+        return self.last(self.middle(x) ** 2)
+
+
+def trained(module, X, y, epochs, lr=1e-3):
+    """Train a net of skorch."""
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=lr,
+        max_epochs=epochs,
+        batch_size=100,
+        train_split=None,
+        verbose=0,
+    )
+    return net.fit(X.astype(np.float32), y)
+
+
+def answers(fitted, packing, X, rounds=3):
+    """Send rows through both halves; return labels and CPU seconds of each."""
+    client, server = fitted.client(packing), fitted.server(packing)
+    keys = client.evaluation_keys()
+    server.register(keys)
+    seconds = {"encrypt": [], "server": [], "evaluation": [], "decrypt": []}
+    # What peers are timed by: the arithmetic, without reading and writing messages.
+    arithmetic_seconds, evaluate = [], server._packed.evaluate
+
+    def timed_arithmetic(*args):
+        started = time.process_time()
+        result = evaluate(*args)
+        arithmetic_seconds.append(time.process_time() - started)
+        return result
+
+    server._packed.evaluate = timed_arithmetic
+    X = X.reshape(len(X), -1).astype(np.float64)
+
+    def timed(name, call):
+        started = time.process_time()
+        result = call()
+        seconds[name].append(time.process_time() - started)
+        return result
+
+    labels = []
+    for _ in range(rounds):
+        labels, questions = [], timed("encrypt", lambda: client.encrypt(X))
+        for question in questions:
+            answer = timed("server", lambda question=question: server.evaluate(question))
+            seconds["evaluation"].append(arithmetic_seconds[-1])
+            labels.append(timed("decrypt", lambda answer=answer: client.decrypt(answer)))
+        n_messages = len(questions)
+    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    sizes = {"keys": len(keys), "question": len(questions[0]), "answer": len(answer)}
+    return np.concatenate(labels), median, sizes, n_messages
+
+
+def row_of(name, fitted, packing, X, plain, rounds=3):
+    """Measure one model in one packing."""
+    labels, seconds, sizes, _ = answers(fitted, packing, X, rounds)
+    parameters = fitted.parameters_[packing]
+    slots = parameters.n_slots if packing == "columns" else 1
+    each = seconds["evaluation"] / slots
+    return {
+        "model": name,
+        "packing": packing,
+        "degree": parameters.degree,
+        "depth": fitted.depth_,
+        "arithmetic, ms a message": round(1e3 * seconds["evaluation"], 1),
+        "with reading and writing": round(1e3 * seconds["server"], 1),
+        "rows a message": slots,
+        "us a row": round(1e6 * each, 2),
+        "client, ms a message": round(1e3 * (seconds["encrypt"] + seconds["decrypt"]), 1),
+        "keys, MB": round(sizes["keys"] / 1e6, 1),
+        "question, MB": round(sizes["question"] / 1e6, 2),
+        "agreement": float(np.mean(labels == plain)),
+        "rows": len(X),
+    }
+
+
+def in_range(fitted, X):
+    """Keep the rows that a client may send."""
+    flat = X.reshape(len(X), -1)
+    program = fitted._program
+    inside = ((flat >= program.low) & (flat <= program.high)).all(axis=1)
+    return X[inside & (program.left_at(flat) < 0)]
+
+
+def linear(args):
+    X, y = load_breast_cancer(return_X_y=True)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    fitted = EncryptedClassifier(FrozenEstimator(model)).fit(X)
+    rng = np.random.RandomState(0)
+    many = X[rng.randint(len(X), size=10_000)] + 0.1 * X.std(0) * rng.randn(10_000, 30)
+    many = in_range(fitted, many)
+    rows = [
+        row_of("logistic regression", fitted, "columns", many, model.predict(many)),
+        row_of("logistic regression", fitted, "rows", X[:20], model.predict(X[:20])),
+    ]
+    peer = tenseal_dot(model, X[:20])
+    rows.append(peer)
+    return rows, [
+        Claim(
+            "logistic regression, columns: us a row",
+            f"{rows[0]['us a row']}",
+            rows[0]["us a row"] <= 2.5,
+            "<= 2.5",
+        ),
+        Claim(
+            "its labels on 10,000 rows",
+            f"{rows[0]['agreement']:.4f}",
+            rows[0]["agreement"] == 1,
+            "1.0000",
+        ),
+        Claim(
+            "logistic regression, one row: ms",
+            f"{rows[1]['server, ms a message']}",
+            rows[1]["arithmetic, ms a message"] <= 15,
+            "<= 15",
+            f"{peer['server, ms a message']} (TenSEAL dot)",
+        ),
+    ]
+
+
+def tenseal_dot(model, X):
+    """The dot product of TenSEAL's own vectors, on the same ring as anchors use."""
+    import tenseal as ts
+
+    context = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
+    context.global_scale = 2**40
+    context.generate_galois_keys()
+    scaler, last = model[0], model[-1]
+    weight, bias = last.coef_[0].tolist(), last.intercept_.tolist()
+    times, labels = [], []
+    for row in scaler.transform(X):
+        encrypted = ts.ckks_vector(context, row)
+        started = time.process_time()
+        score = encrypted.dot(weight) + bias
+        times.append(time.process_time() - started)
+        labels.append(int(score.decrypt()[0] > 0))
+    return {
+        "model": "logistic regression, TenSEAL's dot",
+        "packing": "rows",
+        "degree": 8192,
+        "depth": 1,
+        "arithmetic, ms a message": round(1e3 * float(np.median(times)), 1),
+        "rows a message": 1,
+        "us a row": round(1e6 * float(np.median(times)), 2),
+        "agreement": float(np.mean(labels == model.predict(X))),
+        "rows": len(X),
+    }
+
+
+def digits(args):
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
+    square = trained(Square, A, a, 60, lr=3e-3)
+    relu = MLPClassifier((32,), alpha=1.0, max_iter=300, random_state=0).fit(A, a)
+    rows, claims = [], []
+    for name, model, wanted, agreement, options in (
+        ("digits 64-32-10, square", square, (300, 90), 1.0, {}),
+        ("digits 64-32-10, ReLU", relu, (600, 350), 0.999, {"activation": 4}),
+    ):
+        frozen = FrozenEstimator(model)
+        fitted = EncryptedClassifier(frozen, agreement=0.9, **options).fit(A)
+        test = in_range(fitted, B)
+        plain = model.predict(test.astype(np.float32) if model is square else test)
+        many = row_of(name, fitted, "columns", test, plain)
+        one = row_of(name, fitted, "rows", test[:10], plain[:10])
+        many["accuracy"] = (
+            float(np.mean(plain == b[: len(plain)]))
+            if len(test) == len(B)
+            else float("nan")
+        )
+        rows += [many, one]
+        claims += [
+            Claim(
+                f"{name}, columns: ms a row",
+                f"{many['us a row'] / 1e3:.3f}",
+                many["us a row"] <= wanted[0],
+                f"<= {wanted[0] / 1e3:.2f}",
+            ),
+            Claim(
+                f"{name}, one row: ms",
+                f"{one['server, ms a message']}",
+                one["arithmetic, ms a message"] <= wanted[1],
+                f"<= {wanted[1]}",
+            ),
+            Claim(
+                f"{name}: equal labels",
+                f"{many['agreement']:.4f} of {many['rows']}",
+                many["agreement"] >= agreement,
+                f">= {agreement}",
+            ),
+        ]
+    claims.append(
+        Claim(
+            "ReLU, one row: keys, MB",
+            f"{rows[3]['keys, MB']}",
+            rows[3]["keys, MB"] <= 120,
+            "<= 120",
+        )  # fmt: skip
+    )
+    return rows, claims
+
+
+def mnist(args):
+    X, y, X_test, y_test = common.load_mnist()
+    X, X_test = (Z.reshape(len(Z), -1) for Z in (X, X_test))
+    model = trained(lambda: Square(784, 100), X, y, args.epochs)
+    accuracy = float(np.mean(model.predict(X_test) == y_test))
+    fitted = EncryptedClassifier(FrozenEstimator(model)).fit(X[:10_000].astype(float))
+    test = in_range(fitted, X_test.astype(float))[:200]
+    plain = model.predict(test.astype(np.float32))
+    one = row_of("MNIST 784-100-10, square", fitted, "rows", test, plain, rounds=1)
+    many = row_of("MNIST 784-100-10, square", fitted, "columns", test, plain, rounds=1)
+    one["accuracy"] = accuracy
+    claims = [
+        Claim(
+            "MNIST 784-100-10: accuracy", f"{accuracy:.4f}", accuracy >= 0.978, ">= .978"
+        ),  # fmt: skip
+        Claim(
+            "MNIST 784-100-10, one row: ms",
+            f"{one['server, ms a message']}",
+            one["arithmetic, ms a message"] <= 110,
+            "<= 110",
+        ),  # fmt: skip
+        Claim(
+            "its keys, MB", f"{one['keys, MB']}", one["keys, MB"] <= 45, "<= 45"
+        ),  # fmt: skip
+        Claim(
+            "MNIST 784-100-10, columns: ms a row",
+            f"{many['us a row'] / 1e3:.2f}",
+            many["us a row"] <= 8000,
+            "<= 8",
+        ),  # fmt: skip
+        Claim(
+            "its labels on 200 rows",
+            f"{one['agreement']:.4f}",
+            one["agreement"] == many["agreement"] == 1,
+            "1.0000",
+        ),  # fmt: skip
+    ]
+    return [one, many], claims
+
+
+def cnn(args):
+    X, y, X_test, y_test = common.load_mnist()
+    model = trained(CryptoNets, X, y, 4)
+    accuracy = float(np.mean(model.predict(X_test) == y_test))
+    frozen = FrozenEstimator(model)
+    fitted = EncryptedClassifier(frozen, packing="columns").fit(X[:5000])
+    test = in_range(fitted, X_test)[:200]
+    row = row_of("CNN of CryptoNets", fitted, "columns", test, model.predict(test), 1)
+    hourly = 3600 / (row["us a row"] / 1e6)
+    row |= {"accuracy": accuracy, "rows an hour, one process": round(hourly)}
+    claims = [
+        Claim("CNN of CryptoNets: accuracy", f"{accuracy:.4f}", accuracy >= 0.985,
+              ">= .985"),  # fmt: skip
+        Claim("its rows an hour and process", f"{hourly:,.0f}", 2 * hourly >= 164_000,
+              ">= 82,000", "51,000 to 164,000 (CryptoNets, CryptoDL: papers)"),
+    ]  # fmt: skip
+    return [row], claims
+
+
+def discrete(args):
+    X, y = load_digits(return_X_y=True)
+    A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
+    rows = []
+    for max_weight in (1, 3):
+        model = DiscretizedMLPClassifier(max_weight=max_weight, max_epochs=200)
+        rows.append(
+            {
+                "weights": f"-{max_weight} to {max_weight}",
+                "accuracy, plain": model.fit(A, a).score(B, b),
+            }
+        )
+    median = np.median(A, axis=0)
+    A, B = (np.where(Z > median, 1.0, -1.0) for Z in (A, B))
+    model = DiscretizedMLPClassifier(threshold=None, max_epochs=200).fit(A, a)
+    fitted = EncryptedClassifier(
+        FrozenEstimator(model), packing="columns", precision=0.05, agreement=0.9
+    ).fit(A)
+    agreement = float(np.mean(fitted.simulate(B) == model.predict(B)))
+    rows[0] |= {"depth": fitted.depth_, "agreement of composed signs": agreement}
+    return rows, [
+        Claim(
+            "signs as composed polynomials: equal labels",
+            f"{agreement:.4f}",
+            agreement >= 0.99,
+            ">= .99",
+        )  # fmt: skip
+    ]
+
+
+def workers(args):
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    model = trained(Square, X, y, 20, lr=3e-3)
+    fitted = EncryptedClassifier(FrozenEstimator(model), packing="columns").fit(X)
+    rows, seconds = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.npz"
+        fitted.server().save(path)
+        for n_workers in (1, 2):
+            with EncryptionService(path, n_workers=n_workers) as service:
+                client = EncryptedClient(service.url, timeout=600).fit()
+                batches = [client.client_.encrypt(X[:100])[0] for _ in range(6)]
+                for batch in batches[:2]:  # opens the workers
+                    client._request("/questions", batch)
+                started = time.perf_counter()
+                with ThreadPoolExecutor(4) as pool:
+                    list(pool.map(partial(client._request, "/questions"), batches[2:]))
+                seconds[n_workers] = time.perf_counter() - started
+            rows.append({"workers": n_workers, "seconds, 4 batches": seconds[n_workers]})
+    ratio = seconds[1] / seconds[2]
+    return rows, [
+        Claim(
+            "two worker processes against one", f"{ratio:.2f}x", ratio >= 1.7, ">= 1.7x"
+        )  # fmt: skip
+    ]
+
+
+SECTIONS = {
+    "linear": ("Logistic regression, 30 features", linear),
+    "digits": ("Digits: perceptrons with squares and with ReLU", digits),
+    "mnist": ("MNIST 784-100-10 with squares", mnist),
+    "cnn": ("MNIST: the network of CryptoNets", cnn),
+    "discrete": ("Discretized networks", discrete),
+    "workers": ("Worker processes of the service (wall clock)", workers),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--epochs", type=int, default=15, help="of the MNIST perceptron")
+    parser.add_argument("--write", action="store_true", help="keep the results")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    tables = []
+    for key in args.only:
+        title, bench = SECTIONS[key]
+        tables.append(Table(title, *bench(args)))
+        print(f"{tables[-1]}\n", flush=True)
+        if args.write:
+            command = shlex.join(["python", *sys.argv])
+            record("encryption", "encryption", command, tables[-1:])
+
+
+if __name__ == "__main__":
+    main()
