@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -19,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils._testing import assert_docstring_consistency
 
 from sklearn_advsec.metrics import tpr_at_fpr_scorer
-from sklearn_advsec.privacy import BoundaryDistance, MembershipAttack, ShadowAttack
+from sklearn_advsec.privacy import RMIA, BoundaryDistance, MembershipAttack, ShadowAttack
 
 # Few records: an attack by labels asks about each of them many times.
 TARGET, AUDITED, MEMBER, OWN = overfitted_target(n_members=40, n_own=80, max_iter=40)
@@ -100,6 +101,26 @@ def test_decisions_are_those_of_the_threshold(attack):
     decision = fitted.decision_function(AUDITED)
     np.testing.assert_array_equal(fitted.predict(AUDITED), (decision > 0).astype(int))
     assert np.isfinite(decision).all() and fitted.knowledge in ("score", "label")
+
+
+def test_probabilities_are_calibrated(attack):
+    if isinstance(attack, RMIA):
+        attack = clone(attack).set_params(n_shadow_models=4)  # of two, one is left
+    fitted = on_target(attack).fit(AUDITED[::2], MEMBER[::2])
+    proba = fitted.predict_proba(AUDITED[1::2])
+    assert proba.shape == (len(AUDITED[1::2]), 2)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    np.testing.assert_array_equal(
+        proba[:, 1] > 0.5, fitted.predict(AUDITED[1::2]).astype(bool)
+    )
+    loss = log_loss(MEMBER[1::2], proba)
+    assert loss < np.log(2) + 0.1  # hardly worse than to say a half
+    alone = on_target(attack).fit(OWN)  # nobody is known
+    from_shadows = isinstance(attack, ShadowAttack)
+    assert hasattr(alone, "predict_proba") == from_shadows
+    if from_shadows:
+        assert log_loss(MEMBER, alone.predict_proba(AUDITED)) < np.log(2) + 0.15
+    assert not hasattr(clone(fitted), "predict_proba")
 
 
 def test_frames_with_the_label_by_name(attack):

@@ -13,9 +13,17 @@ from contextlib import contextmanager
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from scipy.sparse import issparse
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    clone,
+    is_classifier,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_memory
 
 from .._rows import is_dataframe
@@ -156,6 +164,9 @@ def fit_many(
     >>> bool(np.abs(models[3].predict_proba(X) - single.predict_proba(X)).max() < 1e-4)
     True
     """
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if n_rows != len(y):
+        raise ValueError(f"y has {len(y)} labels for the {n_rows} rows of X.")
     subsets = [_positions(subset, len(y)) for subset in subsets]
     seeds = [int(seed) for seed in random_states]
     if len(seeds) != len(subsets):
@@ -244,9 +255,78 @@ def _fit_group(fit, estimator, X, y, classes, device, subsets, seeds):
 def _fit_single(estimator, X, y, subset, seed):
     """Fit one model; what `memory` keeps."""
     model = seeded(estimator, seed)
+    X, y = _safe_indexing(X, subset), y[subset]
     with warnings.catch_warnings(), forked_rng(estimator, seed):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(_safe_indexing(X, subset), y[subset])
+        try:
+            return model.fit(X, y)
+        except ValueError as error:
+            # A part of the rows may lack a class; some estimators want 0 to K - 1.
+            if not is_classifier(model) or _are_positions(np.unique(y)):
+                raise
+            try:
+                return EncodedLabels(seeded(estimator, seed)).fit(X, y)
+            except ValueError:
+                raise error from None
+
+
+def _are_positions(classes):
+    return classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
+
+
+class EncodedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A classifier that is trained on the positions of its labels.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Takes labels from 0 to K - 1.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The trained classifier.
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    """
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y):
+        """Train on positions of the labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Any labels.
+        """
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.estimator_ = clone(self.estimator).fit(X, codes)
+        return self
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        """
+        return self.classes_[np.asarray(self.estimator_.predict(X)).astype(int)]
+
+    @available_if(lambda self: hasattr(self.estimator, "predict_proba"))
+    def predict_proba(self, X):
+        """Predict probabilities, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            Rows.
+        """
+        return self.estimator_.predict_proba(X)
 
 
 def _fit_batch(estimator, X, y, classes, subsets, seeds, device):

@@ -180,7 +180,7 @@ class ActiveExtraction(PoolExtraction):
     def _k_center(self, oracle, fresh, size):
         """Choose greedily the row that is farthest from all that are covered."""
         if not len(fresh):
-            return []
+            return np.empty(0, dtype=int)
         scale = (self.bounds_[1] - self.bounds_[0]).astype(np.float64)
         scale = np.where(scale > 0, scale, 1.0)
         flat = (fresh / scale).reshape(len(fresh), -1)
@@ -251,5 +251,7 @@ class ActiveExtraction(PoolExtraction):
 
 def distinct_rows(rows):
     """Drop repeated rows, keeping the order."""
+    if not len(rows):
+        return rows
     _, first = np.unique(rows.reshape(len(rows), -1), axis=0, return_index=True)
     return rows[np.sort(first)]

@@ -19,10 +19,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan
+from .._estimators import allows_nan, as_nets_take_them, unwrap
 from .._labels import in_columns
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, check_weights, is_dataframe
+from .._seeding import undisturbed
 from .._sklearn import fit_context, validate_data
 from ..differentiable import register
 from ..differentiable._registry import subview
@@ -108,8 +109,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = self._check_X(X, reset=False)
-        truth = labels_of(self.estimator_, self._rows_for_victim(rows))
-        same = truth == self.predict(X)
+        same = self._victims_labels(rows) == self.predict(X)
         return float(np.average(same, weights=check_weights(sample_weight, len(same))))
 
     def extraction_report(self, X, *, n_uniform=10_000, random_state=0):
@@ -144,14 +144,13 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         uniform = self._codec.decode(uniform.astype(self._dtype))
         report = {}
         for name, rows in (("test", X), ("unif", uniform)):
-            sent = self._rows_for_victim(rows)
-            rows = self._rows_for_copy(rows, check=False)
-            same = labels_of(self.estimator_, sent) == self.copy_.predict(rows)
+            given, rows = rows, self._rows_for_copy(rows, check=False)
+            same = self._victims_labels(given) == self.copy_.predict(rows)
             report[f"R_{name}"] = float(1 - np.mean(same))
             if hasattr(self.estimator_, "predict_proba") and hasattr(
                 self, "predict_proba"
             ):
-                truth = np.asarray(self.estimator_.predict_proba(sent))
+                truth = self._victims_probabilities(given)
                 proba = self.copy_.predict_proba(rows)
                 proba = in_columns(proba, self.copy_.classes_, self.classes_)
                 if truth.shape == proba.shape:
@@ -182,6 +181,17 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y_pred = self.predict(X)
         weights = check_weights(sample_weight, len(y_pred))
         return float(accuracy_score(y, y_pred, sample_weight=weights))
+
+    def _victims_labels(self, rows):
+        """Ask for labels without counting: to measure the copy is no attack."""
+        rows = as_nets_take_them(self._rows_for_victim(rows), unwrap(self.estimator_))
+        with undisturbed(self.estimator_):
+            return labels_of(self.estimator_, rows)
+
+    def _victims_probabilities(self, rows):
+        rows = as_nets_take_them(self._rows_for_victim(rows), unwrap(self.estimator_))
+        with undisturbed(self.estimator_):
+            return np.asarray(self.estimator_.predict_proba(rows))
 
     def _rows_for_victim(self, rows):
         if is_dataframe(rows):
@@ -389,6 +399,11 @@ class ExtractionAttack(ReportsProgress, StolenModel):
         """Return the function that asks the victim for answers of a kind."""
         return partial(labels_of if kind == "label" else scores_of, self.estimator_)
 
+    def _ask_victim(self, respond, rows):
+        """Ask about rows as the victim takes them, and leave it as it was."""
+        with undisturbed(self.estimator_):
+            return respond(as_nets_take_them(rows, unwrap(self.estimator_)))
+
     def _answer_kind(self):
         """What to ask for: "label" or "score"."""
         has_scores = gives_scores(self.estimator_)
@@ -428,7 +443,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
             log = log.recoded(codec)
         self._dtype = np.float64 if is_dataframe(X) else X.dtype
         return Oracle(
-            self._responder(kind),
+            partial(self._ask_victim, self._responder(kind)),
             log,
             dtype=self._dtype,
             max_queries=self.max_queries,

@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ._base import ExtractionAttack
-from ._surrogates import ConstantCopy, train
+from ._surrogates import ConstantCopy, train, try_out
 from ._victim import soft_targets
 
 
@@ -33,6 +33,8 @@ class PoolExtraction(ExtractionAttack):
 
     def _steal(self, oracle, array, y):
         rng = check_random_state(self.random_state)
+        if not oracle.n_queries:
+            self._try_surrogates(oracle, array)
         self._query(oracle, array, y, rng)
         self.copy_ = self._train(oracle, rng)
         if isinstance(self.copy_, ConstantCopy):
@@ -57,6 +59,16 @@ class PoolExtraction(ExtractionAttack):
             Source of randomness.
         """
         raise NotImplementedError
+
+    def _try_surrogates(self, oracle, array):
+        """Find out, before anything is paid for, whether surrogates take such rows."""
+        classes = self._victim_classes(np.arange(2))
+        rows = self._rows_of(oracle, array)
+        for surrogate in self._surrogates():
+            try_out(surrogate, rows, classes, soft=oracle.log.kind == "score")
+
+    def _surrogates(self):
+        return [self.surrogate]
 
     def _train(self, oracle, rng):
         """Train the surrogate on everything that was paid for."""

@@ -5,11 +5,13 @@ import warnings
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from .._estimators import is_net
@@ -23,10 +25,49 @@ from ..differentiable._registry import subview
 _LEAST_WEIGHT = 1e-4
 
 
-def default_surrogate():
-    """Return the network that a copy is when the user gives no other."""
+def default_surrogate(rows):
+    """Return the network that a copy of rows' labels is when the user gives no other."""
     network = MLPClassifier(100, solver="lbfgs", alpha=1.0, max_iter=300)
-    return make_pipeline(StandardScaler(), network)
+    scaler = StandardScaler()
+    if not is_dataframe(rows) or rows.select_dtypes("number").shape[1] == rows.shape[1]:
+        return make_pipeline(scaler, network)
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(keep_empty_features=True), scaler), _is_number),
+        remainder=encoder,
+    )
+    return make_pipeline(columns, network)
+
+
+_is_number = make_column_selector(dtype_include="number")
+
+
+def try_out(surrogate, rows, classes, *, soft):
+    """Train a surrogate on a few rows with made-up labels, to see whether it can be.
+
+    Raises
+    ------
+    Exception
+        What the surrogate raises, with a note that says when.
+    """
+    n = min(len(rows), 40)
+    if n < 20:  # too few for estimators that split their rows
+        return
+    rows = rows.iloc[:n] if is_dataframe(rows) else rows[:n]
+    codes = np.arange(n) % 2
+    targets = classes[codes]
+    if soft:
+        targets = np.full((n, len(classes)), 0.1 / max(len(classes) - 1, 1))
+        targets[np.arange(n), codes] = 0.9
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            train(surrogate, rows, targets, classes, np.random.RandomState(0))
+    except Exception as error:
+        error.add_note(
+            f"This is the surrogate, tried on {n} rows of X with made-up labels: nothing "
+            "was asked of the victim yet."
+        )
+        raise
 
 
 def train(surrogate, rows, targets, classes, rng):
@@ -61,7 +102,7 @@ def train(surrogate, rows, targets, classes, rng):
     seed = int(rng.randint(2**31 - 1))
     if len(np.unique(labels)) == 1:
         return ConstantCopy(strategy="constant", constant=labels[0]).fit(rows, labels)
-    copy = default_surrogate() if surrogate is None else clone(surrogate)
+    copy = default_surrogate(rows) if surrogate is None else clone(surrogate)
     seed_unset(copy, seed)
     if is_net(copy):
         return NetSurrogate(copy).fit(rows, targets if soft else labels, classes, seed)

@@ -8,7 +8,7 @@ from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan
@@ -137,8 +137,16 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "None."
             )
         X = self._check_X(X, reset=True)
+        dtype = getattr(y, "dtype", None)  # boosters know categories by their dtype
+        self._dtype = dtype if hasattr(dtype, "categories") else None
         y = _check_y(y, multi_output=False, y_numeric=False, estimator=self)
         check_consistent_length(X, y)
+        if type_of_target(y).startswith("continuous"):
+            raise ValueError(
+                "Unknown label type: continuous. The attribute is inferred as one of a "
+                "few values; put a numeric one into bins first (KBinsDiscretizer), also "
+                "for the target to be asked about."
+            )
         check_classification_targets(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
@@ -248,11 +256,12 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                         f"{known}. Give its position, or one of its names."
                     )
                 self._check_missing(features, position)
-                return features.assign(**{position: value})[list(names)]
+                column = self._column(value, features)
+                return features.assign(**{position: column})[list(names)]
             whole = features.copy()
             name = "attribute" if names is None else names[position]
             self._check_missing(features, name)
-            whole.insert(position % n_features, name, value)
+            whole.insert(position % n_features, name, self._column(value, features))
             return whole
         if isinstance(position, str):
             raise ValueError(
@@ -260,6 +269,14 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "its position among the target's features."
             )
         return np.insert(features, position % n_features, value, axis=1)
+
+    def _column(self, value, features):
+        """Return the attribute as a column of one value, in the dtype that `y` had."""
+        if self._dtype is None:
+            return value
+        import pandas as pd
+
+        return pd.Series(value, index=features.index, dtype=self._dtype)
 
     def _check_missing(self, features, name):
         if name in features.columns:

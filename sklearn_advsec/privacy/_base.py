@@ -1,8 +1,10 @@
 """The base of the membership attacks."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.special import expit
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -11,7 +13,10 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
@@ -22,6 +27,10 @@ from .._sklearn import fit_context, validate_data
 from ..victim._validation import check_victim
 from ._records import Records
 from ._signals import as_target_takes_them, predicted_codes
+
+
+def _is_calibrated(attack):
+    return attack._slope is not None
 
 
 class MembershipAttack(
@@ -90,6 +99,8 @@ class MembershipAttack(
     """
 
     knowledge = "score"
+    _goes_by_y = True  # whether known members choose the threshold
+    _slope = None  # of the logistic curve from decisions to probabilities
 
     _parameter_constraints = {
         "estimator": [HasMethods(["fit"])],
@@ -120,11 +131,14 @@ class MembershipAttack(
         """
         X = self._check_X(X, reset=True)
         member = self._check_membership(X, y)
+        self._slope = None
         self.estimator_ = check_target(self.estimator, type(self).__name__)
         with self._reported(X, y):
             records = self._records(X)
             self._learn(records, member)
             self._set_threshold(records, member)
+            if not self._goes_by_y and self.classes_.dtype.kind not in "biuf":
+                self._warn_where_reversed(self._score(records), member)
         return self
 
     def decision_function(self, X):
@@ -161,6 +175,38 @@ class MembershipAttack(
         check_is_fitted(self)
         return self.classes_[(self.decision_function(X) > 0).astype(int)]
 
+    @available_if(_is_calibrated)
+    def predict_proba(self, X):
+        """Compute the probability of membership, at even odds before the answers.
+
+        It is there where it can be calibrated: on members and non-members that were known
+        in `fit`, else on shadow models, whose members are known.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_records, 2)
+            Of non-members and members; a half at the threshold.
+        """
+        proba = self._probability(self.decision_function(X))
+        return np.column_stack([1 - proba, proba])
+
+    def _probability(self, decision):
+        return expit(self._slope * decision)
+
+    def _calibrate(self, decision, member):
+        """Learn how sure a decision is, from records whose membership is known."""
+        if member is None or not 0 < member.sum() < len(member):
+            return
+        scale = max(float(np.abs(decision).mean()), np.finfo(float).tiny)
+        balanced = LogisticRegression(fit_intercept=False, class_weight="balanced")
+        balanced.fit((decision / scale)[:, np.newaxis], member)
+        self._slope = max(float(balanced.coef_[0, 0]), 1e-3) / scale
+
     def _learn(self, records, member):
         """Learn what `_score` needs; `member` is a mask, or None if nothing is known."""
 
@@ -169,13 +215,33 @@ class MembershipAttack(
         raise NotImplementedError
 
     def _set_threshold(self, records, member):
-        self.threshold_ = self._choose_threshold(self._score(records), member)
+        scores = self._score(records)
+        self.threshold_ = self._choose_threshold(scores, member)
+        self._calibrate(scores - self.threshold_, member)
 
     def _choose_threshold(self, scores, member):
         """Return the threshold that is best on known members, else from non-members."""
         if member is None:
             return self._threshold_from_non_members(scores)
+        self._warn_where_reversed(scores, member)
         return best_threshold(scores, member)
+
+    def _warn_where_reversed(self, scores, member):
+        """Warn where members by name score lower, beyond what chance explains.
+
+        Of names, the larger is the later one in the alphabet.
+        """
+        if self.classes_.dtype.kind in "biuf":
+            return
+        n, m = int(member.sum()), int((~member).sum())
+        auc = roc_auc_score(member, scores)
+        if auc < 0.5 - 4 * np.sqrt((n + m + 1) / (12 * n * m)):
+            warnings.warn(
+                f"y={self.classes_[1]!r} stands for members, the larger of two values, "
+                f"but these records score lower than the others (AUC {auc:.2f}). If it is "
+                f"the other way round, give y == {str(self.classes_[0])!r}.",
+                stacklevel=5,
+            )
 
     def _threshold_from_non_members(self, scores):
         """Return the score that the share `fpr` of non-members exceeds."""

@@ -12,7 +12,6 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from .._estimators import as_nets_take_them, unwrap
 from .._rows import is_dataframe
 from ..threat import FeatureConstraints
-from ._base import best_threshold
 from ._shadow_base import ShadowAttack
 
 # The distance of records for which no other label was found: farther than all others.
@@ -212,6 +211,7 @@ class BoundaryDistance(ShadowAttack):
         """Return the scale at which shadows, as targets, tell their members best."""
         records = self._some(records, np.arange(len(records)))
         distances, trained = self._shadow_distances(records), self._trained_on(records)
+        self._measured = distances, trained
         between = distances[(distances > 0) & (distances < _NOT_FOUND)]
         median = float(np.median(between)) if len(between) else 1.0
         if self.n_shadow_models < _ENOUGH_TO_TUNE:
@@ -269,11 +269,23 @@ class BoundaryDistance(ShadowAttack):
         ]
         self.n_queries_ = np.concatenate([n_queries for _, n_queries in measured])
         scores = np.concatenate([scores for scores, _ in measured])
-        if member is None:
-            self.threshold_ = self._threshold_from_non_members(scores)
-        else:
+        known = None
+        if member is not None:
             known = np.repeat([False, True], [len(part) for part, _ in measured])
-            self.threshold_ = best_threshold(scores, known)
+        self.threshold_ = self._choose_threshold(scores, known)
+        if known is None and self.n_shadow_models > 1:
+            scores, known = self._scores_of_shadows()
+        self._measured = None  # a pickled attack holds no more than it needs
+        self._calibrate(scores - self.threshold_, known)
+
+    def _scores_of_shadows(self):
+        """Judge shadow models by the others, whose records are known."""
+        distances, trained = self._measured
+        scores = []
+        for i, own in enumerate(distances):
+            rest = np.arange(len(trained)) != i
+            scores.append(_relative(own, distances[rest], trained[rest], self.scale_))
+        return np.concatenate(scores), trained.ravel()
 
 
 def _attack_on(attack, model, records):

@@ -283,7 +283,8 @@ class DPSGDClassifier(TrainingDefense):
             self.history_ = [*self.history_, (self.noise_multiplier_, rate, n_steps)]
             accountant = RDPAccountant()
             accountant.history = self.history_
-            self.epsilon_ = float(accountant.get_epsilon(self.delta))
+            # A large delta pays for what is left of epsilon, which is never negative.
+            self.epsilon_ = max(float(accountant.get_epsilon(self.delta)), 0.0)
         self.n_steps_ = sum(steps for *_, steps in self.history_)
 
     def __sklearn_tags__(self):

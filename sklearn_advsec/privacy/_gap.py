@@ -53,6 +53,7 @@ class GapAttack(MembershipAttack):
     """
 
     knowledge = "label"
+    _goes_by_y = False
 
     _parameter_constraints = {
         name: MembershipAttack._parameter_constraints[name]
@@ -67,5 +68,5 @@ class GapAttack(MembershipAttack):
         predicted = predicted_codes(self.estimator_, records.features)
         return (predicted == records.codes).astype(float)
 
-    def _set_threshold(self, records, member):
-        self.threshold_ = 0.5
+    def _choose_threshold(self, scores, member):
+        return 0.5

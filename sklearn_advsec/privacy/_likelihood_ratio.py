@@ -15,6 +15,9 @@ from ._signals import (
 # Standard deviations of few values are worse than one for all records.
 _ENOUGH_FOR_OWN_VARIANCE = 64
 
+# One number is learned from so many shadow models that play the target.
+_ENOUGH_TO_CALIBRATE = 16
+
 
 class LikelihoodRatio(ShadowAttack):
     r"""LiRA: compare the target with models trained with and without a record.
@@ -173,6 +176,25 @@ class LikelihoodRatio(ShadowAttack):
         self._learn_normals(shadows, trained)
         scores = self._likelihood_ratio(target, records)
         self.threshold_ = self._choose_threshold(scores, member)
+        if member is None:
+            scores, member = self._scores_of_shadows(shadows, self._trained_on(pool))
+        self._calibrate(scores - self.threshold_, member)
+
+    def _scores_of_shadows(self, shadows, trained):
+        """Judge shadow models by the others, whose records are known."""
+        scores, members = [], []
+        for i in range(min(len(trained), _ENOUGH_TO_CALIBRATE)):
+            others = np.arange(len(trained)) != i
+            judged = ~trained[others].all(axis=0)
+            if self.mode == "online":
+                judged &= trained[others].any(axis=0)
+            if judged.any():
+                rest = shadows[:, others][:, :, judged], trained[others][:, judged]
+                scores.append(self._ratio(shadows[:, i, judged], *rest))
+                members.append(trained[i, judged])
+        if not scores:
+            return np.empty(0), None
+        return np.concatenate(scores), np.concatenate(members)
 
     def _set_threshold(self, records, member):
         """Do nothing: `_learn` has, by the same queries."""
@@ -248,7 +270,12 @@ class LikelihoodRatio(ShadowAttack):
     def _likelihood_ratio(self, target, records):
         """Compare the target's probabilities of each query with those of the shadows."""
         target = np.stack([self._confidence(proba, records) for proba in target])
-        shadows, trained = self._shadow_confidences(records), self._trained_on(records)
+        return self._ratio(
+            target, self._shadow_confidences(records), self._trained_on(records)
+        )
+
+    def _ratio(self, target, shadows, trained):
+        """Compare confidences with those of shadows: arrays as of the latter."""
         mean, std = self._normal(shadows, ~trained, "out")
         if self.mode == "offline":
             return -norm.logsf(target, mean, std).sum(axis=0)

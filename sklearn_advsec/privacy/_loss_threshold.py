@@ -84,7 +84,9 @@ class LossThreshold(MembershipAttack):
         return -log_loss(probabilities(self.estimator_, records.features), records.codes)
 
     def _set_threshold(self, records, member):
-        if self.threshold is None:
-            super()._set_threshold(records, member)
-        else:
-            self.threshold_ = -float(self.threshold)
+        super()._set_threshold(records, member)
+
+    def _choose_threshold(self, scores, member):
+        if self.threshold is not None:
+            return -float(self.threshold)
+        return super()._choose_threshold(scores, member)

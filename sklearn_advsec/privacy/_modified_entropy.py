@@ -101,5 +101,7 @@ class ModifiedEntropy(MembershipAttack):
                     scores[own], None if member is None else member[own]
                 )
 
+        self._calibrate(scores - self._threshold(records), member)
+
     def _threshold(self, records):
         return self.class_thresholds_[records.codes]

@@ -131,7 +131,9 @@ class QuantileMembership(MembershipAttack):
         if member is not None:
             known = _safe_indexing(records.rows, np.flatnonzero(member))
             quantile[member] = self.quantile_estimator_.predict(known)
-        self.threshold_ = self._choose_threshold(confidence - quantile, member)
+        scores = confidence - quantile
+        self.threshold_ = self._choose_threshold(scores, member)
+        self._calibrate(scores - self.threshold_, member)
 
     def _set_threshold(self, records, member):
         """Do nothing: `_learn` has, from scores by regressors that lack the record."""

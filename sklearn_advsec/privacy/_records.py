@@ -69,30 +69,43 @@ class Records:
     def __len__(self):
         return len(self.rows)
 
-    def keys(self):
+    def collide(self):
+        """Whether records that differ, such as times in seconds, are one in float32."""
+        return len(set(self.keys(single=True))) < len(set(self.keys(single=False)))
+
+    def keys(self, single=True):
         """Return a digest of each record, by which it is recognised.
 
-        Numbers count in single precision, so that a record is the same in any dtype.
+        Parameters
+        ----------
+        single : bool, default=True
+            Whether numbers count in single precision, so that a record is the same in any
+            dtype.
         """
+        comparable = _single if single else _double
         if is_dataframe(self.rows):
             import pandas as pd
 
             columns = (self.rows.iloc[:, j] for j in range(self.rows.shape[1]))
-            comparable = [
-                _single(column.to_numpy(np.float64, na_value=np.nan))
+            columns = [
+                comparable(column.to_numpy(np.float64, na_value=np.nan))
                 if pd.api.types.is_numeric_dtype(column.dtype)
                 else column.array
                 for column in columns
             ]
-            rows = pd.DataFrame(dict(enumerate(comparable)))
+            rows = pd.DataFrame(dict(enumerate(columns)))
             return pd.util.hash_pandas_object(rows, index=False).tolist()
-        rows = np.ascontiguousarray(_single(self.rows))
+        rows = np.ascontiguousarray(comparable(self.rows))
         return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def _single(values):
     with np.errstate(over="ignore"):
         return values.astype(np.float32) + np.float32(0)  # no -0.0
+
+
+def _double(values):
+    return values.astype(np.float64) + 0.0
 
 
 def column_position(rows, column):

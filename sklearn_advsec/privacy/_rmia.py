@@ -214,6 +214,29 @@ class RMIA(ShadowAttack):
         self.population_ = target[fresh] / np.maximum(mean[fresh], _TINY)
         scores = self._beaten(target, mean)
         self.threshold_ = self._choose_threshold(scores, member)
+        if member is None:
+            scores, member = self._scores_of_shadows(records)
+        self._calibrate(scores - self.threshold_, member)
+
+    def _scores_of_shadows(self, records):
+        """Judge reference models by the others, whose records are known."""
+        models = self._shadow_signals(records, true_probability)
+        trained, scores, members = self._trained_on(records), [], []
+        for i in range(len(models)):
+            others = np.arange(len(models)) != i
+            out = ~trained[others]
+            judged = out.any(axis=0)
+            if not judged.any() or trained[i, judged].all():
+                continue
+            mean = ((1 + self.a) * _mean(models[others], out | ~judged) + 1 - self.a) / 2
+            gain, member = (models[i] / mean)[judged], trained[i, judged]
+            ones = np.ones_like(gain)
+            fresh = gain[~member]
+            scores.append(rmia_scores(gain, ones, fresh, np.ones_like(fresh), self.gamma))
+            members.append(member)
+        if not scores:
+            return np.empty(0), None
+        return np.concatenate(scores), np.concatenate(members)
 
     def _probabilities(self, records):
         """Return the target's probability of each label, and its average over models."""

@@ -1,5 +1,6 @@
 """Shadow models, and the base of the attacks that train them."""
 
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -167,7 +168,8 @@ class ShadowAttack(MembershipAttack):
             mask[rows] = True
         # A record may be in the pool more than once; one use is a use.
         self._trained = {}
-        for key, column in zip(pool.keys(), trained.T, strict=True):
+        self._single = not pool.collide()
+        for key, column in zip(pool.keys(self._single), trained.T, strict=True):
             self._trained[key] = self._trained.get(key, False) | column
         return pool
 
@@ -183,8 +185,9 @@ class ShadowAttack(MembershipAttack):
         except ValueError as error:
             error.add_note("These are the candidates.")
             raise
-        known = set(records.keys())
-        fresh = np.array([key not in known for key in extra.keys()], dtype=bool)
+        single = not (records.collide() or extra.collide())
+        known = set(records.keys(single))
+        fresh = np.array([key not in known for key in extra.keys(single)], dtype=bool)
         if is_dataframe(records.rows):
             import pandas as pd
 
@@ -223,10 +226,12 @@ class ShadowAttack(MembershipAttack):
 
     def _shadow_probabilities(self, model, features):
         classes = np.asarray(self.estimator_.classes_)
-        return probabilities(model, _narrow(features, model), classes)
+        with _named_shadow():
+            return probabilities(model, _narrow(features, model), classes)
 
     def _shadow_codes(self, model, features):
-        return predicted_codes(model, _narrow(features, model))
+        with _named_shadow():
+            return predicted_codes(model, _narrow(features, model))
 
     def _shadow_signals(self, records, signal):
         """Compute a signal of every shadow: an array (n_shadow_models, n_records)."""
@@ -240,8 +245,23 @@ class ShadowAttack(MembershipAttack):
     def _trained_on(self, records):
         """Return which shadows were trained on which records, as a mask of that shape."""
         unused = np.zeros(self.n_shadow_models, dtype=bool)
-        columns = [self._trained.get(key, unused) for key in records.keys()]
+        keys = records.keys(self._single)
+        columns = [self._trained.get(key, unused) for key in keys]
         return np.stack(columns, axis=1)
+
+
+@contextmanager
+def _named_shadow():
+    """Say of errors that they are a shadow's, which may lack a category."""
+    try:
+        yield
+    except ValueError as error:
+        error.add_note(
+            "This is a shadow model, trained on a part of the records: a category that "
+            "they lack is unknown to it. Give encoders handle_unknown='ignore', or their "
+            "categories."
+        )
+        raise
 
 
 def draw_subsets(n_rows, n_subsets, size, rng):

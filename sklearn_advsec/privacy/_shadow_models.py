@@ -112,6 +112,8 @@ class ShadowModels(ShadowAttack):
     True
     """
 
+    _goes_by_y = False
+
     _parameter_constraints = {
         **{
             name: constraint
@@ -249,6 +251,10 @@ class ShadowModels(ShadowAttack):
 
     def _set_threshold(self, records, member):
         self.threshold_ = 0.5
+        self._slope = 1.0  # the score is a probability already
+
+    def _probability(self, decision):
+        return decision + self.threshold_
 
 
 def _as_many(rows, member, seed):

@@ -592,3 +592,79 @@ def test_the_scorer_and_the_display_need_no_torch():
         "import sklearn_advsec.inspection; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Paid, and then lost --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["uncertainty", "k_center", "adaptive", "random"])
+def test_a_pool_that_runs_out_ends_the_rounds(iris, strategy):
+    X, _, model = iris
+    X = np.vstack([X[:40], X[:40]])  # every row twice
+    attack = ActiveExtraction(
+        FrozenEstimator(model),
+        surrogate=LogisticRegression(max_iter=500),
+        strategy=strategy,
+        max_queries=300,
+    )
+    with warnings.catch_warnings(action="ignore"):  # the first forty are of one class
+        attack.fit(X)
+    assert attack.n_queries_ >= len(np.unique(X, axis=0)) * (strategy != "adaptive")
+    assert attack.fidelity(X) > 0.9
+
+
+def text_frame():
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame(
+        {"city": rng.choice(["Bonn", "Köln", "Ulm"], 80), "age": rng.randint(18, 80, 80)}
+    )
+    y = ((frame.city == "Ulm") ^ (frame.age > 50)).astype(int)
+    encoder = make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["city"]), remainder="passthrough"
+    )
+    return frame, make_pipeline(encoder, RandomForestClassifier(10, random_state=0)).fit(
+        frame, y
+    )
+
+
+@pytest.mark.parametrize("attack", [KnockoffNets, CopycatCNN, ActiveExtraction])
+def test_text_columns_and_surrogates_are_tried_before_anything_is_paid(attack):
+    frame, model = text_frame()
+    assert attack(FrozenEstimator(model)).fit(frame).fidelity(frame) > 0.9
+
+    class Counts(Service):
+        __sklearn_tags__ = None
+
+    service = Counts(model)
+    with pytest.raises(ValueError) as found:
+        attack(service, surrogate=LogisticRegression()).fit(frame)
+    assert not service.seen
+    assert "made-up labels" in "".join(found.value.__notes__)
+
+
+def test_bounds_of_substitutes_are_checked_before_anything_is_paid(iris):
+    X, _, model = iris
+    for bounds in ((5, 1), (100, 200), (np.nan, 9), ([0, 1], [9, 9, 9])):
+        service = Service(model)
+        with pytest.raises(ValueError, match="bounds"):
+            JacobianSubstitute(service, bounds=bounds).fit(X[::10])
+        assert not service.seen
+
+
+def test_nets_are_found_as_they_were():
+    from nets import net
+
+    X, y = load_iris(return_X_y=True)
+    model = net(max_epochs=2, module__n_features=4, module__n_classes=3)
+    model.fit(X.astype(np.float32), y)
+    model.module_.train()
+    state = torch.random.get_rng_state()
+    attack = KnockoffNets(FrozenEstimator(model), surrogate=GaussianNB())
+    attack.fit(X).fidelity(X)
+    attack.extraction_report(X, n_uniform=10)
+    assert model.module_.training
+    assert torch.equal(state, torch.random.get_rng_state())
+    with pytest.raises(ValueError, match="in float32"):
+        ReLUExtraction(FrozenEstimator(model)).fit(X)
+    attack.set_params(batch_size=np.int64(7), max_queries=np.int32(20)).fit(X)
+    assert attack.n_queries_ == 20

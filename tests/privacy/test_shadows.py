@@ -10,6 +10,7 @@ import pytest
 from nets import net
 from privacy_targets import overfitted_target
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
     BaggingClassifier,
     ExtraTreesClassifier,
@@ -23,14 +24,16 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec.batched import fit_many
 from sklearn_advsec.extraction import RoundedProbabilities
 from sklearn_advsec.privacy import (
     RMIA,
     BoundaryDistance,
+    GapAttack,
     LikelihoodRatio,
     LossThreshold,
     MembershipGame,
@@ -492,3 +495,81 @@ def test_scores_that_are_fine_stay_as_they_are():
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+# What the recipe is not told ------------------------------------------------------------
+
+
+class Positions(DecisionTreeClassifier):
+    """Takes labels 0 to K - 1 only, as boosters do."""
+
+    def fit(self, X, y):
+        if not np.array_equal(np.unique(y), np.arange(len(np.unique(y)))):
+            raise ValueError("Invalid classes inferred from unique values of `y`.")
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(ShadowModels, n_shadow_models=4),
+        partial(LikelihoodRatio, n_shadow_models=4, mode="online"),
+        partial(RMIA, n_shadow_models=4),
+        partial(BoundaryDistance, n_shadow_models=2, max_queries=20),
+    ],
+)
+def test_a_rare_class_is_missing_in_some_shadows(attack):
+    rng = np.random.RandomState(0)
+    X, y = rng.normal(size=(80, 3)), rng.randint(0, 2, 80) * 2
+    y[7] = 1  # in the middle, so that others lack a position
+    target = Positions(max_depth=3).fit(X, y)
+    attack = attack(FrozenEstimator(target)).fit(make_records(X, y))
+    assert np.isfinite(attack.decision_function(make_records(X, y))).all()
+    kinds = {type(model).__name__ for model in attack.shadow_estimators_}
+    assert kinds == {"EncodedLabels", "Positions"}
+
+
+def test_rows_and_labels_of_fit_many_have_one_length():
+    with pytest.raises(ValueError, match="y has 3 labels for the 5 rows"):
+        fit_many(DecisionTreeClassifier(), np.eye(5), [0, 1, 0], [[0, 1]], [0])
+
+
+def test_a_shadow_that_lacks_a_category_is_named():
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame({"a": rng.choice(list("xyz"), 40), "b": rng.normal(size=40)})
+    frame.loc[0, "a"] = "rare"
+    y = rng.randint(0, 2, 40)
+    encoder = make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["a"]), remainder="passthrough"
+    )
+    target = make_pipeline(encoder, DecisionTreeClassifier(max_depth=3)).fit(frame, y)
+    attack = RMIA(FrozenEstimator(target), n_shadow_models=2, label_column="label")
+    with pytest.raises(ValueError, match="unknown categories") as found:
+        attack.fit(make_records(frame, y))
+    assert "This is a shadow model" in "".join(found.value.__notes__)
+
+
+# Which records are which ----------------------------------------------------------------
+
+
+def test_times_in_seconds_are_records_of_their_own():
+    rng = np.random.RandomState(0)
+    seconds = 1_750_000_000 + rng.permutation(20_000)[:200]
+    X = np.column_stack([seconds, rng.randint(0, 2, 200)]).astype(float)
+    y = rng.randint(0, 2, 200)
+    target = FrozenEstimator(DecisionTreeClassifier(max_depth=3).fit(X, y))
+    attack = LikelihoodRatio(target, n_shadow_models=6, mode="online")
+    attack.fit(make_records(X, y))
+    trained = attack._trained_on(attack._records(make_records(X, y)))
+    expected = np.zeros_like(trained)
+    for mask, rows in zip(expected, attack.shadow_indices_, strict=True):
+        mask[rows] = True
+    np.testing.assert_array_equal(trained, expected)
+
+
+def test_members_by_name_that_read_the_wrong_way_round():
+    named = np.where(MEMBER, "member", "non-member")
+    for attack in (LossThreshold(TARGET), GapAttack(TARGET)):
+        with pytest.warns(UserWarning, match="give y == 'member'"):
+            attack.fit(AUDITED, named)
+        attack.fit(AUDITED, named == "member")
