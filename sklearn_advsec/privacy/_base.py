@@ -238,8 +238,8 @@ class MembershipAttack(
         if auc < 0.5 - 4 * np.sqrt((n + m + 1) / (12 * n * m)):
             warnings.warn(
                 f"y={self.classes_[1]!r} stands for members, the larger of two values, "
-                f"but these records score lower than the others (AUC {auc:.2f}). If it is "
-                f"the other way round, give y == {str(self.classes_[0])!r}.",
+                f"but these records score lower than the others (AUC {auc:.2f}). If it "
+                f"is the other way round, give y == {str(self.classes_[0])!r}.",
                 stacklevel=5,
             )
 

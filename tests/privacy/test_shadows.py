@@ -478,8 +478,9 @@ def test_likelihood_ratio_of_coarse_scores(name):
 
 def test_scores_that_are_fine_stay_as_they_are():
     rng = np.random.RandomState(0)
-    proba = rng.dirichlet([0.01, 0.01], 300)
-    assert score_resolution(np.clip(proba, 1e-13, 1)) == 0  # a net that is certain
+    logit = 12 * rng.normal(size=300)  # a net that is certain
+    proba = 1 / (1 + np.exp(np.column_stack([logit, -logit])))
+    assert score_resolution(proba) == 0
     codes = rng.randint(0, 2, 300)
     np.testing.assert_array_equal(
         logit_confidence(proba, codes), logit_confidence(proba, codes, 0.0)
