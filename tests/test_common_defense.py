@@ -247,7 +247,7 @@ def test_weights_reach_the_training(defense):
     twos = np.mean(clone(defense).fit(X, y).predict(X[y == 2]) == 2)
     assert np.mean(without.predict(X[y == 2]) == 2) < min(0.35, twos)
     for wrong in (np.ones(3), -np.ones(len(X)), np.full(len(X), np.nan), np.zeros(150)):
-        with pytest.raises(ValueError, match=r"sample_weight|Negative|NaN|non-zero"):
+        with pytest.raises(ValueError, match=r"sample_weight"):
             clone(defense).fit(X, y, sample_weight=wrong)
 
 

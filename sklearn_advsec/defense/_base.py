@@ -21,7 +21,6 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    _check_sample_weight,
     _check_y,
     check_consistent_length,
     check_is_fitted,
@@ -31,7 +30,7 @@ from .. import differentiable
 from .._estimators import has_one_logit, is_net, name_of, route_to_estimator
 from .._labels import class_positions
 from .._progress import ReportsProgress
-from .._rows import check_rows, is_dataframe
+from .._rows import check_rows, check_weights, is_dataframe
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import fit_context, validate_data
 
@@ -77,12 +76,16 @@ def check_classifier(estimator):
             )
 
 
-def check_weights(weights, X):
-    """Return weights of rows, not negative and not all 0, or raise."""
-    weights = _check_sample_weight(weights, X, ensure_non_negative=True)
-    if not weights.any():
-        raise ValueError("sample_weight is 0 for every row: there is nothing to learn.")
-    return weights
+def same_shape(defense, X, *, reset):
+    """Return rows of the shape that they had in `fit`, or raise."""
+    if reset:
+        defense.row_shape_ = X.shape[1:]
+    elif X.shape[1:] != defense.row_shape_:
+        raise ValueError(
+            f"X has rows of shape {X.shape[1:]}, but {type(defense).__name__} is "
+            f"expecting rows of shape {defense.row_shape_} as in fit."
+        )
+    return X
 
 
 class TrainingDefense(
@@ -161,8 +164,7 @@ class TrainingDefense(
         y = _check_y(y, multi_output=False, y_numeric=False)
         check_consistent_length(X, y)
         check_classification_targets(y)
-        if weights is not None:
-            weights = check_weights(weights, X)
+        weights = check_weights(weights, len(X))
         if reset:
             self.classes_ = np.unique(y if classes is None else classes)
         encoded = class_positions(y, self.classes_, "y")
@@ -278,8 +280,9 @@ class TrainingDefense(
             return check_rows(X, type(self).__name__, allow_nan=allow_nan)
         if not is_net(self.estimator):
             dtype = [np.float64, np.float32]
-            return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
-        return validate_data(
+            X = validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+            return same_shape(self, X, reset=reset)
+        X = validate_data(
             self,
             X,
             reset=reset,
@@ -287,6 +290,7 @@ class TrainingDefense(
             allow_nd=True,
             force_writeable=True,  # a DataFrame's array is not, of which torch warns
         )
+        return same_shape(self, X, reset=reset)
 
     def get_metadata_routing(self):
         """Return the router of metadata: `sample_weight` is used here and in `estimator`.

@@ -324,6 +324,7 @@ def train(defense, net, X, y, weights, *mixins, callbacks=()):
     """
     if not net.initialized_:
         net.initialize()
+        _try(net, X)
     cls, own, rows = type(net), net.callbacks_, RowWeights()
     if weights is not None:
         mixins = (*mixins, weighted_rows(weights / weights.mean(), rows))
@@ -340,6 +341,17 @@ def train(defense, net, X, y, weights, *mixins, callbacks=()):
     finally:
         net.__class__ = cls
         net.callbacks_ = own
+
+
+def _try(net, X):
+    """Let two rows through the module, so that what it cannot take is told by name."""
+    with frozen(net.module_), torch.no_grad():
+        try:
+            net.infer(torch.as_tensor(X[:2]))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"X: the module takes no rows of shape {X.shape[1:]} ({error})."
+            ) from error
 
 
 def snapshot(net, cls, callbacks):

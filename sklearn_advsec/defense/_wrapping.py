@@ -15,10 +15,12 @@ from .. import differentiable
 from .._estimators import is_net, route_to_estimator, weight_params
 from .._labels import class_positions
 from .._progress import ReportsProgress
+from .._rows import check_weights
 from .._seeding import fit_seeded, undisturbed
 from .._sklearn import fit_context, validate_data
+from ..victim import ask_labels, ask_scores
 from ..victim._validation import check_victim
-from ._base import TrainingDefense, check_classifier, check_weights
+from ._base import TrainingDefense, check_classifier, same_shape
 
 
 class AugmentedClassifier(TrainingDefense):
@@ -111,8 +113,7 @@ class WrappingDefense(
             y = _check_y(y, multi_output=False, y_numeric=False)
             check_consistent_length(array, y)
             check_classification_targets(y)
-        if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, array)
+        sample_weight = check_weights(sample_weight, len(array))
         seed = self._draw_seed()
         with self._reported(X, y):
             self.estimator_ = self._fit_inside(X, array, y, sample_weight, seed)
@@ -143,12 +144,16 @@ class WrappingDefense(
     def _check_X(self, X, *, reset):
         """Return the rows as an array of floats."""
         dtype = np.float32 if is_net(self.estimator) else [np.float64, np.float32]
-        return validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+        X = validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+        return same_shape(self, X, reset=reset)
 
     def _ask(self, method, array):
         """Ask the classifier inside about an array of rows."""
+        rows = self._inside(array)
         with undisturbed(self.estimator_):
-            return np.asarray(getattr(self.estimator_, method)(self._inside(array)))
+            if method == "predict":
+                return ask_labels(self.estimator_, rows)
+            return ask_scores(self.estimator_, rows, method)
 
     def _inside(self, array):
         """Give rows the column names that the classifier inside was fitted with."""

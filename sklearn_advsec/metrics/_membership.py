@@ -164,11 +164,12 @@ def membership_advantage(y_true, y_pred):
     return float(y_pred[y_true].mean() - y_pred[~y_true].mean())
 
 
+_COUNT = Interval(Integral, 0, 2**53, closed="both")
 _CONFIDENCE = {"confidence": [Interval(Real, 0, 1, closed="neither")]}
 
 
 @validate_params(
-    {**_CONFIDENCE, "n_successes": [Integral], "n_trials": [Integral]},
+    {**_CONFIDENCE, "n_successes": [_COUNT], "n_trials": [_COUNT]},
     prefer_skip_nested_validation=True,
 )
 def clopper_pearson(n_successes, n_trials, confidence=0.95):

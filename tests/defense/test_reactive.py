@@ -37,7 +37,7 @@ from sklearn_advsec.evasion import (
     ProjectedGradientDescent,
     TransferAttack,
 )
-from sklearn_advsec.exceptions import GradientMaskingWarning
+from sklearn_advsec.exceptions import BadAnswerError, GradientMaskingWarning
 from sklearn_advsec.metrics import gradient_masking_report, robust_accuracy_scorer
 from sklearn_advsec.metrics._masking import _warn
 
@@ -341,6 +341,28 @@ def test_what_is_no_classifier_is_refused(defense, digits):
             defense(estimator).fit(X, y)
     with pytest.raises(TypeError, match="must be a classifier"):
         AdversarialTrainingClassifier(Ridge()).fit(X, y)
+
+
+class Broken(LogisticRegression):
+    """Answers something bad once it is trained."""
+
+    def predict(self, X):
+        return np.full(len(X), 77)
+
+    def predict_proba(self, X):
+        return np.full((len(X), len(self.classes_)), np.nan)
+
+
+def test_answers_of_the_classifier_are_checked(digits):
+    X, y = digits[0][:100], digits[2][:100]
+    with pytest.raises(BadAnswerError, match="finite"):
+        AdversarialDetector(Broken()).fit(X, y)
+    outliers = IsolationForest(n_estimators=5, random_state=0)
+    detector = AdversarialDetector(Broken(), detector=outliers).fit(X, y)
+    smooth = RandomizedSmoothingClassifier(Broken(), n_samples=3).fit(X, y)
+    for defense in (detector, smooth):
+        with pytest.raises(BadAnswerError, match="returned 77"):
+            defense.predict(X)
 
 
 def test_random_signed_network(digits):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from nets import MLP, net
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
@@ -16,6 +17,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_advsec.defense import (
+    AdversarialDetector,
     AdversarialTrainingClassifier,
     IntervalBoundClassifier,
     LabelSmoothingClassifier,
@@ -393,3 +395,43 @@ def test_bad_input(digits):
         MixupClassifier(RandomizedSmoothingClassifier(net())).fit(X, y)
     with pytest.raises(AttributeError):
         AdversarialTrainingClassifier(FrozenEstimator(nll)).partial_fit  # noqa: B018
+
+
+@pytest.mark.parametrize("method", ["pgd", "fast", "free", "trades"])
+def test_bounds_by_name_and_in_units_of_the_spread(method):
+    """They are resolved on the training data, whatever the method."""
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    width = X.std(ddof=0).to_numpy()
+    attack = ProjectedGradientDescent(max_iter=2)
+    if method == "trades":
+        defense = TRADESClassifier(net(max_epochs=2), attack, random_state=0)
+    else:
+        defense = AdversarialTrainingClassifier(
+            net(max_epochs=2), attack, method=method, random_state=0
+        )
+    for named, plain in (
+        (attack.set_params(eps=0.5, eps_unit="std"), 0.5 * width),
+        (ProjectedGradientDescent(eps={X.columns[1]: 0.3}, max_iter=2), [0, 0.3, 0, 0]),
+    ):
+        one = clone(defense).set_params(attack=clone(named)).fit(X, y)
+        same = ProjectedGradientDescent(eps=plain, max_iter=2)
+        other = clone(defense).set_params(attack=same).fit(X, y)
+        np.testing.assert_allclose(
+            one.predict_proba(X), other.predict_proba(X), atol=1e-5
+        )
+    for eps in (dict, [[0.1], [0.1, 0.2]], "wide"):
+        with pytest.raises(ValueError, match="eps"):
+            clone(defense).set_params(eps=eps).fit(X, y)
+
+
+def test_rows_of_another_shape_are_refused_by_name():
+    X, y = load_iris(return_X_y=True)
+    cube = np.repeat(X[:, :, None], 2, 2)
+    defense = LabelSmoothingClassifier(net(max_epochs=1), random_state=0)
+    with pytest.raises(ValueError, match="X: the module takes no rows"):
+        defense.fit(cube, y)
+    defense.fit(X, y)
+    detector = AdversarialDetector(LogisticRegression(max_iter=1000)).fit(X, y)
+    for method in (defense.predict, defense.predict_proba, detector.predict):
+        with pytest.raises(ValueError, match=r"X has rows of shape \(4, 2\)"):
+            method(cube)

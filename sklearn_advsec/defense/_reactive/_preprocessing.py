@@ -16,6 +16,7 @@ from ..._images import image_shape_of, pixel_grid
 from ..._sklearn import fit_context, validate_data
 from ...evasion import JPEG
 from ...threat import Box
+from .._base import same_shape
 
 
 class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -50,7 +51,6 @@ class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             The fitted transformer.
         """
         X = self._check_X(X, reset=True)
-        self.row_shape_ = X.shape[1:]
         image_shape_of(self.row_shape_, self.image_shape)  # raises where it does not fit
         lower, upper = finite_range(self.bounds, X)
         if self.image_shape is not None:  # one range for all pixels
@@ -83,9 +83,10 @@ class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return None if shape is None else scaled.reshape(-1, *shape)
 
     def _check_X(self, X, *, reset):
-        return validate_data(
+        X = validate_data(
             self, X, reset=reset, dtype=[np.float64, np.float32], allow_nd=True
         )
+        return same_shape(self, X, reset=reset)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

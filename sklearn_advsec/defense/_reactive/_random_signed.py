@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from ... import differentiable
 from ..._images import pixel_grid
+from ..._rows import check_weights
 from ..._sklearn import fit_context, validate_data
 from ...differentiable._views import ClassifierView
-from .._base import check_weights
+from .._base import same_shape
 
 # Filters that are computed together, and values of their first maps that are held at
 # once: as many as a processor's cache takes.
@@ -139,11 +140,11 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], allow_nd=True)
         check_classification_targets(y)
+        same_shape(self, X, reset=True)
         self.shape_ = pixel_grid(X.shape[1:], self.image_shape)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         features = self._features(X)
-        if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, X)
+        sample_weight = check_weights(sample_weight, len(X))
         self.scaler_ = StandardScaler().fit(features)
         self.classifier_ = LinearSVC(C=self.C, dual="auto", random_state=0)
         self.classifier_.fit(self.scaler_.transform(features), y, sample_weight)
@@ -167,6 +168,7 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(
             self, X, reset=False, dtype=[np.float64, np.float32], allow_nd=True
         )
+        same_shape(self, X, reset=False)
         features = self.scaler_.transform(self._features(X))
         return self.classifier_.decision_function(features)
 

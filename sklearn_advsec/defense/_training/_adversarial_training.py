@@ -163,7 +163,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
     def _fit_net(self, net, X, y, weights, seed):
         from .._net_training import AdversarialBatches, extra_mixins, free_training, train
 
-        attack = self._prototype()
+        attack = self._in_units(self._prototype(), X)
         if self.method != "pgd":
             attack = ProjectedGradientDescent(
                 norm=attack.norm,

@@ -2,6 +2,7 @@
 
 from numbers import Real
 
+import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, Interval
@@ -9,6 +10,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from ...evasion import ProjectedGradientDescent
 from ...threat import Box
+from ...threat._ball import resolve_eps
 from .._base import TrainingDefense
 
 
@@ -28,11 +30,35 @@ class AttackedTraining(TrainingDefense):
     }
 
     def _prototype(self):
+        """Return the attack, unfitted and of no victim."""
         if self.attack is None:
             attack = ProjectedGradientDescent(max_iter=10)
         else:
             attack = clone(self.attack).set_params(estimator=None)
-        return attack if self.eps is None else attack.set_params(eps=self.eps)
+        if self.eps is None:
+            return attack
+        try:
+            if not hasattr(self.eps, "keys"):  # by position; a dict is by name
+                np.asarray(self.eps, dtype=float)
+            elif isinstance(self.eps, type):
+                raise TypeError
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"eps must be one number, or one for each column; got {self.eps!r}."
+            ) from error
+        return attack.set_params(eps=self.eps)
+
+    def _in_units(self, attack, X):
+        """Give the bound of an attack in the units of the features, column by column."""
+        unit = getattr(attack, "eps_unit", "feature")
+        if unit == "feature" and not hasattr(attack.eps, "keys"):
+            return attack
+        if hasattr(self, "feature_names_in_"):
+            import pandas as pd
+
+            X = pd.DataFrame(X, columns=self.feature_names_in_)
+        eps = resolve_eps(attack.eps, X, unit=unit, norm=attack.norm)
+        return attack.set_params(eps=eps, eps_unit="feature")
 
     def _batch_attack(self, attack, X, seed):
         """Make an attack ready for the batches of a net in training."""
@@ -63,7 +89,8 @@ class PairedLoss(AttackedTraining):
         from ...differentiable._skorch import outputs_to_logits
         from .._net_training import BesideBatches, extra_mixins, own_loss, train
 
-        batch_attack = self._batch_attack(self._prototype(), X, seed)
+        attack = self._in_units(self._prototype(), X)
+        batch_attack = self._batch_attack(attack, X, seed)
         beside = BesideBatches(lambda net, x, y: self._make(batch_attack, net, x, y))
 
         def loss(net, criterion, out, x, y):
