@@ -33,6 +33,7 @@ from .._progress import ReportsProgress
 from .._rows import check_rows, check_weights, is_dataframe
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import fit_context, validate_data
+from ..victim import ask_labels
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -249,6 +250,8 @@ class TrainingDefense(
         """Ask the classifier inside about rows, which are checked."""
         X = self._check_X(X, reset=False)
         with undisturbed(self.estimator_):
+            if method == "predict":
+                return ask_labels(self.estimator_, X)
             return np.asarray(getattr(self.estimator_, method)(X))
 
     def _fit_net(self, net, X, y, weights, seed):
