@@ -287,11 +287,11 @@ class LpBall:
         if not eps.ndim:
             radius = eps.long() if self.norm == 0 else eps
             return project(delta, self.norm, radius, lower, upper)
-        room = torch.full_like(delta, math.inf)
+        reach = torch.full_like(delta, math.inf)
         if lower is not None:
-            room = torch.where(delta < 0, -lower, upper).expand_as(delta)
+            reach = torch.where(delta < 0, -lower, upper).expand_as(delta)
         shrunk = project_weighted(
-            delta.abs().flatten(1), room.flatten(1), eps.flatten(), self.norm
+            delta.abs().flatten(1), reach.flatten(1), eps.flatten(), self.norm
         )
         return shrunk.reshape(delta.shape).copysign(delta)
 
@@ -367,7 +367,7 @@ class LpBall:
         r"""Direction of steepest ascent, of length 1 in this norm.
 
         For inf it is the sign, for 2 the normalised gradient. For 1 the step goes to the
-        few features with the largest gradient among those that still have room in the
+        few features with the largest gradient among those that can still move in the
         box (a twentieth of them, at least one), in proportion to the gradient. Where
         `eps` is an array the step is stretched like the ball.
 
@@ -407,9 +407,9 @@ class LpBall:
     def maximize(self, gradient, lower, upper):
         r"""The perturbation in ball and box that a linear function likes best.
 
-        It is :math:`\arg\max \langle g, \delta \rangle`, in closed form: the whole room
+        It is :math:`\arg\max \langle g, \delta \rangle`, in closed form: the whole reach
         along the sign for inf; the features with the largest gain per budget, one after
-        another, for 1 and 0; and ``min(t |g|, room)`` with the `t` that spends the
+        another, for 1 and 0; and ``min(t |g|, reach)`` with the `t` that spends the
         budget for 2.
 
         Parameters
@@ -425,27 +425,27 @@ class LpBall:
             The maximiser.
         """
         eps = self.scale(gradient)
-        room = torch.where(gradient < 0, -lower, upper)
-        room = torch.where(gradient == 0, 0, room)
+        reach = torch.where(gradient < 0, -lower, upper)
+        reach = torch.where(gradient == 0, 0, reach)
         if self.norm == np.inf:
-            return torch.minimum(room, eps).copysign(gradient)
-        slope, room = gradient.abs().flatten(1), room.flatten(1)
+            return torch.minimum(reach, eps).copysign(gradient)
+        slope, reach = gradient.abs().flatten(1), reach.flatten(1)
         if self.norm == 0:  # each feature that changes costs one, and moves all the way
-            price = torch.ones_like(room)
-            size = room * _fill_greedily(slope * room, price, eps).round()
+            price = torch.ones_like(reach)
+            size = reach * _fill_greedily(slope * reach, price, eps).round()
             return size.reshape(gradient.shape).copysign(gradient)
         # In the coordinates delta / unit the ball is round, with this radius.
-        unit = eps.flatten() if eps.ndim else torch.ones_like(room[0])
+        unit = eps.flatten() if eps.ndim else torch.ones_like(reach[0])
         radius = torch.ones_like(unit[0]) if eps.ndim else eps
-        scaled_room = torch.where(unit > 0, room / unit.where(unit > 0, 1), 0)
+        scaled_reach = torch.where(unit > 0, reach / unit.where(unit > 0, 1), 0)
         slope = slope * unit
         if self.norm == 1:
-            size = _fill_greedily(slope, scaled_room, radius)
+            size = _fill_greedily(slope, scaled_reach, radius)
         else:
             largest = slope.amax(1, keepdim=True)
             slope = slope / largest.where(largest > 0, 1)
-            size = fill_l2(slope, radius, upper=scaled_room)
-        size = torch.minimum(size * unit, room)
+            size = fill_l2(slope, radius, upper=scaled_reach)
+        size = torch.minimum(size * unit, reach)
         return size.reshape(gradient.shape).copysign(gradient)
 
     def stretch(self, like):
@@ -475,9 +475,11 @@ class LpBall:
         return f"LpBall(norm={self.norm}, eps={self.eps.tolist()})"
 
 
-def _fill_greedily(value, room, budget):
-    """Spend a budget per row on the entries of the largest value, each up to its room."""
+def _fill_greedily(value, reach, budget):
+    """Spend a budget per row on the entries of the largest value, each up to its own."""
     order = value.argsort(dim=1, descending=True)
-    room = room.gather(1, order).clamp_max(torch.finfo(room.dtype).max / room.shape[1])
-    left = (budget - (room.cumsum(1) - room)).clamp_min(0)
-    return torch.zeros_like(value).scatter(1, order, torch.minimum(room, left))
+    reach = reach.gather(1, order).clamp_max(
+        torch.finfo(reach.dtype).max / reach.shape[1]
+    )
+    left = (budget - (reach.cumsum(1) - reach)).clamp_min(0)
+    return torch.zeros_like(value).scatter(1, order, torch.minimum(reach, left))

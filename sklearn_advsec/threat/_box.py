@@ -76,16 +76,16 @@ class Box:
         box = []
         for bound, sign in ((self.lower, -1), (self.upper, 1)):
             bound = torch.as_tensor(bound, dtype=x.dtype, device=x.device)
-            room = (sign * (bound - x)).clamp_min(0)
-            # x + room may come out one rounding beyond the bound.
-            beyond = sign * (x + sign * room - torch.where(room > 0, bound, x)) > 0
-            room = torch.where(
-                beyond, torch.nextafter(room, torch.zeros_like(room)), room
+            reach = (sign * (bound - x)).clamp_min(0)
+            # x + reach may come out one rounding beyond the bound.
+            beyond = sign * (x + sign * reach - torch.where(reach > 0, bound, x)) > 0
+            reach = torch.where(
+                beyond, torch.nextafter(reach, torch.zeros_like(reach)), reach
             )
             if mutable is not None:
                 frozen = torch.as_tensor(~mutable, device=x.device)
-                room = room.masked_fill(frozen, 0.0)
-            box.append(sign * torch.where(x.isnan(), 0.0, room))  # missing stays missing
+                reach = reach.masked_fill(frozen, 0.0)
+            box.append(sign * torch.where(x.isnan(), 0.0, reach))  # missing stays missing
         return box
 
 

@@ -447,7 +447,7 @@ class FeatureConstraints:
         Returns
         -------
         X : {DataFrame, ndarray} of shape (n_rows, n_features)
-            Valid rows, far from those given: uniform in the room of each feature.
+            Valid rows, far from those given: uniform in the range of each feature.
         """
         X_ref = _as_rows(X_ref)
         self.check(X_ref)

@@ -87,10 +87,6 @@ class Moves:
             )
         )
 
-    def select(self, rows):
-        """Return those of some rows."""
-        return Moves(*(getattr(self, f.name)[rows] for f in fields(self)))
-
 
 def solve(problem, max_cost, max_changed, *, exact=False):
     """Return the best moves of each row.
@@ -333,12 +329,12 @@ def _top_up(problem, moves, max_cost, max_changed, halvings):
     fixed = torch.where(freely, 0.0, moves.size)
     rest = max_cost - _evaluated(problem, fixed, moves.option).cost
     moving = torch.cat([moves.size > 0, moves.option != problem.stay], dim=1)
-    room = problem.high
+    reach = problem.high
     if max_changed is not None:
         # Those that move already, and no others.
-        counted = (moving | problem.counted)[:, : room.shape[1]]
-        room = torch.where(counted, room, 0.0)
-    room = torch.where(freely, room, 0.0)
+        counted = (moving | problem.counted)[:, : reach.shape[1]]
+        reach = torch.where(counted, reach, 0.0)
+    reach = torch.where(freely, reach, 0.0)
     low = torch.zeros_like(problem.wish[:, :1])
     high = _largest_multiplier(problem)
     least = torch.where(freely, problem.low, 0.0)
@@ -346,7 +342,7 @@ def _top_up(problem, moves, max_cost, max_changed, halvings):
     half = problem.price / 2
 
     def size_at(multiplier):
-        return torch.clamp(problem.wish - multiplier * half, least, room)
+        return torch.clamp(problem.wish - multiplier * half, least, reach)
 
     def fits(multiplier):
         return torch.linalg.vecdot(size_at(multiplier), problem.price) <= rest

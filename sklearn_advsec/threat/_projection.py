@@ -43,7 +43,7 @@ def project_l0(delta, inside, k, lower=None, upper=None):
 
 
 def project_l1(delta, inside, eps, lower=None, upper=None):
-    """Solve sum min(max(m - t, 0), room) = eps for the threshold t of each row.
+    """Solve sum min(max(m - t, 0), reach) = eps for the threshold t of each row.
 
     The sum of these sizes falls in t, piecewise linear, with kinks where an entry leaves
     its box and where it reaches 0. Newton's steps are exact within a piece, and bisection
@@ -116,20 +116,20 @@ def _free(wanted, inside):
     return 1 - (wanted - inside).sign().square()
 
 
-def project_weighted(magnitude, room, eps, norm):
+def project_weighted(magnitude, reach, eps, norm):
     """Project onto ||delta / eps||_p <= 1 and the box, by bisection on the multiplier.
 
-    Stationarity gives min(max(m - t / eps, 0), room) for p = 1 and
-    min(m / (1 + t / eps^2), room) for p = 2; the size falls in t. Bisection ends at the
+    Stationarity gives min(max(m - t / eps, 0), reach) for p = 1 and
+    min(m / (1 + t / eps^2), reach) for p = 2; the size falls in t. Bisection ends at the
     precision of the numbers themselves.
     """
-    room = torch.where(eps > 0, room, 0)
+    reach = torch.where(eps > 0, reach, 0)
     safe = torch.where(eps > 0, eps, 1)
 
     def shrink(t):
         if norm == 1:
-            return torch.minimum((magnitude - t / safe).clamp_min(0), room)
-        return torch.minimum(magnitude / (1 + t / safe.square()), room)
+            return torch.minimum((magnitude - t / safe).clamp_min(0), reach)
+        return torch.minimum(magnitude / (1 + t / safe.square()), reach)
 
     def size(delta):
         return torch.linalg.vector_norm(delta / safe, ord=norm, dim=1, keepdim=True)
@@ -148,8 +148,8 @@ def project_weighted(magnitude, room, eps, norm):
 def nearest_on_hyperplane(weight, value, norm, lower, upper):
     """Smallest r with <weight, r> = value inside a box around 0, of each row.
 
-    For norm 2 it is min(t |w|, room) along the sign, for inf min(t, room), with the t at
-    which the sum is reached; for 1 the features of the largest weight are used up one
+    For norm 2 it is min(t |w|, reach) along the sign, for inf min(t, reach), with the t
+    at which the sum is reached; for 1 the features of the largest weight are used up one
     after another. Where the box is too small, the corner nearest to the plane is taken.
 
     Parameters
@@ -163,9 +163,9 @@ def nearest_on_hyperplane(weight, value, norm, lower, upper):
     toward, value = weight * value.sign()[:, None], value.abs()[:, None]
     if norm == 1:
         slope = toward.abs()
-        room = torch.clamp(toward.sign() * math.inf, lower, upper).nan_to_num(0.0).abs()
+        reach = torch.clamp(toward.sign() * math.inf, lower, upper).nan_to_num(0.0).abs()
         order = slope.argsort(dim=1, descending=True)
-        slope, width = slope.gather(1, order), room.gather(1, order)
+        slope, width = slope.gather(1, order), reach.gather(1, order)
         gain = torch.where(slope > 0, slope * width, 0)
         before = torch.nn.functional.pad(gain.cumsum(1)[:, :-1], (1, 0))
         left = (value - before).clamp_min(0)  # of the value, when a feature's turn comes

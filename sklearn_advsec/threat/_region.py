@@ -253,9 +253,9 @@ class Region:
             bad = torch.nonzero(~good).flatten()
             if not len(bad):
                 return result
-            start, room = ref[bad], (lower[bad], upper[bad])
-            near = self._nearest(start, start + share * (x[bad] - start), *room)
-            right = self._kept(start, near, *room, fits)
+            start, box = ref[bad], (lower[bad], upper[bad])
+            near = self._nearest(start, start + share * (x[bad] - start), *box)
+            right = self._kept(start, near, *box, fits)
             result[bad[right]] = near[right]
             good[bad[right]] = True
         return torch.where(good[:, None], result, ref)

@@ -165,3 +165,16 @@ def test_steps_and_numbers_share_a_cost():
     # With the flag (0, .5) is left of (1.2, 3), without it (1.2, 1.5).
     assert found["flag"].tolist() == [1, 0]
     np.testing.assert_allclose(found["amount"], [0.5, 1.5])
+
+
+def test_where_the_search_is_given_up_it_says_so(monkeypatch):
+    monkeypatch.setattr("sklearn_advsec.threat._limits._MOST_PARTS", 0)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 20, (40, 12)).astype(float)
+    constraints = FeatureConstraints.from_frame(X).limit(max_cost=1.3)
+    for j in range(12):
+        constraints.set(j, cost=rng.uniform(0.5, 2))
+    wish = X[::-1]
+    with pytest.warns(UserWarning, match="rows have too many ways to spend max_cost"):
+        found = constraints.project(X, wish)
+    assert constraints.violations(X, found) == []
