@@ -55,6 +55,18 @@ def abstain_label(estimator):
     return getattr(estimator, "abstain_label", None)
 
 
+def may_take_nan(estimator):
+    """Whether rows with missing values may be handed to a victim, who then decides.
+
+    What imputes, or lets others impute, cannot be told by its type: a search, a vote, a
+    step of a user's own. The victim is asked, and says itself what it does not take. Only
+    networks have to be spoken for: they answer NaN.
+    """
+    victim = unwrap(estimator)
+    is_module = hasattr(getattr(victim, "module", victim), "named_parameters")
+    return not (is_module or is_net(victim))
+
+
 def is_net(estimator):
     """Whether an estimator is a skorch net (without importing skorch)."""
     return any(cls.__module__.startswith("skorch.") for cls in type(estimator).__mro__)

@@ -1,6 +1,7 @@
 """What counts as a pixel: of images, and of flat rows that are images or are not."""
 
 import math
+import warnings
 from numbers import Integral
 
 
@@ -42,7 +43,19 @@ def image_shape_of(row_shape, image_shape=None):
             "image_shape must be (height, width) or (channels, height, width); got "
             f"{shape}."
         )
+    if looks_channels_last(shape):
+        warnings.warn(
+            f"Images of shape {shape} are read as {shape[0]} channels of {shape[1]} x "
+            f"{shape[2]} pixels, and seem to have their channels last. Move them to the "
+            "front: X.transpose(0, 3, 1, 2).",
+            stacklevel=2,
+        )
     return shape
+
+
+def looks_channels_last(shape):
+    """Whether images of a shape (of one row) seem to be (height, width, channels)."""
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > 4 and shape[1] > 4
 
 
 def pixel_grid(row_shape, image_shape=None):

@@ -1,5 +1,7 @@
 """Rows as the victim takes them, and the same rows as an array of floats."""
 
+import sys
+
 import numpy as np
 from sklearn.utils.validation import check_array
 
@@ -9,6 +11,79 @@ from ._sklearn import refuse_masked
 def is_dataframe(X):
     """Whether `X` is a pandas DataFrame (without importing pandas)."""
     return hasattr(X, "iloc") and hasattr(X, "dtypes") and getattr(X, "ndim", 0) == 2
+
+
+# Of arrays: whole numbers stay what they are, for the rows that come back to be whole.
+NUMBERS = [np.float64, np.float32, bool]
+NUMBERS += [f"{kind}{8 * size}" for kind in ("int", "uint") for size in (1, 2, 4, 8)]
+
+
+def plain_rows(X):
+    """Return rows as a DataFrame of pandas or an array, and the way back to their kind.
+
+    Parameters
+    ----------
+    X : {array-like, DataFrame, torch.Tensor}
+        Rows. DataFrames of other libraries (polars, pyarrow) and torch tensors are
+        converted; everything else is returned as it is.
+
+    Returns
+    -------
+    X : {array-like, DataFrame}
+        The rows, as computed with here. A missing text is None, as it is there.
+    restore : callable
+        Gives rows of the same columns the kind of `X`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(X, torch.Tensor):
+        device, rows = X.device, X.detach().cpu()
+        if rows.dtype in (torch.float16, torch.bfloat16):
+            rows = rows.float()  # numpy lacks one; and a step would be lost in either
+        return rows.numpy(), lambda rows: torch.as_tensor(writable(rows)).to(device)
+    other = hasattr(X, "__arrow_c_stream__") or hasattr(X, "__dataframe__")
+    if is_dataframe(X) or not other:
+        return X, lambda rows: rows
+    import narwhals
+
+    frame = narwhals.from_native(X, eager_only=True)
+    columns = {name: _as_pandas(frame[name]) for name in frame.columns}
+
+    def restore(rows):
+        data = {}
+        for name in frame.columns:
+            column = rows[name].astype(object)
+            if frame[name].null_count():
+                column = column.where(column.notna(), None)
+            data[name] = column.tolist()
+        backend = frame.implementation
+        return narwhals.from_dict(data, frame.schema, backend=backend).to_native()
+
+    import pandas as pd
+
+    return pd.DataFrame(columns), restore
+
+
+def _as_pandas(series):
+    """Return a column of another library as a Series; its dtype tells numbers apart."""
+    import pandas as pd
+
+    dtype = series.dtype
+    if dtype.is_float():
+        return pd.Series(series.to_numpy(), dtype=np.float64)
+    if dtype.is_integer():
+        some = series.null_count()
+        return pd.Series(series.to_list(), dtype="Int64" if some else np.int64)
+    if dtype.is_temporal():
+        return pd.Series(series.to_numpy())
+    if str(dtype) == "Boolean":
+        return pd.Series(
+            series.to_list(), dtype="boolean" if series.null_count() else bool
+        )
+    categories = getattr(dtype, "categories", None)  # of an Enum
+    if categories is not None or str(dtype) == "Categorical":
+        values = series.to_list()
+        return pd.Series(pd.Categorical(values, categories and list(categories)))
+    return pd.Series(series.to_list(), dtype=object)
 
 
 class Columns:
@@ -23,18 +98,42 @@ class Columns:
         the value in `values`.
     values : list of (ndarray or None)
         The values of each column that is not numeric, in the order of their codes.
+    dtypes : list of dtype
+        Those of the DataFrame.
     """
 
-    def __init__(self, names, numeric, values):
+    def __init__(self, names, numeric, values, dtypes):
         self.names = names
         self.numeric = numeric
         self.values = values
+        self.dtypes = dtypes
+
+    def select(self, positions):
+        """Return what the columns at some positions stand for."""
+        return Columns(
+            [self.names[j] for j in positions],
+            self.numeric[positions],
+            [self.values[j] for j in positions],
+            [self.dtypes[j] for j in positions],
+        )
+
+    def named(self, j, codes):
+        """Return the values that codes of column `j` stand for, as it held them.
+
+        The dtype is restored, not found anew: of values that all are missing, nothing
+        else tells text from numbers.
+        """
+        import pandas as pd
+
+        values = self.values[j].take(codes.astype(int))
+        return pd.Series(values, dtype=object).astype(self.dtypes[j])
 
 
 class RowCodec:
     """Turn rows into an array of floats for the attack, and back for the victim.
 
-    A plain array is its own encoding. Of a DataFrame, numeric columns become floats;
+    A plain array is its own encoding, as floats. Of a DataFrame, numeric columns become
+    floats;
     columns of strings, categories, booleans, dates and the like become codes, which no
     attack by numbers may change. The way back restores names, dtypes and index.
 
@@ -58,11 +157,16 @@ class RowCodec:
         As given.
     """
 
+    # What is whole stays whole on the way back: arrays, and columns of DataFrames.
+    _array_dtype = None
+
     def __init__(self, X, feature_names=None, categories=None):
         self.columns = self.mutable = self._index = None
         self._names = feature_names
         self.categories = categories
+        X, _ = plain_rows(X)
         if not is_dataframe(X):
+            self._array_dtype = np.asarray(X).dtype
             return
         from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
@@ -78,15 +182,16 @@ class RowCodec:
             None if n else _values(X.iloc[:, j], categories.get(X.columns[j], ()))
             for j, n in enumerate(numeric)
         ]
-        self.columns = Columns(list(X.columns), numeric, values)
+        self.columns = Columns(list(X.columns), numeric, values, self._dtypes)
         if not numeric.all():
             self.mutable = numeric
         self._plain = all(t == np.float64 for t in self._dtypes)
 
     def encode(self, X):
         """Return the rows as a new array of floats; code -1 is an unknown value."""
+        X, _ = plain_rows(X)
         if self.columns is None:
-            X = np.array(X, copy=True)
+            X = np.array(X, copy=True, order="C")
             return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
         array = np.empty(X.shape, dtype=np.float64)
         for j, values in enumerate(self.columns.values):
@@ -111,6 +216,9 @@ class RowCodec:
             Which of the codec's rows these are; restores the index.
         """
         if self.columns is None:
+            if self._array_dtype is not None and self._array_dtype.kind in "iub":
+                array = np.rint(array) if original is None else _towards(array, original)
+                array = array.astype(self._array_dtype)
             if self._names is None:
                 return array
             import pandas as pd
@@ -126,13 +234,21 @@ class RowCodec:
         frame.columns = self._names
         return frame if index is None else frame.set_axis(index, axis=0)
 
+    def keeps(self, itemsize):
+        """Whether the way back changes no number, of floats of so many bytes."""
+        if self.columns is None:
+            dtypes = [] if self._array_dtype is None else [self._array_dtype]
+        else:
+            numeric = zip(self._dtypes, self.columns.numeric, strict=True)
+            dtypes = [dtype for dtype, is_number in numeric if is_number]
+        return all(dtype.kind == "f" and dtype.itemsize >= itemsize for dtype in dtypes)
+
     def _column(self, j, array, original):
         import pandas as pd
 
         column, dtype = array[:, j], self._dtypes[j]
-        values = self.columns.values[j]
-        if values is not None:
-            return pd.Series(values.take(column.astype(int))).astype(dtype)
+        if self.columns.values[j] is not None:
+            return self.columns.named(j, column)
         if dtype.kind in "iu":
             column = (
                 np.rint(column) if original is None else _towards(column, original[:, j])
@@ -150,14 +266,17 @@ def _values(column, first=()):
     """
     from pandas import factorize, isna
 
-    values = np.asarray(factorize(column, use_na_sentinel=False)[1], dtype=object)
-    if not len(first):
-        return values
-    known = np.empty(len(first), dtype=object)
-    known[:] = list(first)
-    held = isna(known).any()
-    new = [not (held if isna(value) else value in set(first)) for value in values]
-    return np.concatenate([known, values[np.array(new, bool)]])
+    values = np.array(factorize(column, use_na_sentinel=False)[1], dtype=object)
+    if len(first):
+        known = np.empty(len(first), dtype=object)
+        known[:] = list(first)
+        held = isna(known).any()
+        new = [not (held if isna(value) else value in set(first)) for value in values]
+        values = np.concatenate([known, values[np.array(new, bool)]])
+    missing = column.isna().to_numpy()
+    if missing.any():  # to an encoder, None and NaN are two categories
+        values[isna(values)] = column.astype(object).to_numpy()[missing][0]
+    return values
 
 
 def _index_of(values, column):
@@ -180,17 +299,39 @@ def _towards(column, original):
     return np.where(exact, near, down)
 
 
+def _refuse_sparse(X):
+    sparse = [name for name, t in zip(X.columns, X.dtypes, strict=True)
+              if hasattr(t, "subtype") and str(t).startswith("Sparse")]  # fmt: skip
+    if sparse:
+        raise TypeError(
+            f"X has sparse columns ({sparse[:3]}...), and dense ones are needed: "
+            "X.sparse.to_dense() where all are sparse, else "
+            "X.astype({c: t.subtype for c, t in X.dtypes.items() if 'Sparse' in str(t)})."
+        )
+
+
+def writable(array):
+    """Return an array as torch takes it: one that may be written, front to back.
+
+    Arrays of pandas, and those that joblib shares between processes, are read-only.
+    """
+    if array.flags.writeable and all(stride >= 0 for stride in array.strides):
+        return array
+    return array.copy()
+
+
 def check_rows(X, estimator_name, *, allow_nan=False):
     """Check that rows are finite, not empty and numeric where they must be.
 
-    DataFrames keep their columns; anything else becomes an array of floats of two or
-    more dimensions.
+    DataFrames keep their columns; anything else becomes an array of floats, or stays one
+    of integers or booleans, of two or more dimensions.
     """
     refuse_masked(X)
+    X, _ = plain_rows(X)
     if not is_dataframe(X):
         return check_array(
             X,
-            dtype=[np.float64, np.float32],
+            dtype=NUMBERS,
             allow_nd=True,
             ensure_all_finite="allow-nan" if allow_nan else True,
             estimator=estimator_name,
@@ -201,6 +342,7 @@ def check_rows(X, estimator_name, *, allow_nan=False):
             f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is "
             f"required by {estimator_name}."
         )
+    _refuse_sparse(X)
     numbers = X.select_dtypes("number")
     if numbers.shape[1]:
         check_array(

@@ -1,22 +1,34 @@
 """Trained torch modules as classifiers: the torch counterpart of `FrozenEstimator`."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_array
 
 from . import differentiable
+from ._images import looks_channels_last
+from ._rows import writable
 from .differentiable._neural import module_view, output_width
+from .differentiable._outputs import OutputReader
 
 __all__ = ["PretrainedModule"]
+
+_VALUES = {
+    "outputs": ("auto", "logits", "probabilities"),
+    "channels": ("first", "last"),
+}
 
 
 class PretrainedModule(ClassifierMixin, BaseEstimator):
     """A trained `torch.nn.Module` as a classifier that needs no fit and that clones keep.
 
-    The module's outputs are taken as logits: one column per class, or a single one for
-    two classes. It is never changed: neither its parameters nor its training mode, and
-    it is always evaluated in evaluation mode.
+    The module returns one column per class, or a single one for two classes; where it
+    returns a tuple, a list or a dict, the first tensor counts, or the one called
+    "logits". It is never changed: neither its parameters nor its training mode, and it is
+    always evaluated in evaluation mode. One in half precision is given, and gives, floats
+    of single precision; only its forward pass is in half.
 
     Parameters
     ----------
@@ -30,6 +42,14 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
         None stands for. The module is not moved.
     batch_size : int, default=1024
         How many rows the module gets at once.
+    outputs : {"auto", "logits", "probabilities"}, default="auto"
+        What the module's outputs are. "auto" looks at its last layer, and at its outputs
+        for the first rows that come: those between 0 and 1 that sum to 1, or that come
+        out of a softmax or a sigmoid, are taken for probabilities, with a warning; all
+        others for logits.
+    channels : {"first", "last"}, default="first"
+        Where images, as rows, have their channels. With "last" they are brought to the
+        front for the module.
 
     Attributes
     ----------
@@ -41,8 +61,14 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
     TypeError
         If `module` is no `torch.nn.Module` instance.
     ValueError
-        If `device` is not the module's, or `classes` does not go with the number of
-        outputs.
+        If `device` is not the module's, `classes` does not go with the number of
+        outputs, or a parameter has none of its values.
+
+    Warns
+    -----
+    UserWarning
+        Where `outputs="auto"` finds probabilities, and where images seem to have their
+        channels last though `channels` says "first".
 
     See Also
     --------
@@ -58,11 +84,21 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
     (1, 3)
     """
 
-    def __init__(self, module, classes=None, device=None, batch_size=1024):
+    def __init__(
+        self,
+        module,
+        classes=None,
+        device=None,
+        batch_size=1024,
+        outputs="auto",
+        channels="first",
+    ):
         self.module = module
         self.classes = classes
         self.device = device
         self.batch_size = batch_size
+        self.outputs = outputs
+        self.channels = channels
 
     @property
     def classes_(self):
@@ -110,28 +146,32 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
             estimator=self,
             input_name="X",
         )
+        self._warn_of_channels(X.shape[1:])
+        reader, before = self._reader(), self._channels_to_front
         parameter = next(self.module.parameters(), torch.zeros(0))
         modes = {layer: layer.training for layer in self.module.modules()}
         try:
             self.module.eval()
             with torch.no_grad():
                 parts = [
-                    self.module(part.to(parameter.device, parameter.dtype)).cpu()
-                    for part in torch.as_tensor(X).split(self.batch_size)
+                    reader.logits(
+                        self.module(before(part.to(parameter.device, parameter.dtype)))
+                    )
+                    for part in torch.as_tensor(writable(X)).split(self.batch_size)
                 ]
         finally:
             for layer, mode in modes.items():
                 layer.training = mode
-        logits = torch.cat(parts).numpy()
-        if logits.ndim == 2 and logits.shape[1] == 1:
-            logits = logits[:, 0]
-        n_outputs = 2 if logits.ndim == 1 else logits.shape[1]
+        logits = torch.cat(parts).cpu()
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        logits, n_outputs = logits.numpy(), logits.shape[1]
         if n_outputs != len(self.classes_):
             raise ValueError(
                 f"classes has {len(self.classes_)} labels, but the module has outputs "
                 f"for {n_outputs}."
             )
-        if logits.ndim == 2 and n_outputs == 2:
+        if n_outputs == 2:
             return logits[:, 1] - logits[:, 0]
         return logits
 
@@ -170,7 +210,37 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
         index = (logits > 0).astype(int) if logits.ndim == 1 else logits.argmax(axis=1)
         return self.classes_[index]
 
+    def _reader(self):
+        """Return what reads the outputs; what it found out about them stays."""
+        reader = self.__dict__.get("_output_reader")
+        asked = (self.module, self.outputs)
+        if reader is None or (reader.module, reader.asked) != asked:
+            reader = OutputReader(self.module, self.outputs)
+            self._output_reader = reader
+        return reader
+
+    def _channels_to_front(self, x):
+        return x.movedim(-1, 1) if self.channels == "last" and x.ndim == 4 else x
+
+    def _warn_of_channels(self, row_shape):
+        if self.channels == "first" and looks_channels_last(row_shape):
+            first = next(
+                (m for m in self.module.modules() if isinstance(m, torch.nn.Conv2d)), None
+            )
+            if first is None or first.in_channels != row_shape[0]:
+                warnings.warn(
+                    f"Images of shape {tuple(row_shape)} seem to have their channels "
+                    "last. Set channels='last', or move them to the front: "
+                    "X.transpose(0, 3, 1, 2), which attacks on images need.",
+                    stacklevel=3,
+                )
+
     def _check(self):
+        for name, values in _VALUES.items():
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{name} must be one of {values}; got {getattr(self, name)!r}."
+                )
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(
                 "module must be a trained torch.nn.Module instance; got "
@@ -202,4 +272,9 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
 def pretrained_module(estimator):
     """View a copy of the module."""
     estimator._check()
-    return module_view(estimator.module, estimator.classes_)
+    return module_view(
+        estimator.module,
+        estimator.classes_,
+        estimator._reader().logits,
+        before=estimator._channels_to_front,
+    )

@@ -1,14 +1,22 @@
 import pickle
+from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 from nets import CNN, MLP
 from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_advsec import differentiable
+from sklearn_advsec import differentiable, evasion
+from sklearn_advsec._images import image_shape_of
 from sklearn_advsec.pretrained import PretrainedModule
+from sklearn_advsec.victim import GradientAccess
 
 X = np.random.RandomState(0).rand(30, 6)
 
@@ -65,3 +73,184 @@ def test_bad_input():
         PretrainedModule(MLP(6, 3), device="cuda").fit(X)
     with pytest.raises(ValueError, match="NaN"):
         PretrainedModule(MLP(6, 3)).predict(np.full((2, 6), np.nan))
+
+
+def _net(*last, n_outputs=3):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(6, n_outputs), *last).eval()
+
+
+class Returns(torch.nn.Module):
+    """Hands its scores out in some wrapping."""
+
+    def __init__(self, wrap, n_outputs=3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.wrap = torch.nn.Linear(6, n_outputs), wrap
+
+    def forward(self, x):
+        return self.wrap(self.layer(x))
+
+
+Named = namedtuple("Named", "loss logits")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda out: (out, out + 1),
+        lambda out: [out],
+        lambda out: {"hidden": out + 1, "logits": out},
+        lambda out: {"anything": out},
+        lambda out: Named(out + 1, out),
+        lambda out: out[:, :, None, None],
+    ],
+    ids=["tuple", "list", "dict", "one_in_dict", "named", "convolutional"],
+)
+def test_scores_are_found_in_what_a_module_returns(wrap):
+    plain, wrapped = PretrainedModule(_net()), PretrainedModule(Returns(wrap))
+    np.testing.assert_array_equal(wrapped.predict_proba(X), plain.predict_proba(X))
+    view = differentiable.view(wrapped)
+    proba = view.predict_proba(torch.as_tensor(X))
+    np.testing.assert_allclose(proba, plain.predict_proba(X), rtol=1e-6)
+
+
+def test_what_holds_no_scores_is_refused():
+    for wrap, kind in ((lambda out: {"a": out, "b": out}, TypeError), (str, TypeError),
+                       (lambda out: out[:, :, None].repeat(1, 1, 2), ValueError),
+                       (lambda out: out.argmax(1), ValueError)):  # fmt: skip
+        classifier = PretrainedModule(Returns(wrap))
+        with pytest.raises(kind, match="Returns returned"):
+            classifier.predict(X)
+        with pytest.raises(kind, match="Returns returned"):
+            differentiable.view(classifier).logits(torch.as_tensor(X))
+
+
+class FunctionalSoftmax(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        _net(torch.nn.Softmax(1)),
+        _net(torch.nn.Sigmoid()),
+        _net(torch.nn.Sigmoid(), n_outputs=1),
+        FunctionalSoftmax(6, 3),
+    ],
+    ids=["softmax", "sigmoids", "sigmoid", "functional"],
+)
+def test_probabilities_are_not_taken_for_logits(module):
+    with torch.no_grad():
+        proba = module(torch.as_tensor(X, dtype=torch.float32)).numpy()
+    if proba.shape[1] == 1:
+        proba = np.c_[1 - proba, proba]
+    proba = proba / proba.sum(1, keepdims=True)
+    classifier = PretrainedModule(module, classes=np.arange(proba.shape[1]))
+    with pytest.warns(UserWarning, match="taken for probabilities"):
+        found = classifier.predict_proba(X)
+    np.testing.assert_allclose(found, proba, rtol=1e-5)  # and says it only once
+    np.testing.assert_array_equal(classifier.predict(X), proba.argmax(1))
+    view = differentiable.view(classifier)
+    np.testing.assert_allclose(view.predict_proba(torch.as_tensor(X)), proba, rtol=1e-5)
+    told = PretrainedModule(
+        module, classes=np.arange(proba.shape[1]), outputs="probabilities"
+    )
+    np.testing.assert_array_equal(told.predict_proba(X), found)
+    raw = PretrainedModule(module, np.arange(proba.shape[1]), outputs="logits")
+    assert abs(raw.predict_proba(X) - proba).max() > 0.01
+
+
+def test_logits_that_look_like_probabilities_are_pointed_out():
+    class Squashed(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x).sigmoid()
+
+    with pytest.warns(UserWarning, match="every row is of the second class"):
+        PretrainedModule(Squashed(6, 1), classes=[0, 1]).predict(X)
+    log_softmax = PretrainedModule(_net(torch.nn.LogSoftmax(1)))  # these are logits
+    plain = PretrainedModule(_net())
+    np.testing.assert_allclose(
+        log_softmax.predict_proba(X), plain.predict_proba(X), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_only_the_forward_pass_is_in_half_precision(dtype):
+    classifier = PretrainedModule(_net().to(dtype))
+    proba = classifier.predict_proba(X)
+    assert proba.dtype == np.float32
+    np.testing.assert_allclose(
+        proba, PretrainedModule(_net()).predict_proba(X), atol=2e-2
+    )
+    view = differentiable.view(classifier)
+    assert view.dtype == torch.float32 and view.precision == dtype
+    np.testing.assert_allclose(view.predict_proba(torch.as_tensor(X)), proba, atol=1e-6)
+    X32 = X.astype(np.float32)
+    for attack in (
+        evasion.ProjectedGradientDescent(classifier, eps=0.3),
+        evasion.DeepFool(classifier),
+        evasion.HopSkipJump(classifier, max_queries=100),
+        evasion.SimBA(classifier, step_size=0.3),
+        evasion.ZerothOrderOptimization(classifier, max_queries=100),
+    ):
+        result = attack.fit(X32).run(X32)
+        assert result.X_adv.dtype == np.float32 and np.isfinite(result.X_adv).all()
+        np.testing.assert_array_equal(classifier.predict(result.X_adv), result.y_pred)
+        changed = result.y_pred != classifier.predict(X32)
+        np.testing.assert_array_equal(changed, result.success)
+        assert result.success.any()
+        if hasattr(attack, "eps"):
+            assert abs(result.X_adv - X32).max() <= 0.3 + 1e-6
+
+
+def test_rounding_of_a_network_is_known_behind_other_steps():
+    pipe = make_pipeline(StandardScaler(), PretrainedModule(_net())).fit(X)
+    vote = VotingClassifier(
+        [("a", PretrainedModule(_net())), ("b", LogisticRegression())], voting="soft"
+    ).fit(X, np.arange(30) % 3)
+    for victim in (pipe, vote):
+        view = differentiable.view(victim)
+        assert view.dtype == torch.float64 and view.precision == torch.float32
+        access = GradientAccess(victim, X)
+        assert access.dtype == torch.float64 and access.precision == torch.float32
+        result = evasion.DeepFool(FrozenEstimator(victim)).fit(X).run(X)
+        flipped = victim.predict(result.X_adv) != victim.predict(X)
+        assert result.success.all() and flipped.all()
+    linear = differentiable.view(LogisticRegression().fit(X, np.arange(30) % 3))
+    assert linear.precision == torch.float64
+
+
+def test_rows_that_may_not_be_written():
+    frozen = X.astype(np.float32)
+    frozen.flags.writeable = False
+    classifier = PretrainedModule(_net())
+    classifier.predict_proba(frozen)  # a warning of torch would be an error
+    differentiable.view(classifier)
+    access = GradientAccess(classifier, frozen)
+    access.predict(access.x)
+
+
+def test_channels_last_is_noticed_and_can_be_told():
+    torch.manual_seed(0)
+    images = np.random.RandomState(0).rand(4, 8, 9, 3).astype(np.float32)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(168, 5)
+    )
+    right = PretrainedModule(module).predict_proba(images.transpose(0, 3, 1, 2))
+    told = PretrainedModule(module, channels="last")
+    np.testing.assert_allclose(told.predict_proba(images), right, rtol=1e-6)
+    view = differentiable.view(told)
+    np.testing.assert_allclose(
+        view.predict_proba(torch.as_tensor(images)), right, rtol=1e-5
+    )
+    with pytest.warns(UserWarning, match="channels='last'"):
+        with pytest.raises(RuntimeError):
+            PretrainedModule(module).predict(images)
+    with pytest.warns(UserWarning, match="read as 8 channels"):
+        image_shape_of((8, 9, 3))
+    with pytest.raises(ValueError, match="channels must be one of"):
+        PretrainedModule(module, channels="middle").predict(images)
+    with pytest.raises(ValueError, match="outputs must be one of"):
+        PretrainedModule(module, outputs="proba").fit()

@@ -8,20 +8,8 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from .._rows import Columns
 from ..exceptions import NoGradientError
 from ._views import TransformerView, constant
-
-
-def restrict(columns, positions):
-    """Return what the columns at `positions` stand for, or None if nothing is known."""
-    if columns is None:
-        return None
-    return Columns(
-        [columns.names[j] for j in positions],
-        columns.numeric[positions],
-        [columns.values[j] for j in positions],
-    )
 
 
 def names_of(columns, numeric):
@@ -36,12 +24,16 @@ def code_lookup(columns):
     Booleans and categories of numbers are numbers to scikit-learn. Where some value is
     none, return None.
     """
+    import pandas as pd
+
     tables = {}
     for j in np.flatnonzero(~columns.numeric):
+        values = columns.values[j]
         try:
-            tables[j] = constant(np.asarray(columns.values[j], dtype=np.float64))
+            values = np.where(pd.isna(values), np.nan, values).astype(np.float64)
         except (TypeError, ValueError):
             return None
+        tables[j] = constant(values)
 
     def look_up(x):
         parts = list(x.unbind(1))
@@ -86,9 +78,7 @@ def _evaluate(transformer, columns, rows, one_column):
     import pandas as pd
 
     data = {
-        j: rows[:, j]
-        if values is None
-        else pd.Series(values.take(rows[:, j].astype(int))).infer_objects()
+        j: rows[:, j] if values is None else columns.named(j, rows[:, j])
         for j, values in enumerate(columns.values)
     }
     frame = pd.DataFrame(data)

@@ -9,7 +9,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ..exceptions import NoGradientError
-from ._columns import constant_transform, restrict
+from ._columns import constant_transform
 from ._registry import current_columns, input_columns, register, subview
 from ._views import TransformerView
 
@@ -94,7 +94,7 @@ def column_transformer(estimator):
             continue
         if columns is not None and names is not None:
             at = np.array([columns.names.index(names[j]) for j in at])
-        some = restrict(columns, at)
+        some = None if columns is None else columns.select(at)
         passthrough = isinstance(part, str)
         if some is None or some.numeric.any() or passthrough:
             with input_columns(some):

@@ -8,6 +8,7 @@ from sklearn.neural_network import MLPClassifier
 
 from ..exceptions import NoGradientError
 from ._convolution import speed_up_input_gradients
+from ._outputs import OutputReader, scores_of_output
 from ._registry import register
 from ._views import ClassifierView, binary_logits, constant
 
@@ -57,16 +58,16 @@ def multilayer_outputs(estimator):
 
 @register(torch.nn.Module)
 def torch_module(module):
-    """View a bare module, whose outputs are logits.
+    """View a bare module, whose outputs are logits, or seem to be probabilities.
 
     A module does not say how many classes it knows: the width of its last layer is the
     answer, and is checked when the first rows come through.
     """
     width = output_width(module)
-    return module_view(module, np.arange(max(width, 2)))
+    return module_view(module, np.arange(max(width, 2)), OutputReader(module).logits)
 
 
-def module_view(module, classes, to_logits=binary_logits, to_proba=None):
+def module_view(module, classes, to_logits, to_proba=None, before=None):
     """View a copy of a module, in evaluation mode and with frozen parameters.
 
     The module itself keeps its mode, its parameters and their gradients. Rows are passed
@@ -75,31 +76,35 @@ def module_view(module, classes, to_logits=binary_logits, to_proba=None):
     Parameters
     ----------
     module : torch.nn.Module
-        Where it returns several outputs, the first one counts.
+        Where it returns several outputs, the first one counts, or the one called logits.
     classes : array-like of shape (n_classes,)
         What the columns of the logits stand for.
-    to_logits : callable, default=binary_logits
-        Maps the outputs to logits of shape (n, n_classes). By default outputs are
-        logits; a single one, of shape (n,) or (n, 1), is that of the second class.
+    to_logits : callable
+        Maps the outputs to logits of shape (n, n_classes).
     to_proba : callable, optional
         Maps the outputs to probabilities; by default the softmax of the logits.
+    before : callable, optional
+        Maps a tensor of rows to what the module takes.
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile has wrapped
     module = copy.deepcopy(module).eval().requires_grad_(False)
     speed_up_input_gradients(module)
     tensors = [*module.parameters(), *module.buffers()]
     like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+    # A network in half precision computes in it; steps of an attack would be lost there.
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    name = type(module).__name__
 
     def outputs(x):
-        out = module(x.to(like.device, like.dtype))
-        out = out[0] if isinstance(out, (tuple, list)) else out
-        return out.to(x.device)
+        x = x.to(like.device, like.dtype)
+        out = module(x if before is None else before(x))
+        return scores_of_output(out, name).to(x.device, dtype)
 
     def logits(x):
         scores = to_logits(outputs(x))
         if scores.ndim != 2 or scores.shape[1] != len(classes):
             raise ValueError(
-                f"{type(module).__name__} gives logits of shape {tuple(scores.shape)} "
+                f"{name} gives logits of shape {tuple(scores.shape)} "
                 f"for {len(classes)} classes; name the classes that it was trained on, "
                 "for each of its outputs one."
             )
@@ -114,7 +119,8 @@ def module_view(module, classes, to_logits=binary_logits, to_proba=None):
         classes,
         predict_proba=predict_proba,
         logits=logits,
-        dtype=like.dtype,
+        dtype=dtype,
+        precision=like.dtype,
         device=like.device,
         module=module,
     )

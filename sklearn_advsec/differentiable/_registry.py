@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..exceptions import NoGradientError
 from ._columns import code_lookup, constant_transform, names_of
+from ._views import ClassifierView
 
 # Views of optional or slow packages are registered only once the package is in use:
 # an estimator of theirs cannot exist before it was imported.
@@ -22,6 +23,7 @@ _LAZY = {"skorch": "sklearn_advsec.differentiable._skorch"}
 ENCODERS = (OneHotEncoder, OrdinalEncoder, TargetEncoder)
 
 _columns = ContextVar("columns", default=None)
+_precisions = ContextVar("precisions", default=None)  # of the parts of the current view
 _take_codes = set()  # functions that make views of columns of codes by themselves
 
 
@@ -124,13 +126,27 @@ def view(estimator, columns=None):
     """
     if hasattr(estimator, "fit") and not isinstance(estimator, torch.nn.Module):
         check_is_fitted(estimator)
-    if columns is None:
-        return subview(estimator)
-    with input_columns(columns):
-        return subview(estimator)
+    token = _precisions.set([])
+    try:
+        with input_columns(columns):
+            found = subview(estimator)
+        if isinstance(found, ClassifierView):
+            parts = [found.precision, *_precisions.get()]
+            found.precision = max(parts, key=lambda dtype: torch.finfo(dtype).eps)
+    finally:
+        _precisions.reset(token)
+    return found
 
 
 def subview(estimator):
+    """Give the view of a part of a fitted estimator, and note how it is rounded."""
+    found = _subview(estimator)
+    if isinstance(found, ClassifierView) and _precisions.get() is not None:
+        _precisions.get().append(found.precision)
+    return found
+
+
+def _subview(estimator):
     """Give the view of a part of a fitted estimator, whose input is as it stands.
 
     The current columns that are not numeric are dealt with here for every estimator that

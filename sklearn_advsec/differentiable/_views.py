@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
+from .._rows import writable
+
 
 class TransformerView:
     """The ``transform`` of a fitted transformer as a differentiable function.
@@ -44,11 +46,14 @@ class ClassifierView:
         Maps a tensor of rows to the tensor of transformed rows, where the classifier is
         a transformer as well, such as `LinearDiscriminantAnalysis`.
     dtype : torch.dtype, default=torch.float64
-        The precision in which the estimator itself computes.
+        The precision of the tensors that the view takes and gives.
     device : torch.device or str, default="cpu"
         Where the estimator's parameters are.
     module : torch.nn.Module, optional
         The network behind the view, where the victim is one: the view owns this copy.
+    precision : torch.dtype, optional
+        The coarsest arithmetic in which the estimator itself computes, by which its
+        answers are rounded; `dtype` by default.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class ClassifierView:
         dtype=torch.float64,
         device="cpu",
         module=None,
+        precision=None,
     ):
         if decision_function is None and predict_proba is None and logits is None:
             raise ValueError(
@@ -75,6 +81,7 @@ class ClassifierView:
         self.dtype = dtype
         self.device = torch.device(device)
         self.module = module
+        self.precision = dtype if precision is None else precision
 
     def _default_logits(self, x):
         if self.decision_function is not None:
@@ -97,6 +104,7 @@ class ClassifierView:
             predict_proba=behind(self.predict_proba),
             logits=behind(self.logits),
             transform=behind(self.transform),
+            precision=self.precision,
         )
 
 
@@ -149,7 +157,4 @@ def constant(array, dtype=torch.float64):
     """A fitted parameter as a tensor; shares memory with `array` where it can."""
     if issparse(array):
         array = array.toarray()
-    array = np.asarray(array)
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-        array = array.copy()  # torch takes neither
-    return torch.as_tensor(array, dtype=dtype)
+    return torch.as_tensor(writable(np.asarray(array)), dtype=dtype)

@@ -22,10 +22,17 @@ from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOp
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan, name_of
+from .._estimators import allows_nan, may_take_nan, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress, with_callbacks
-from .._rows import RowCodec, check_rows, check_weights, is_dataframe
+from .._rows import (
+    NUMBERS,
+    RowCodec,
+    check_rows,
+    check_weights,
+    is_dataframe,
+    plain_rows,
+)
 from .._sklearn import fit_context, validate_data
 from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints, LpBall
@@ -510,12 +517,18 @@ class EvasionAttack(
             :class:`EvasionResult` of the rows that were begun (or None).
         """
         check_is_fitted(self)
+        X, restore = plain_rows(X)
         work = self._rows_to_attack(X, y, target)
+        if resume is not None:
+            resume = resume.converted(lambda rows: plain_rows(rows)[0])
         try:
             with self._reported(X, y, n_tasks=len(work)):
-                return self._run(work, resume)
-        except KeyboardInterrupt as stop:
+                return self._run(work, resume).converted(restore)
+        except BaseException as stop:
             if getattr(stop, "result", None) is None:
+                raise
+            stop.result = stop.result.converted(restore)
+            if not isinstance(stop, KeyboardInterrupt):
                 raise
             warnings.warn(
                 f"{type(self).__name__} was interrupted: the result holds "
@@ -889,8 +902,9 @@ class EvasionAttack(
         )
 
     def _check_X(self, X, *, reset):
-        """Validate rows: DataFrames stay, all else becomes an array of floats."""
-        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        """Validate rows: DataFrames stay, all else becomes an array of numbers."""
+        allow_nan = may_take_nan(self.estimator)
+        X, _ = plain_rows(X)
         if is_dataframe(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
@@ -899,7 +913,7 @@ class EvasionAttack(
                 self,
                 X,
                 reset=reset,
-                dtype=[np.float64, np.float32],
+                dtype=NUMBERS,
                 allow_nd=True,
                 ensure_all_finite="allow-nan" if allow_nan else True,
             )

@@ -1,6 +1,6 @@
 """State of a running attack, and its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -150,6 +150,10 @@ class EvasionResult:
         if not self.finished.all():
             summary["unfinished_rows"] = f"{(~self.finished).sum()}"
         return summary
+
+    def converted(self, convert):
+        """Return the same result with its rows in another form."""
+        return replace(self, X_adv=convert(self.X_adv), X=convert(self.X))
 
     def __repr__(self):
         if not len(self):

@@ -19,10 +19,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan, as_nets_take_them, unwrap
+from .._estimators import allows_nan, as_nets_take_them, may_take_nan, unwrap
 from .._labels import in_columns
 from .._progress import ReportsProgress
-from .._rows import RowCodec, check_rows, check_weights, is_dataframe
+from .._rows import RowCodec, check_rows, check_weights, is_dataframe, plain_rows
 from .._seeding import undisturbed
 from .._sklearn import fit_context, validate_data
 from ..differentiable import register
@@ -469,7 +469,8 @@ class ExtractionAttack(ReportsProgress, StolenModel):
 
     def _check_X(self, X, *, reset):
         """Validate rows: DataFrames stay, all else becomes an array of floats."""
-        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        allow_nan = not self.numeric and may_take_nan(self.estimator)
+        X, _ = plain_rows(X)
         if is_dataframe(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             X = check_rows(X, type(self).__name__, allow_nan=allow_nan)

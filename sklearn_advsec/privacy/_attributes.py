@@ -11,8 +11,8 @@ from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan
-from .._rows import check_rows, is_dataframe
+from .._estimators import allows_nan, may_take_nan
+from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import fit_context, validate_data
 from ._base import check_target
 from ._records import Records, column_position
@@ -286,7 +286,8 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
 
     def _check_X(self, X, *, reset):
-        allow_nan = allows_nan(self.estimator)
+        allow_nan = may_take_nan(self.estimator)
+        X, _ = plain_rows(X)
         if is_dataframe(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return check_rows(X, type(self).__name__, allow_nan=allow_nan)

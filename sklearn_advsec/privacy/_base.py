@@ -20,9 +20,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan
+from .._estimators import allows_nan, may_take_nan
 from .._progress import ReportsProgress
-from .._rows import check_rows, is_dataframe
+from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import fit_context, validate_data
 from ..victim._validation import check_victim
 from ._records import Records
@@ -286,7 +286,8 @@ class MembershipAttack(
 
     def _check_X(self, X, *, reset):
         """Validate records: DataFrames stay, all else becomes an array of floats."""
-        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        allow_nan = may_take_nan(self.estimator)
+        X, _ = plain_rows(X)
         if is_dataframe(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return check_rows(X, type(self).__name__, allow_nan=allow_nan)

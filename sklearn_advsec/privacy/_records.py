@@ -5,7 +5,7 @@ from hashlib import blake2b
 import numpy as np
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from .._rows import is_dataframe
+from .._rows import is_dataframe, plain_rows
 
 
 class Records:
@@ -163,6 +163,7 @@ def make_records(X, y):
     array([[0.5, 1. , 1. ],
            [2. , 3. , 0. ]])
     """
+    X, _ = plain_rows(X)
     y = column_or_1d(y)
     check_consistent_length(X, y)
     if is_dataframe(X):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_consistent_length, check_random_state, gen_batches
 
-from .._rows import RowCodec, is_dataframe
+from .._rows import RowCodec, is_dataframe, plain_rows
 from ._constraints_file import read, write
 from ._features import NAMED, SCALES, Feature, did_you_mean, infer_features
 from ._region import Region
@@ -774,6 +774,7 @@ def _as_rows(X):
         raise ValueError(
             "X is a masked array: fill it, with NaN where values are missing."
         )
+    X, _ = plain_rows(X)
     if is_dataframe(X):
         return X
     try:

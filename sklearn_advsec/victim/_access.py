@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from .. import differentiable
-from .._estimators import allows_nan, name_of
+from .._estimators import may_take_nan, name_of
 from .._rows import RowCodec, check_rows
 from ..exceptions import NoGradientError, QueryBudgetExceeded
 from ._answerers import answerer_of, host
@@ -97,7 +97,7 @@ class LabelAccess:
         on_bad_answer="raise",
     ):
         check_victim(estimator)
-        X = check_rows(X, name_of(estimator), allow_nan=allows_nan(estimator))
+        X = check_rows(X, name_of(estimator), allow_nan=may_take_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
         self.X = X
@@ -111,6 +111,7 @@ class LabelAccess:
         self.skipped = np.zeros(len(self._original), dtype=bool)
         skipped = self.skipped if on_bad_answer == "skip" else None
         self.check = AnswerCheck(estimator, self.classes, skipped)
+        self._keeps = self.codec.keeps(self.dtype.itemsize)
         self._answerer = answerer_of(self, self._view)
         self.x = torch.as_tensor(self._original).to(self.device, self.dtype)
         self._x0 = self.x
@@ -131,13 +132,17 @@ class LabelAccess:
     @property
     def exact(self):
         """Whether logits are computed just as the victim's own answers are."""
-        whole = self._view is not None and self._view.module is not None
-        return whole and self.check.abstain_label is None
+        return self._answerer.exact
 
     @property
     def dtype(self):
         """Precision of the victim's tensors."""
         return torch.float64 if self._view is None else self._view.dtype
+
+    @property
+    def precision(self):
+        """The coarsest arithmetic within the victim, by which its answers are rounded."""
+        return torch.float64 if self._view is None else self._view.precision
 
     @property
     def device(self):
@@ -194,6 +199,12 @@ class LabelAccess:
             original,
             np.arange(len(array)) if rows is None else at,
         )
+
+    def as_sent(self, x, rows=None):
+        """Return tensors as the victim gets them: `decode` makes whole what has to be."""
+        if self._keeps:
+            return x
+        return torch.as_tensor(self.codec.encode(self.decode(x, rows))).to(x)
 
     def refer(self, y=None):
         """Take `y` for what is true of the rows; return the classes to lead away from.

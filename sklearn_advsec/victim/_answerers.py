@@ -9,6 +9,7 @@ import torch
 from sklearn.base import is_regressor
 
 from .. import differentiable
+from .._rows import writable
 from ._answers import ABSTAINED
 from ._forests import quick_answers
 from ._validation import scores_decide
@@ -26,7 +27,8 @@ def answerer_of(access, view=None):
     """
     if is_regressor(access.estimator):
         return RegressorAnswerer(access, view)
-    if access.exact:
+    network = view is not None and view.module is not None
+    if network and access.check.abstain_label is None:
         return NetworkAnswerer(access, view)
     return EstimatorAnswerer(access, view)
 
@@ -40,7 +42,11 @@ class EstimatorAnswerer:
         Whether there are scores at all.
     probability, decisive : bool
         See :class:`ScoreAccess`.
+    exact : bool
+        Whether the logits of the view are those of which the answers are made.
     """
+
+    exact = False
 
     def __init__(self, access, view):
         victim = access.estimator
@@ -48,7 +54,8 @@ class EstimatorAnswerer:
         self.view = view
         self.victim = quick_answers(victim)
         self.probability = hasattr(victim, "predict_proba")
-        self.graded = self.probability or hasattr(victim, "decision_function")
+        self._decides = hasattr(victim, "decision_function")
+        self.graded = self.probability or self._decides or view is not None
         self.decisive = scores_decide(victim)
 
     def labels(self, x, rows):
@@ -59,10 +66,12 @@ class EstimatorAnswerer:
 
     def scores(self, x, rows):
         """Return one score per class."""
+        if not (self.probability or self._decides):
+            return self.logits(x, rows)  # votes, say, of which only the view tells
         method = "predict_proba" if self.probability else "decision_function"
         answer = getattr(self.victim, method)(self.access.decode(x, rows))
         answer = self.access.check.scores(answer, len(x), _rows(x, rows), method)
-        scores = torch.as_tensor(answer, dtype=x.dtype, device=x.device)
+        scores = torch.as_tensor(writable(answer), dtype=x.dtype, device=x.device)
         return scores if self.probability else differentiable.binary_logits(scores)
 
     def logits(self, x, rows):
@@ -83,7 +92,7 @@ class EstimatorAnswerer:
         """Return the classes to lead away from, if they are known."""
         access = self.access
         if y is not None:
-            return torch.as_tensor(y, device=access.device)
+            return torch.as_tensor(writable(y), device=access.device)
         if access.check.abstain_label is None:
             return None
         labels = access.predict(access.x)
@@ -104,16 +113,18 @@ class NetworkAnswerer(EstimatorAnswerer):
     def __init__(self, access, view):
         super().__init__(access, view)
         self.decisive = True
+        self.exact = access._keeps
         # To look at every answer would stall a GPU: there, the rows that are returned
         # are looked at once more.
         self._suspicious = None
 
     def labels(self, x, rows):
         """Return the classes of the largest logits."""
-        return self.logits(x, rows).argmax(1)
+        return self.logits(self.access.as_sent(x, rows), rows).argmax(1)
 
     def scores(self, x, rows):
         """Return one score per class."""
+        x = self.access.as_sent(x, rows)
         if not self.probability:
             return self.logits(x, rows)
         with torch.no_grad():
@@ -169,7 +180,7 @@ class RegressorAnswerer(EstimatorAnswerer):
         if y is None:
             access._spend(access.x, None)
             y = self._values(access.x, None)
-        self.reference = torch.as_tensor(y).to(access.device, access.dtype)
+        self.reference = torch.as_tensor(host(y)).to(access.device, access.dtype)
         return torch.full((len(access.x),), self._UNCHANGED, device=access.device)
 
     def labels(self, x, rows):
@@ -197,7 +208,7 @@ class RegressorAnswerer(EstimatorAnswerer):
         access = self.access
         values = access.estimator.predict(access.decode(x, rows))
         values = access.check.values(values, len(x), _rows(x, rows))
-        return torch.as_tensor(values, dtype=access.dtype, device=access.device)
+        return torch.as_tensor(writable(values), dtype=access.dtype, device=access.device)
 
     def _scores(self, values, rows):
         reference = torch.zeros_like(values) if self.reference is None else self.reference
@@ -211,8 +222,10 @@ class RegressorAnswerer(EstimatorAnswerer):
 
 
 def host(rows):
-    """Return a tensor, or array, as an array."""
-    return rows.cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
+    """Return a tensor, or array, as an array that torch takes back."""
+    if isinstance(rows, torch.Tensor):
+        return rows.cpu().numpy()
+    return writable(np.asarray(rows))
 
 
 def _rows(x, rows):

@@ -149,7 +149,7 @@ class Search(ActiveRows):
         # What the order of sums, in another batch, may change: it goes with the size of
         # the summands, which logits near a boundary do not show any more.
         self.scale = torch.maximum(self.scale, logits.abs().amax(1))
-        self.rounding = 64 * torch.finfo(logits.dtype).eps * self.scale
+        self.rounding = 64 * torch.finfo(self._access.precision).eps * self.scale
         margin = self.margin(logits)
         self.hit = margin > self.rounding.clamp_min(self._least_margin)
         better = self.hit & (size < self.best) & (size <= self._limit)
