@@ -44,7 +44,8 @@ PUBLIC = {
         UniversalPerturbation ZerothOrderOptimization destruction_rate
     """,
     "exceptions": """
-        GradientMaskingWarning NoGradientError QueryBudgetExceeded
+        BadAnswerError FittedVictimWarning GradientMaskingWarning NoGradientError
+        QueryBudgetExceeded
     """,
     "extraction": """
         ActiveExtraction CopycatCNN EquationSolving ExtractionDetected
@@ -82,7 +83,8 @@ PUBLIC = {
         supported tree_ensemble
     """,
     "victim": """
-        GradientAccess LabelAccess RegressionVictim ScoreAccess
+        AnswerCheck BinaryScores GradientAccess LabelAccess RegressionVictim ScoreAccess
+        as_victim ask_labels ask_scores fit_victim
     """,
 }
 
@@ -99,7 +101,8 @@ LAYERS = [
     {"exceptions", "_rows", "_images", "_labels", "_estimators", "_seeding", "_progress"}
     | {"_show_versions", "_sklearn"},
     {"threat", "trees", "batched", "differentiable"},
-    {"victim", "pretrained"},
+    {"pretrained"},
+    {"victim"},
     # Scores that need no family: the package `metrics` itself stands above all families.
     {"metrics._destruction", "metrics._membership"},
     {"evasion"},

@@ -5,9 +5,8 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
@@ -19,6 +18,13 @@ from .._rows import check_weights
 from .._seeding import fit_seeded, undisturbed
 from .._sklearn import fit_context, validate_data
 from ..victim import ask_labels, ask_scores
+from ..victim._fitting import (
+    CLASSIFIER,
+    as_victim,
+    labels_missing,
+    needs_labels,
+    warn_if_fitted,
+)
 from ..victim._validation import check_victim
 from ._base import TrainingDefense, check_classifier, same_shape
 
@@ -79,7 +85,7 @@ class WrappingDefense(
     random_state = None
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": CLASSIFIER,
         "random_state": ["random_state"],
     }
 
@@ -103,11 +109,8 @@ class WrappingDefense(
             The fitted defense.
         """
         if y is None and self.__sklearn_tags__().target_tags.required:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None. Wrap a classifier that is fitted: FrozenEstimator(estimator)."
-            )
-        check_classifier(self.estimator)
+            raise ValueError(labels_missing(self, self.estimator))
+        check_classifier(as_victim(self.estimator))
         array = self._check_X(X, reset=True)
         if y is not None:
             y = _check_y(y, multi_output=False, y_numeric=False)
@@ -130,8 +133,11 @@ class WrappingDefense(
 
     def _fit_inside(self, X, array, y, weights, seed):
         """Fit the classifier inside."""
-        if isinstance(self.estimator, FrozenEstimator):
-            return clone(self.estimator).fit(X, y)
+        victim = as_victim(self.estimator)
+        warn_if_fitted(victim, self, stacklevel=6)
+        kept = clone(victim)
+        if kept is victim:  # frozen, or a trained module
+            return kept.fit(X, y)
         if is_net(self.estimator):
             inside = AugmentedClassifier(self.estimator, random_state=seed)
             return self._fit_as_task(inside, "classifier", array, y, weights)
@@ -176,7 +182,7 @@ class WrappingDefense(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = not isinstance(self.estimator, FrozenEstimator)
+        tags.target_tags.required = needs_labels(self.estimator)
         return tags
 
 

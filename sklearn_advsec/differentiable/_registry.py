@@ -31,9 +31,7 @@ _take_codes = set()  # functions that make views of columns of codes by themselv
 def _dispatch(estimator):
     raise NoGradientError(
         f"{type(estimator).__name__} has no differentiable view, so it gives no "
-        "gradients. Register one with sklearn_advsec.differentiable.register, or use an "
-        "attack whose knowledge is 'score' or 'label'. Differentiable are: "
-        f"{', '.join(supported())}."
+        "gradients; sklearn_advsec.differentiable.register takes one."
     )
 
 

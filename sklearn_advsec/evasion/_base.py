@@ -13,12 +13,10 @@ from sklearn.base import (
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
-    clone,
     is_regressor,
 )
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing, check_random_state, gen_batches, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils import _safe_indexing, check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
@@ -39,6 +37,13 @@ from ..threat import Box, FeatureConstraints, LpBall
 from ..threat._ball import UNITS, as_norm, resolve_eps
 from ..threat._constraints import few
 from ..victim import GradientAccess, LabelAccess, ScoreAccess
+from ..victim._fitting import (
+    VICTIM,
+    as_victim,
+    fit_victim,
+    labels_missing,
+    needs_labels,
+)
 from ..victim._validation import check_victim
 from ._active_rows import ActiveRows
 from ._constrained import ConstrainedAccess
@@ -56,6 +61,9 @@ _TELL_EVERY = 2.0
 _TINY = 1e-3
 # Under a total, this many rows go first where their cost is not known beforehand.
 _FIRST_ROWS = 8
+
+# About so many rows a view and its victim are both asked in `fit`.
+_COMPARED_ROWS = 16
 
 SPENT = (
     "max_queries={} is spent before the attack begins: the target, or the confidence, "
@@ -406,7 +414,7 @@ class EvasionAttack(
     verbose = 0
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit"]), None],
+        "estimator": [*VICTIM, None],
         "mask": ["array-like", None],
         "constraints": [FeatureConstraints, None],
         "n_jobs": [Integral, None],
@@ -439,15 +447,12 @@ class EvasionAttack(
                 "FrozenEstimator(classifier) if it is fitted already."
             )
         if y is None and self.__sklearn_tags__().target_tags.required:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None. Wrap a victim that is fitted already: FrozenEstimator(estimator)."
-            )
+            raise ValueError(labels_missing(self, self.estimator))
         X = self._check_X(X, reset=True)
         if self.constraints is not None:
             self.constraints.encode(X[:1])  # raises where the columns do not fit
         if y is not None:
-            regression = is_regressor(self.estimator)
+            regression = is_regressor(as_victim(self.estimator))
             y = _check_y(y, multi_output=False, y_numeric=regression)
             check_consistent_length(X, y)
             if not regression:
@@ -456,11 +461,15 @@ class EvasionAttack(
         self._check_parameters(self.row_shape_)
         if getattr(self, "eps", None) is not None:
             self._warn_of_tiny_eps(X)
-        self.estimator_ = clone(self.estimator).fit(X, y)
+        self.estimator_ = fit_victim(self.estimator, X, y, owner=self)
         check_victim(self.estimator_)
         self._check_target(self.target, self.goal, n_rows=None)
         self.box_ = Box(self._bounds(), X)
         self.batch_size_ = self._choose_batch_size(X)
+        if self.knowledge == "gradient":
+            some = slice(_COMPARED_ROWS)
+            rows = Chunk(_safe_indexing(X, some), np.arange(len(X))[some])
+            self._open_access(rows).check_view()
         if hasattr(self, "max_iter"):
             self.n_iter_ = self.max_iter
         return self
@@ -959,10 +968,7 @@ class EvasionAttack(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.target_tags.required = False
         if self.estimator is not None:
-            victim = get_tags(self.estimator)
-            tags.target_tags.required = victim.target_tags.required and not isinstance(
-                self.estimator, FrozenEstimator
-            )
+            tags.target_tags.required = needs_labels(self.estimator)
             tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
 

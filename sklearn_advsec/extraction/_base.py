@@ -8,12 +8,11 @@ from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
-    clone,
     is_regressor,
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -27,6 +26,13 @@ from .._seeding import undisturbed
 from .._sklearn import fit_context, validate_data
 from ..differentiable import register
 from ..differentiable._registry import subview
+from ..victim._fitting import (
+    CLASSIFIER,
+    as_victim,
+    fit_victim,
+    labels_missing,
+    needs_labels,
+)
 from ..victim._validation import check_victim
 from ._oracle import Oracle, QueryLog
 from ._surrogates import with_classes
@@ -305,7 +311,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
     random_state = None
 
     _parameter_constraints = {
-        "estimator": [HasMethods("predict"), HasMethods("predict_proba")],
+        "estimator": [*CLASSIFIER, HasMethods("predict"), HasMethods("predict_proba")],
         "max_queries": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "query_log": ["boolean"],
@@ -342,10 +348,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
         warm = self._warm_log()
         self._stolen = False
         if y is None and self.__sklearn_tags__().target_tags.required:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None. Wrap a victim that is fitted already: FrozenEstimator(estimator)."
-            )
+            raise ValueError(labels_missing(self, self.estimator))
         X = self._check_X(X, reset=True)
         if y is not None:
             y = _check_y(y, multi_output=False, y_numeric=False)
@@ -420,13 +423,13 @@ class ExtractionAttack(ReportsProgress, StolenModel):
     # The machinery ---------------------------------------------------------------------
 
     def _open_victim(self, X, y):
-        victim = self.estimator
+        victim = as_victim(self.estimator)
         if not is_estimator(victim):
             return victim
         if y is not None and not isinstance(victim, FrozenEstimator):
             if not is_regressor(victim):
                 check_classification_targets(y)
-        victim = clone(victim).fit(X, y)
+        victim = fit_victim(victim, X, y, owner=self)
         self._check_fitted_victim(victim)
         return victim
 
@@ -506,11 +509,8 @@ class ExtractionAttack(ReportsProgress, StolenModel):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = False
-        if is_estimator(self.estimator):
-            victim = get_tags(self.estimator)
-            tags.target_tags.required = victim.target_tags.required and not isinstance(
-                self.estimator, FrozenEstimator
-            )
+        if is_estimator(as_victim(self.estimator)):
+            tags.target_tags.required = needs_labels(self.estimator)
             tags.input_tags.allow_nan = not self.numeric and allows_nan(self.estimator)
         return tags
 

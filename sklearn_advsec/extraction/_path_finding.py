@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._rows import check_weights
 from ..exceptions import QueryBudgetExceeded
+from ..victim._fitting import as_victim
 from ..victim._validation import check_victim
 from ._base import ExtractionAttack
 from ._box_search import BoxSearch, Region, above, likely_spacing
@@ -598,8 +599,9 @@ class PathFinding(ExtractionAttack):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if hasattr(self.estimator, "__sklearn_tags__") and is_regressor(self.estimator):
-            victim = get_tags(self.estimator)
+        victim = as_victim(self.estimator)
+        if hasattr(victim, "__sklearn_tags__") and is_regressor(victim):
+            victim = get_tags(victim)
             tags.estimator_type = "regressor"
             tags.classifier_tags, tags.regressor_tags = None, victim.regressor_tags
         return tags

@@ -4,26 +4,33 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.special import expit, logit
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import get_tags
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import fit_context
+from ..victim._fitting import (
+    CLASSIFIER,
+    as_victim,
+    fit_victim,
+    labels_missing,
+    needs_labels,
+)
 from ..victim._validation import check_victim
 
 
 def _has_probabilities(self):
-    getattr(getattr(self, "estimator_", self.estimator), "predict_proba")  # noqa: B009
+    victim = getattr(self, "estimator_", as_victim(self.estimator))
+    victim.predict_proba  # noqa: B018
     return True
 
 
 class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Base of the wrappers: fits the classifier and passes its labels on."""
 
-    _parameter_constraints = {"estimator": [HasMethods(["fit", "predict"])]}
+    _parameter_constraints = {"estimator": CLASSIFIER}
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, **fit_params):
@@ -44,11 +51,8 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             The fitted wrapper.
         """
         if y is None and self.__sklearn_tags__().target_tags.required:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None. Wrap a classifier that is fitted already: FrozenEstimator(...)."
-            )
-        self.estimator_ = clone(self.estimator).fit(X, y, **fit_params)
+            raise ValueError(labels_missing(self, self.estimator))
+        self.estimator_ = fit_victim(self.estimator, X, y, owner=self, **fit_params)
         check_victim(self.estimator_)
         self.classes_ = np.asarray(self.estimator_.classes_)
         return self
@@ -85,12 +89,10 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        victim = get_tags(self.estimator)
+        victim = get_tags(as_victim(self.estimator))
         tags.input_tags = victim.input_tags
         tags.classifier_tags = victim.classifier_tags or tags.classifier_tags
-        tags.target_tags.required = victim.target_tags.required and not isinstance(
-            self.estimator, FrozenEstimator
-        )
+        tags.target_tags.required = needs_labels(self.estimator)
         return tags
 
 

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_y, check_consistent_length, check_is
 from .._estimators import allows_nan, may_take_nan
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import fit_context, validate_data
+from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._records import Records, column_position
 from ._signals import as_target_takes_them, probabilities, true_probability
@@ -93,7 +94,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     knowledge = "score"
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit"])],
+        "estimator": VICTIM,
         "attribute": [Integral, str],
         "attack_estimator": [HasMethods(["fit", "predict"]), None],
         "label_column": [Integral, str, None],

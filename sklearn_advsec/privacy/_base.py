@@ -15,7 +15,7 @@ from sklearn.base import (
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
@@ -24,6 +24,7 @@ from .._estimators import allows_nan, may_take_nan
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import fit_context, validate_data
+from ..victim._fitting import VICTIM, as_victim
 from ..victim._validation import check_victim
 from ._records import Records
 from ._signals import as_target_takes_them, predicted_codes
@@ -103,7 +104,7 @@ class MembershipAttack(
     _slope = None  # of the logistic curve from decisions to probabilities
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit"])],
+        "estimator": VICTIM,
         "label_column": [Integral, str, None],
         "fpr": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
@@ -310,14 +311,15 @@ class MembershipAttack(
 
 def check_target(estimator, attack_name):
     """Return the target of an attack, which has to be fitted, as its clone."""
-    target = clone(estimator)
+    target = clone(as_victim(estimator))
     try:
         check_is_fitted(target)
     except NotFittedError:
         raise NotFittedError(
             f"estimator of {attack_name} must be fitted: it is the target, and training "
-            "it here would train it on the attacker's records. Pass "
-            "FrozenEstimator(classifier), or PretrainedModule(module) for torch."
+            "it here would train it on the attacker's records (the clone of one that is "
+            "fitted is not). Pass FrozenEstimator(classifier), or PretrainedModule(module) "
+            "for torch."
         )
     check_is_classifier(target, attack_name)
     return target

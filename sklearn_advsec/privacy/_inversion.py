@@ -4,20 +4,20 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import get_tags
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
+    validate_data,
 )
 
 from .. import differentiable
 from .._progress import ReportsProgress
 from .._sklearn import fit_context, validate_data
 from ..threat import Box
+from ..victim._fitting import VICTIM, fit_victim, labels_missing, needs_labels
 from ._base import check_is_classifier
 
 
@@ -91,7 +91,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     knowledge = "gradient"
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit"])],
+        "estimator": VICTIM,
         "prior": [Interval(Real, 0, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -135,13 +135,10 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             The fitted attack.
         """
         if y is None and self.__sklearn_tags__().target_tags.required:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None. Wrap a target that is fitted already: FrozenEstimator(estimator)."
-            )
+            raise ValueError(labels_missing(self, self.estimator))
         rows = X
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
-        self.estimator_ = clone(self.estimator).fit(rows, y)
+        self.estimator_ = fit_victim(self.estimator, rows, y, owner=self)
         check_is_classifier(self.estimator_, type(self).__name__)
         self.classes_ = np.asarray(self.estimator_.classes_)
         with self._reported(rows, y):
@@ -214,9 +211,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = get_tags(
-            self.estimator
-        ).target_tags.required and not isinstance(self.estimator, FrozenEstimator)
+        tags.target_tags.required = needs_labels(self.estimator)
         return tags
 
 

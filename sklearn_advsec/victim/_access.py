@@ -1,13 +1,17 @@
 """Access to a victim by its answers: labels, or scores."""
 
+import warnings
+
 import numpy as np
 import torch
+from sklearn.base import is_regressor
 
 from .. import differentiable
 from .._estimators import may_take_nan, name_of
 from .._rows import RowCodec, check_rows
 from ..exceptions import NoGradientError, QueryBudgetExceeded
-from ._answerers import answerer_of, host
+from ..trees import is_tree_ensemble
+from ._answerers import EstimatorAnswerer, answerer_of, host
 from ._answers import AnswerCheck
 from ._hardware import auto_batch_size, bfloat16_is_fast
 from ._validation import check_victim
@@ -320,6 +324,15 @@ class ScoreAccess(LabelAccess):
 _STEEP = 1e3
 
 
+def _what_works(victim):
+    """Say which attack needs no gradient of a victim."""
+    if is_tree_ensemble(victim):
+        return "For trees, use evasion.TreeExactAttack or evasion.TreeCoordinateAttack."
+    if hasattr(victim, "predict_proba") or hasattr(victim, "decision_function"):
+        return "Use evasion.SquareAttack (by scores) or evasion.HopSkipJump (by labels)."
+    return "Use evasion.HopSkipJump, which asks for labels only."
+
+
 class GradientAccess(ScoreAccess):
     """Know the victim's parameters: ask for logits and for gradients of the input.
 
@@ -358,7 +371,53 @@ class GradientAccess(ScoreAccess):
             self._autocast = bfloat16_is_fast(self.device)
 
     def _network_view(self):
-        return differentiable.view(self.estimator, self.codec.columns)
+        try:
+            return differentiable.view(self.estimator, self.codec.columns)
+        except NoGradientError as error:
+            raise NoGradientError(f"{error} {_what_works(self.estimator)}") from error
+
+    def check_view(self):
+        """Compare the view with the victim's own answers about the rows; ask both once.
+
+        Of a network, whose answers are those of the view, a difference is an error. Of
+        any other victim it is a warning: gradients may lead astray, but what an attack
+        finds is confirmed by the victim itself.
+
+        Raises
+        ------
+        ValueError
+            If a network's view does not predict what the network does.
+        """
+        if is_regressor(self.estimator):
+            return
+        own = EstimatorAnswerer(self, None).labels
+        with torch.no_grad():
+            logits = self._view.logits(self.x)
+        first, second = logits.topk(2, dim=1).values.T
+        told = logits.argmax(1)
+        labels = own(self.x, None)
+        # A tie may go either way.
+        clear = first - second > 1e-4 * (1 + first.abs())
+        wrong = torch.nonzero((told.cpu() != labels.cpu()) & clear.cpu()).flatten()
+        if not len(wrong) or not torch.equal(own(self.x, None), labels):
+            return  # what is random has no one answer to agree with
+        row, classes = int(wrong[0]), self.classes.tolist()
+        text = (
+            f"The differentiable view of {name_of(self.estimator)} predicts "
+            f"{classes[told[row]]!r} for row {row} of X, and the victim itself "
+            f"{classes[labels[row]]!r} ({len(wrong)} of {len(labels)} rows "
+            "that were compared)"
+        )
+        if self.exact:
+            raise ValueError(
+                f"{text}. The view has to predict what the victim does: see "
+                "sklearn_advsec.differentiable.register."
+            )
+        warnings.warn(
+            f"{text}: its gradients may mislead. What an attack finds is confirmed by "
+            "the victim itself.",
+            stacklevel=2,
+        )
 
     def auto_batch_size(self):
         """How many rows to send at once, so that a pass stays in the cache."""

@@ -3,8 +3,7 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
@@ -12,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import fit_context
 from ..differentiable._registry import register, subview
+from ._fitting import fit_victim, needs_labels
 
 
 class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
@@ -83,7 +83,7 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         """
         if y is not None:
             y = column_or_1d(y, warn=True)
-        self.estimator_ = clone(self.estimator).fit(X, y)
+        self.estimator_ = fit_victim(self.estimator, X, y, owner=self)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
@@ -108,11 +108,8 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = get_tags(self.estimator)
-        tags.input_tags = inner.input_tags
-        tags.target_tags.required = inner.target_tags.required and not isinstance(
-            self.estimator, FrozenEstimator
-        )
+        tags.input_tags = get_tags(self.estimator).input_tags
+        tags.target_tags.required = needs_labels(self.estimator)
         return tags
 
 

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.stats import beta, binom, norm
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -14,6 +14,7 @@ from ... import differentiable
 from ..._estimators import is_net
 from ..._sklearn import fit_context
 from ...differentiable._views import one_hot_votes, smoothed_log
+from ...victim._fitting import as_victim, warn_if_fitted
 from .._wrapping import AugmentedClassifier, WrappingDefense, abstain
 from ._certificate import Certificate
 
@@ -176,8 +177,10 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         return self
 
     def _fit_inside(self, X, array, y, weights, seed):
-        if not self.augment or isinstance(self.estimator, FrozenEstimator):
+        victim = as_victim(self.estimator)
+        if not self.augment or clone(victim) is victim:
             return super()._fit_inside(X, array, y, weights, seed)
+        warn_if_fitted(victim, self, stacklevel=6)
         return self._fit_as_task(self._augmented(seed), "classifier", array, y, weights)
 
     def _augmented(self, seed):

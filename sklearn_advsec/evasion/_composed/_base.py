@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import HasMethods
 
 from ... import differentiable
 from ..._rows import RowCodec
+from ...victim._fitting import as_victim
 from .._base import EvasionAttack, shared
 from .._gradient._projected_gradient import ProjectedGradientDescent
 
@@ -107,7 +108,7 @@ class ComposedAttack(EvasionAttack):
 
     def _check_parameters(self, row_shape):
         super()._check_parameters(row_shape)
-        if is_regressor(self.estimator):
+        if is_regressor(as_victim(self.estimator)):
             raise TypeError(
                 f"{type(self).__name__} runs other attacks, which have to be given the "
                 "RegressionVictim themselves."

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods
 
 from ..._estimators import check_each_fits, name_of
+from ...victim._fitting import VICTIM, as_victim, fit_victim
 from ...victim._validation import check_victim
 from ._base import CraftedAttack, MeanClassifier
 
@@ -96,7 +96,7 @@ class TransferAttack(CraftedAttack):
 
     _parameter_constraints = {
         **CraftedAttack._parameter_constraints,
-        "surrogate": [HasMethods(["fit"]), list, tuple, None],
+        "surrogate": [*VICTIM, list, tuple, None],
     }
 
     def __init__(
@@ -154,7 +154,13 @@ class TransferAttack(CraftedAttack):
         super().fit(X, y)
         given = self.estimator if self.surrogate is None else self.surrogate
         given = given if isinstance(given, (list, tuple)) else [given]
-        self.surrogates_ = [clone(surrogate).fit(X, y) for surrogate in given]
+        self.surrogates_ = [
+            # The victim's own recipe is meant to be trained once more.
+            clone(as_victim(surrogate)).fit(X, y)
+            if surrogate is self.estimator
+            else fit_victim(surrogate, X, y, owner=self)
+            for surrogate in given
+        ]
         for surrogate in self.surrogates_:
             check_victim(surrogate)
             if not np.array_equal(surrogate.classes_, self.estimator_.classes_):
