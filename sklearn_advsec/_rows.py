@@ -43,7 +43,13 @@ def plain_rows(X):
     other = hasattr(X, "__arrow_c_stream__") or hasattr(X, "__dataframe__")
     if is_dataframe(X) or not other:
         return X, lambda rows: rows
-    import narwhals
+    try:
+        import narwhals
+    except ImportError as error:
+        raise ImportError(
+            f"X is a {type(X).__name__} of {type(X).__module__.partition('.')[0]}, which "
+            "takes narwhals to read (pip install narwhals); or hand over X.to_pandas()."
+        ) from error
 
     frame = narwhals.from_native(X, eager_only=True)
     columns = {name: _as_pandas(frame[name]) for name in frame.columns}

@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from ..victim import ask_labels, ask_scores
 from ._wrappers import AnsweringClassifier, _has_probabilities
 
 
@@ -137,7 +138,7 @@ class PRADADetector(AnsweringClassifier):
             After an alarm, with ``on_alarm="refuse"``.
         """
         check_is_fitted(self)
-        labels = self.estimator_.predict(X)
+        labels = ask_labels(self.estimator_, X)
         self._watch(X, labels)
         return labels
 
@@ -161,7 +162,7 @@ class PRADADetector(AnsweringClassifier):
             After an alarm, with ``on_alarm="refuse"``.
         """
         check_is_fitted(self)
-        proba = self.estimator_.predict_proba(X)
+        proba = ask_scores(self.estimator_, X)
         self._watch(X, self.classes_[np.asarray(proba).argmax(axis=1)])
         return proba
 

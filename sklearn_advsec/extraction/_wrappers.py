@@ -11,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import fit_context
+from ..victim import ask_labels, ask_scores
 from ..victim._fitting import (
     CLASSIFIER,
     as_victim,
@@ -71,7 +72,7 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Labels.
         """
         check_is_fitted(self)
-        return self.estimator_.predict(X)
+        return ask_labels(self.estimator_, X)
 
     @property
     def n_features_in_(self):
@@ -114,9 +115,7 @@ class ProbabilityWrapper(AnsweringClassifier):
             The changed probabilities.
         """
         check_is_fitted(self)
-        return self._change(
-            np.asarray(self.estimator_.predict_proba(X), dtype=np.float64)
-        )
+        return self._change(ask_scores(self.estimator_, X).astype(np.float64))
 
     def _change(self, proba):
         raise NotImplementedError

@@ -293,9 +293,11 @@ def _as_images(X, image_shape=None):
 
 
 def _titles(estimator, X):
+    from ..victim import ask_labels, ask_scores
+
     with undisturbed(estimator):
-        labels = estimator.predict(X)
+        labels = ask_labels(estimator, X)
         if not hasattr(estimator, "predict_proba"):
             return [f"{label}" for label in labels]
-        confidence = estimator.predict_proba(X).max(axis=1)
+        confidence = ask_scores(estimator, X).max(axis=1)
     return [f"{label} ({p:.0%})" for label, p in zip(labels, confidence, strict=True)]

@@ -88,11 +88,12 @@ def destruction_rate(
     import torch
 
     from .._images import image_shape_of
+    from ..victim import ask_labels
     from ..victim._validation import check_victim
 
     def predicted(rows):
         with undisturbed(estimator):
-            return np.asarray(estimator.predict(rows))
+            return ask_labels(estimator, rows)
 
     check_victim(estimator)
     name = type(estimator).__name__

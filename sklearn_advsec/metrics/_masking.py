@@ -98,6 +98,8 @@ def gradient_masking_report(
         others["black box"] = clone(black_box)
     if surrogate is not None:
         others["transfer"] = TransferAttack(surrogate=surrogate, attack=clone(attack))
+    from ..victim import ask_labels
+
     check_random_state(random_state)
     y = column_or_1d(y)
     class_positions(y, np.asarray(estimator.classes_), "y")  # raises where it is none
@@ -106,7 +108,7 @@ def gradient_masking_report(
         for name, prototype in {"white box": clone(attack), **others}.items()
     }
     with undisturbed(estimator):
-        right["clean"] = np.asarray(estimator.predict(X)) == y
+        right["clean"] = ask_labels(estimator, X) == y
     right["noise"] = _under_noise(estimator, X, y, clone(attack), victim, random_state)
     _warn(right)
     order = ["clean", "noise", "one step", "white box", "black box", "transfer"]

@@ -65,12 +65,14 @@ class _RobustAccuracy(_Scorer):
             gradient_masking_report(estimator, X, y, self.attack)
         attack = clone(self.attack).set_params(estimator=FrozenEstimator(estimator))
         attack.fit(X, y)
+        from ..victim import ask_labels
+
         label = abstain_label(estimator)
         if label is None or self.abstain == "wrong":
             return attack.score(X, y, sample_weight=sample_weight)
         y, y_pred = np.asarray(y), attack.run(X, y).y_pred
         with undisturbed(estimator):
-            clean = np.asarray(estimator.predict(X))
+            clean = ask_labels(estimator, X)
         holds = (y_pred == y) | ((y_pred == label) & (clean == y))
         return float(np.average(holds, weights=sample_weight))
 

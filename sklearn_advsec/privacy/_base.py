@@ -318,8 +318,8 @@ def check_target(estimator, attack_name):
         raise NotFittedError(
             f"estimator of {attack_name} must be fitted: it is the target, and training "
             "it here would train it on the attacker's records (the clone of one that is "
-            "fitted is not). Pass FrozenEstimator(classifier), or PretrainedModule(module) "
-            "for torch."
+            "fitted is not). Pass FrozenEstimator(classifier), or, for torch, "
+            "PretrainedModule(module)."
         )
     check_is_classifier(target, attack_name)
     return target

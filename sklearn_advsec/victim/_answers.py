@@ -85,7 +85,7 @@ class AnswerCheck:
         labels = self._classes[np.where(abstained, 0, position)]
         return np.where(abstained, np.asarray(self.abstain_label), labels)
 
-    def scores(self, answer, n_rows, rows=None, method="predict_proba"):
+    def scores(self, answer, n_rows, rows=None, method="predict_proba", probability=None):
         """Return scores as floats: probabilities, or of another method any finite ones.
 
         Rows of probabilities sum to 1, or to what rounding each and hiding some leaves.
@@ -96,9 +96,12 @@ class AnswerCheck:
             What the victim returned; a decision function may also be of shape (n_rows,).
         n_rows, rows, method
             See `labels`.
+        probability : bool, default=None
+            Whether these have to be probabilities; what `predict_proba` gives, by default.
         """
         scores = self._numbers(answer, n_rows, rows, method)
-        probability = method == "predict_proba"
+        if probability is None:
+            probability = method == "predict_proba"
         flat = scores.ndim == 1 and not probability
         width = 2 if flat else scores.shape[1] if scores.ndim == 2 else None
         if width is None or (probability and width < 2):

@@ -67,7 +67,8 @@ def check_victim(estimator):
         raise TypeError(
             f"estimator must be a fitted classifier with classes_; {name} has none."
         )
-    if isinstance(classes, list) or np.ndim(classes) != 1:
+    several = isinstance(classes, (list, tuple)) and any(np.ndim(c) for c in classes)
+    if several or np.ndim(classes) != 1:
         raise ValueError(f"estimator must have one output; {name} has several.")
     if len(classes) < 2:
         raise ValueError(

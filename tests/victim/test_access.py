@@ -223,10 +223,11 @@ def test_bad_victims(victim):
         LabelAccess(LinearRegression().fit(X, y), X)
     with pytest.raises(TypeError, match="PretrainedModule"):
         LabelAccess(MLP(), X)
-    with pytest.raises(NoGradientError, match="RandomForestClassifier.*'label'"):
+    with pytest.raises(NoGradientError, match="RandomForestClassifier.*TreeExactAttack"):
         GradientAccess(RandomForestClassifier(n_estimators=2).fit(X, y), X)
     with pytest.raises(ValueError, match="NaN"):
-        LabelAccess(victim, np.full((2, 4), np.nan))
+        access = LabelAccess(victim, np.full((2, 4), np.nan))
+        access.predict(access.x)
     with pytest.raises(ValueError, match="one class"):
         LabelAccess(RandomForestClassifier(n_estimators=2).fit(X[:9], y[:9]), X)
     with pytest.raises(ValueError, match="several"):

@@ -184,6 +184,7 @@ def test_success_is_about_the_rows_returned():
 
 
 def _polars():
+    pytest.importorskip("narwhals")
     polars = pytest.importorskip("polars")
     text = RNG.choice(["x", "y"], N).tolist()
     return polars.DataFrame(

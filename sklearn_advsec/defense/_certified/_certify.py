@@ -13,6 +13,7 @@ from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
 from ...threat import Box
+from ...victim import ask_labels
 from ._as_module import as_module, inner
 from ._certificate import Certificate
 from ._exact_distances import linear_distance, neighbour_distance
@@ -180,7 +181,7 @@ class Certifier:
 
     def certificate(self, X, norm, eps):
         """Return the :class:`Certificate` of rows, whose columns `predict` checks."""
-        y_pred = np.asarray(self.estimator.predict(X))
+        y_pred = ask_labels(self.estimator, X)
         return Certificate(y_pred, self.radius(X, norm, eps), norm)
 
     def radius(self, X, norm, eps):
@@ -203,7 +204,7 @@ class Certifier:
 
     def _numbers_and_labels(self, X):
         """Return rows as an array of floats, and the positions of their predictions."""
-        y_pred = np.asarray(self.estimator.predict(X))
+        y_pred = ask_labels(self.estimator, X)
         array = check_array(
             X, dtype=np.float64, allow_nd=True, input_name="X", force_writeable=True
         )  # a DataFrame's array is not writeable, of which torch warns
