@@ -12,7 +12,7 @@ from .._rows import RowCodec, check_rows
 from ..exceptions import NoGradientError, QueryBudgetExceeded
 from ..trees import is_tree_ensemble
 from ._answerers import EstimatorAnswerer, answerer_of, host
-from ._answers import AnswerCheck
+from ._answers import ABSTAINED, AnswerCheck
 from ._hardware import auto_batch_size, bfloat16_is_fast
 from ._validation import check_victim
 
@@ -396,9 +396,9 @@ class GradientAccess(ScoreAccess):
         first, second = logits.topk(2, dim=1).values.T
         told = logits.argmax(1)
         labels = own(self.x, None)
-        # A tie may go either way.
-        clear = first - second > 1e-4 * (1 + first.abs())
-        wrong = torch.nonzero((told.cpu() != labels.cpu()) & clear.cpu()).flatten()
+        # A tie may go either way, and who abstains does not differ.
+        clear = (first - second > 1e-4 * (1 + first.abs())) & (labels != ABSTAINED)
+        wrong = torch.nonzero((told != labels) & clear).flatten()
         if not len(wrong) or not torch.equal(own(self.x, None), labels):
             return  # what is random has no one answer to agree with
         row, classes = int(wrong[0]), self.classes.tolist()

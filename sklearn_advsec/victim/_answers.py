@@ -97,7 +97,7 @@ class AnswerCheck:
         n_rows, rows, method
             See `labels`.
         probability : bool, default=None
-            Whether these have to be probabilities; what `predict_proba` gives, by default.
+            Whether they have to be probabilities; those of `predict_proba`, by default.
         """
         scores = self._numbers(answer, n_rows, rows, method)
         if probability is None:
