@@ -242,12 +242,19 @@ class RowCodec:
 
     def keeps(self, itemsize):
         """Whether the way back changes no number, of floats of so many bytes."""
+        whole = any(dtype.kind in "iub" for dtype in self._number_dtypes())
+        return not whole and self.float_itemsize() >= itemsize
+
+    def float_itemsize(self):
+        """Bytes of the coarsest floats among the rows; 8 where there are none."""
+        dtypes = self._number_dtypes()
+        return min((dtype.itemsize for dtype in dtypes if dtype.kind == "f"), default=8)
+
+    def _number_dtypes(self):
         if self.columns is None:
-            dtypes = [] if self._array_dtype is None else [self._array_dtype]
-        else:
-            numeric = zip(self._dtypes, self.columns.numeric, strict=True)
-            dtypes = [dtype for dtype, is_number in numeric if is_number]
-        return all(dtype.kind == "f" and dtype.itemsize >= itemsize for dtype in dtypes)
+            return [] if self._array_dtype is None else [self._array_dtype]
+        numeric = zip(self._dtypes, self.columns.numeric, strict=True)
+        return [dtype for dtype, is_number in numeric if is_number]
 
     def _column(self, j, array, original):
         import pandas as pd

@@ -218,6 +218,12 @@ def test_rounding_of_a_network_is_known_behind_other_steps():
         result = evasion.DeepFool(FrozenEstimator(victim)).fit(X).run(X)
         flipped = victim.predict(result.X_adv) != victim.predict(X)
         assert result.success.all() and flipped.all()
+    X32 = X.astype(np.float32)  # rows round as well
+    for victim in (PretrainedModule(_net().double()), FrozenEstimator(pipe)):
+        assert GradientAccess(victim, X32).precision == torch.float32
+        result = evasion.DeepFool(victim).fit(X32).run(X32)
+        flipped = victim.predict(result.X_adv) != victim.predict(X32)
+        assert result.X_adv.dtype == np.float32 and result.success.all() and flipped.all()
     linear = differentiable.view(LogisticRegression().fit(X, np.arange(30) % 3))
     assert linear.precision == torch.float64
 

@@ -145,8 +145,10 @@ class LabelAccess:
 
     @property
     def precision(self):
-        """The coarsest arithmetic within the victim, by which its answers are rounded."""
-        return torch.float64 if self._view is None else self._view.precision
+        """The coarsest arithmetic in the victim, or of its rows, which rounds answers."""
+        precision = torch.float64 if self._view is None else self._view.precision
+        single = self.codec.float_itemsize() < 8 and precision == torch.float64
+        return torch.float32 if single else precision
 
     @property
     def device(self):

@@ -160,7 +160,7 @@ class AnswerCheck:
 
     def _numbers(self, answer, n_rows, rows, method):
         try:
-            array = np.asarray(answer)
+            array = _as_array(answer)
         except ValueError as error:
             raise BadAnswerError(
                 f"estimator: {self._name}.{method} returned rows of different lengths."
@@ -178,7 +178,7 @@ class AnswerCheck:
 
     def _column(self, answer, n_rows, method):
         """Return one entry per row; some libraries return labels as a column."""
-        array = np.asarray(answer)
+        array = _as_array(answer)
         self._check_length(array, n_rows, method)
         if array.size != n_rows:
             raise BadAnswerError(
@@ -242,8 +242,13 @@ def ask_labels(victim, X):
     """
     classes = getattr(victim, "classes_", None)
     check = AnswerCheck(victim, classes)
-    checked = check.labels(victim.predict(X), len(X))
-    return checked if classes is None else check.in_words(checked)
+    answer = _as_array(victim.predict(X))
+    checked = check.labels(answer, len(X))
+    if classes is None:
+        return checked
+    if np.asarray(classes).dtype == object:  # which would lose what kind labels are of
+        return answer.reshape(len(X))
+    return check.in_words(checked)
 
 
 def ask_scores(victim, X, method="predict_proba"):
@@ -283,6 +288,13 @@ def _sums_by_rounding(proba):
     # Rounded to whole numbers, no class may be left; and of many classes few are shown.
     hidden = (proba == 0).any(axis=1)
     return (total <= 1 + slack) & ((total >= 1 - slack) | hidden)
+
+
+def _as_array(answer):
+    """Return an answer as an array; tensors leave their graph and their device."""
+    if hasattr(answer, "detach"):
+        answer = answer.detach().cpu()
+    return np.asarray(answer)
 
 
 def _is_nothing(labels):
