@@ -469,7 +469,9 @@ class EvasionAttack(
         if self.knowledge == "gradient":
             some = slice(_COMPARED_ROWS)
             rows = Chunk(_safe_indexing(X, some), np.arange(len(X))[some])
-            self._open_access(rows).check_view()
+            access = self._open_access(rows)
+            if isinstance(access, GradientAccess):  # trees are read in their own form
+                access.check_view()
         if hasattr(self, "max_iter"):
             self.n_iter_ = self.max_iter
         return self

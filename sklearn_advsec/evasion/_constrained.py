@@ -70,8 +70,10 @@ class ConstrainedAccess:
     n_queries = _of_victim("n_queries")
     n_total_queries = _of_victim("n_total_queries")
     on_query = _of_victim("on_query")
+    precision = _of_victim("precision")
     probability = _of_victim("probability")
     refer = _of_victim("refer")
+    skipped = _of_victim("skipped")
 
     def __init__(self, access, constraints, box, ball=None, mask=None):
         self._access = access

@@ -62,7 +62,7 @@ def test_every_attack_keeps_constraints(attack):
     constraints.set(1, direction="up").relate("x[2] >= x[3] / 2 + 0.5")
     parameters = {"constraints": constraints}
     if "surrogate" in attack.get_params(deep=False):
-        parameters["surrogate"] = IRIS
+        parameters["surrogate"] = FrozenEstimator(IRIS)
     given = attack.get_params(deep=False)
     if {"eps", "norm"} <= set(given) and given["eps"] is not None:
         parameters["eps"] = 0.3
