@@ -490,7 +490,8 @@ class EvasionAttack(
             ``run(X).X_adv``.
         """
         check_is_fitted(self)
-        return self._run_all(X).X_adv
+        X, restore = plain_rows(X)
+        return restore(self._run_all(X).X_adv)
 
     @with_callbacks
     def run(self, X, y=None, target=None, *, resume=None):

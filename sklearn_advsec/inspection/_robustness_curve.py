@@ -416,8 +416,10 @@ def _breakpoints(fallen):
 
 
 def _predicted(estimator, X):
+    from ..victim import ask_labels
+
     with undisturbed(estimator):
-        return np.asarray(estimator.predict(X))
+        return ask_labels(estimator, X)
 
 
 def _distances(estimator, X, y, prototype):

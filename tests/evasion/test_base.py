@@ -118,7 +118,12 @@ def test_descent_reaches_the_exact_optimum_inside_the_box(cancer, norm):
     victim = LogisticRegression().fit(X, y)
     eps = {np.inf: 0.2, 2: 0.8, 1: 2.0}[norm]
     attack = ProjectedGradientDescent(
-        victim, norm=norm, eps=eps, max_iter=300, bounds=(0, 1), early_stopping=False
+        FrozenEstimator(victim),
+        norm=norm,
+        eps=eps,
+        max_iter=300,
+        bounds=(0, 1),
+        early_stopping=False,
     )
     X_adv = attack.fit(X, y).transform(X)
     sign = np.where(victim.decision_function(X) > 0, -1.0, 1.0)

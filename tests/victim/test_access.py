@@ -390,7 +390,7 @@ def test_networks_that_answer_nan_are_refused():
 def test_what_services_may_answer_passes():
     column = LabelAccess(_saying(lambda a: a[:, None]), X[:10])  # as CatBoost does
     np.testing.assert_array_equal(column.predict(column.x), y[:10])
-    soft = LogisticRegression(max_iter=1000).fit(X, y)
+    soft = FrozenEstimator(LogisticRegression(max_iter=1000).fit(X, y))
     for served in (
         RoundedProbabilities(soft, decimals=1),
         RoundedProbabilities(soft, decimals=0),
