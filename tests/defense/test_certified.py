@@ -531,7 +531,7 @@ def test_errors(images):
     clipped = make_pipeline(MinMaxScaler(clip=True), linear).fit(X, y)
     with pytest.raises(TypeError, match="clip=True"):
         certify(clipped, X)
-    smooth = RandomizedSmoothingClassifier(linear, n_certify=10).fit(X, y)
+    smooth = RandomizedSmoothingClassifier(clone(linear), n_certify=10).fit(X, y)
     with pytest.raises(ValueError, match="norm must be 2"):
         certify(smooth, X)
     rows, labels = images[0][:60], images[1][:60]

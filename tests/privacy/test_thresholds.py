@@ -541,7 +541,7 @@ def test_errors_say_what_to_do():
         LossThreshold(TARGET.estimator).fit(OWN)
     X, y = load_iris(return_X_y=True)
     regressor = LinearRegression().fit(X, y)
-    for target in (regressor, RegressionVictim(regressor).fit(X, y)):
+    for target in (regressor, RegressionVictim(clone(regressor)).fit(X, y)):
         with pytest.raises(TypeError, match="LossThreshold must be a classifier"):
             LossThreshold(FrozenEstimator(target)).fit(make_records(X, y))
         with pytest.raises(TypeError, match="ModelInversion must be a classifier"):

@@ -272,7 +272,8 @@ def test_sparse_columns_are_refused_with_what_to_write():
 
 
 def test_hard_votes_are_attacked_through_their_view():
-    X, y = RNG.randn(80, 3), RNG.randint(0, 3, 80)
+    X = np.random.RandomState(0).randn(80, 3)
+    y = X.argmax(axis=1)
     votes = VotingClassifier(
         [(str(i), LogisticRegression(C=10.0**-i)) for i in range(3)], voting="hard"
     ).fit(X, y)
