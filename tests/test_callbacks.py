@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from nets import net
 from sklearn.base import BaseEstimator, clone
-from sklearn.callback import with_callbacks
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -46,6 +45,8 @@ from sklearn_advsec.privacy import (
     ModelInversion,
     ShadowModels,
 )
+
+with_callbacks = pytest.importorskip("sklearn.callback").with_callbacks
 
 X, y = load_digits(n_class=3, return_X_y=True)
 X, y = X[:150] / 16, y[:150]
