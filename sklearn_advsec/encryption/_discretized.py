@@ -4,13 +4,14 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .._seeding import seeded_torch
+from .._sklearn import fit_context, validate_data
 from ._graph import Activation, Affine, Graph, register_graph
 
 
@@ -108,7 +109,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         self.penalty = penalty
         self.random_state = random_state
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
         """Train the network.
 

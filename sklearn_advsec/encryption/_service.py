@@ -16,11 +16,12 @@ from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from .._sklearn import fit_context, validate_data
 from ._halves import Client, PublicModel, Server
 from ._messages import MAX_BYTES, MessageError, read_header
 
@@ -319,7 +320,7 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         self.timeout = timeout
         self.decimals = decimals
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X=None, y=None):
         """Fetch what has to be known of the model, and register new keys.
 

@@ -574,6 +574,8 @@ class EvasionAttack(
             prediction is still within `delta` of `y`.
         """
         check_is_fitted(self)
+        if y is None:
+            raise ValueError("y is None; the score is the accuracy on true labels.")
         correct = self._run_all(X, y).correct
         weights = check_weights(sample_weight, len(correct))
         return float(np.average(correct, weights=weights))

@@ -9,7 +9,7 @@ import pytest
 from fuzz.cases import sample
 from fuzz.judge import fault
 
-N_CASES = int(os.environ.get("FUZZ_CASES", 0))
+N_CASES = int(os.environ.get("FUZZ_CASES", 500))
 SEED = int(os.environ.get("FUZZ_SEED", 0))
 
 

@@ -401,7 +401,7 @@ def test_attack_models_learn_from_as_many_members_as_others(shadow_size, per_cla
 def test_few_records_that_repeat():
     """All that some shadows were trained on may be all there is."""
     n_unlike = 0
-    for seed in range(40):
+    for seed in range(12):
         rows = np.random.default_rng(seed).integers(0, 3, 8)
         attack = ShadowModels(TARGET, shadow_estimator=RECIPE, n_shadow_models=4)
         try:
@@ -410,7 +410,7 @@ def test_few_records_that_repeat():
             assert "leaves no record" in str(error)
         else:
             n_unlike += 1
-    assert n_unlike > 10
+    assert n_unlike > 2
 
 
 def test_augmentations_in_another_precision():
