@@ -244,6 +244,8 @@ def abstain(y_pred, label, classes, where):
         return y_pred
     if label in classes.tolist():
         raise ValueError(f"abstain_label must be none of the classes; got {label!r}.")
+    if y_pred.dtype == object:
+        return np.where(where(), np.array(label, dtype=object), y_pred)
     label = np.asarray(label)
     kinds = {y_pred.dtype.kind, label.dtype.kind}
     if len({"iuf" if kind in "iuf" else kind for kind in kinds}) > 1:

@@ -13,8 +13,15 @@ from sklearn.utils.validation import (
 
 from .._estimators import abstain_label
 from .._seeding import undisturbed
+from ..threat._ball import as_norm
 from ._styles import line_style, make_axes
 
+_UNITS = {
+    "feature": "the features",
+    "std": "the features' standard deviation",
+    "range": "the features' range",
+    "iqr": "the features' interquartile range",
+}
 _NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
 
 
@@ -145,8 +152,9 @@ class RobustnessCurveDisplay:
         return self
 
     def _xlabel(self):
-        norm = _NORM_NAMES.get(self.norm, f"L{self.norm}")
-        label = "eps" if self.norm is None else f"eps ({norm} norm)"
+        label = "eps"
+        if self.norm is not None:
+            label = f"eps ({_NORM_NAMES[as_norm(self.norm)]} norm)"
         return label if self.unit is None else f"{label}, in units of {self.unit}"
 
     def _plot_certified(self, ax):
@@ -232,7 +240,7 @@ class RobustnessCurveDisplay:
         y = column_or_1d(y)
         if not isinstance(attack, dict):
             attack = {name or type(estimator).__name__: attack}
-        norms = {prototype.norm for prototype in attack.values()}
+        norms = {as_norm(prototype.norm) for prototype in attack.values()}
         if len(norms) > 1:
             raise ValueError(
                 f"attack: one axis has one norm, these have {sorted(norms)}: draw them "
@@ -397,7 +405,8 @@ def _increasing(eps):
 def _unit(attacks):
     """Return what the bounds of attacks are measured in, where they all say so alike."""
     units = {getattr(attack, "eps_unit", None) for attack in attacks.values()}
-    return units.pop() if len(units) == 1 else None
+    counts = any(as_norm(attack.norm) == 0 for attack in attacks.values())
+    return None if len(units) > 1 or counts else _UNITS.get(units.pop())
 
 
 def _fallen_at(result):

@@ -9,6 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators import abstain_label
 from .._labels import class_positions
 from .._seeding import undisturbed
 from ..exceptions import GradientMaskingWarning
@@ -47,7 +48,7 @@ def gradient_masking_report(
     report : dict of str to float
         Accuracies: "clean", "white box", "one step", "unbounded" (within four times
         `eps`), "noise" of size `eps`, and where they are asked for "black box" and
-        "transfer".
+        "transfer". An attacked row counts as right where the classifier abstains.
 
     Warns
     -----
@@ -84,10 +85,9 @@ def gradient_masking_report(
             "attack must be a gradient attack of a fixed budget, such as "
             f"ProjectedGradientDescent; got {attack!r}."
         )
-    eps = np.asarray(given["eps"], dtype=float)
     others = {
-        "one step": _with(attack, max_iter=1, step_size=float(eps.max()) or None),
-        "unbounded": _with(attack, eps=4 * eps if eps.ndim else float(4 * eps)),
+        "one step": _with(attack, max_iter=1, step_size=None),
+        "unbounded": _with(attack, eps=_four_times(given["eps"])),
     }
     if black_box is None:
         shared = {name: given[name] for name in ("norm", "eps", "bounds")}
@@ -117,6 +117,12 @@ def gradient_masking_report(
     }
 
 
+def _four_times(eps):
+    if hasattr(eps, "keys"):
+        return {name: 4 * eps[name] for name in eps.keys()}
+    return 4 * np.asarray(eps, dtype=float) if np.ndim(eps) else 4 * float(eps)
+
+
 def _with(attack, **parameters):
     known = attack.get_params(deep=False)
     return clone(attack).set_params(
@@ -125,14 +131,20 @@ def _with(attack, **parameters):
 
 
 def _survivors(attack, X, y):
-    return attack.fit(X, y).run(X, y).y_pred == y
+    silent = abstain_label(attack.estimator)
+    return _stands(attack.fit(X, y).run(X, y).y_pred, y, silent)
+
+
+def _stands(y_pred, y, silent):
+    """Tell where predictions of attacked rows are right, or none (`silent`) is made."""
+    right = np.asarray(y_pred == y)
+    return right if silent is None else right | np.asarray(y_pred == silent)
 
 
 def _under_noise(estimator, X, y, attack, victim, random_state):
     """Tell which rows are right after random steps to the edge of the ball and box."""
     import torch
 
-    from ..threat import LpBall
     from ..victim import LabelAccess
 
     attack.set_params(estimator=victim).fit(X, y)
@@ -140,11 +152,12 @@ def _under_noise(estimator, X, y, attack, victim, random_state):
     lower, upper = attack.box_.perturbation_bounds(access.x, access.codec.mutable)
     seed = check_random_state(random_state).randint(2**31 - 1)
     generator = torch.Generator().manual_seed(int(seed))
-    ball = LpBall(attack.norm, attack.eps)
+    ball = attack._ball()
     draw = torch.randn(access.x.shape, generator=generator, dtype=torch.float64)
     delta = ball.maximize(draw.to(access.x), lower, upper)
-    answer = access.classes[access.predict(access.x + delta).cpu().numpy()]
-    return answer == y
+    x = access.x + delta
+    answer = access.predictions(access.predict(x), x, slice(None))
+    return _stands(answer, y, abstain_label(estimator))
 
 
 def _warn(right):

@@ -174,7 +174,7 @@ def test_a_result_in_hand_is_not_attacked_again():
         display.accuracy["flowers"], again.accuracy["LogisticRegression"]
     )
     assert display.ax_.get_xlabel() == "eps (L2 norm), in units of cm"
-    assert again.ax_.get_xlabel() == "eps (L2 norm)"
+    assert again.ax_.get_xlabel() == "eps (L2 norm), in units of the features"
     two = RobustnessCurveDisplay.from_result({"a": result, "b": result}, eps=[0.0, 0.5])
     assert two.accuracy["a"].tolist() == two.accuracy["b"].tolist()
     with pytest.raises(ValueError, match="same rows"):

@@ -1,6 +1,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 from nets import net
@@ -27,7 +28,11 @@ from sklearn_advsec.evasion import (
     RayS,
     SquareAttack,
 )
-from sklearn_advsec.metrics import attack_success_scorer, robust_accuracy_scorer
+from sklearn_advsec.metrics import (
+    attack_success_scorer,
+    gradient_masking_report,
+    robust_accuracy_scorer,
+)
 
 X, y = load_iris(return_X_y=True)
 weight = np.random.RandomState(0).rand(len(y))
@@ -185,3 +190,24 @@ def test_what_abstaining_counts_as():
         robust_accuracy_scorer(attack, abstain="right")
     with pytest.raises(ValueError, match="none of the classes"):
         clone(defense).set_params(abstain_label="setosa").fit(ROWS, labels).predict(ROWS)
+
+
+def test_labels_of_any_type_and_a_report_of_a_victim_that_abstains():
+    defense = AdversarialDetector(CLASSIFIER, abstain_label="?", **UNSURE)
+    for labels in (NAMES.astype(object), pd.Series(NAMES).astype("category")):
+        fitted = clone(defense).fit(ROWS, labels)
+        predicted = fitted.predict(ROWS)
+        assert set(predicted) == {*NAMES, "?"}
+        attack = ProjectedGradientDescent(eps=0.1, max_iter=3, bounds=(0, 1))
+        result = attack.set_params(estimator=FrozenEstimator(fitted)).fit(ROWS).run(ROWS)
+        np.testing.assert_array_equal(result.y_pred, fitted.predict(result.X_adv))
+        assert not result.success[result.y_pred == "?"].any()
+    report = gradient_masking_report(
+        fitted, ROWS, NAMES, ProjectedGradientDescent(eps=0.1), black_box=False
+    )
+    assert report["white box"] <= report["one step"] <= 1
+    by_name = ProjectedGradientDescent(eps={0: 0.1, 2: 0.1})
+    plain = LogisticRegression(max_iter=1000).fit(ROWS, NAMES)
+    report = gradient_masking_report(plain, ROWS, NAMES, by_name, black_box=False)
+    same = ProjectedGradientDescent(eps=[0.1, 0, 0.1, 0])
+    assert report == gradient_masking_report(plain, ROWS, NAMES, same, black_box=False)

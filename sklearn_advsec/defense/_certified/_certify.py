@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
@@ -13,6 +13,7 @@ from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
 from ...threat import Box
+from ...threat._ball import as_norm
 from ...victim import ask_labels
 from ._as_module import as_module, inner
 from ._certificate import Certificate
@@ -33,7 +34,6 @@ _ROUNDING = 1e-4
 
 @validate_params(
     {
-        "norm": [Options(Real, set(_NORMS))],
         "eps": [Interval(Real, 0, None, closed="left"), None],
         "method": [StrOptions({"auto", "exact", "ibp", "crown-ibp", "crown"})],
         "bounds": [tuple, list, None],
@@ -66,7 +66,7 @@ def certify(
         Fitted.
     X : {array-like, DataFrame} of shape (n_rows, ...)
         Rows, with the columns that the classifier was fitted with.
-    norm : {np.inf, 2, 1}, default=np.inf
+    norm : {np.inf, 2, 1, "linf", "l2", "l1"}, default=np.inf
         The norm of the perturbations. Intervals bound only the norm inf.
     eps : float, default=None
         The one radius that matters. Networks and trees then try no other, which costs
@@ -122,6 +122,7 @@ def certify(
     [0.97, 0.72, 0.41]
     """
     check_is_fitted(estimator)
+    norm = as_norm(norm, _NORMS)
     found = certifier(estimator, method, bounds, max_radius)
     found.check(norm)
     return found.certificate(X, norm, eps)
