@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from nets import net
 from privacy_targets import any_width_target
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.validation import has_fit_parameter
 
@@ -136,6 +137,7 @@ POISONERS = [
     poisoning.GradientCanceling(RidgeClassifier(), max_iter=3, random_state=0),
     poisoning.InfluencePoisoning(RidgeClassifier(), max_iter=3, random_state=0),
     poisoning.KKTPoisoning(RidgeClassifier(), max_iter=3, random_state=0),
+    poisoning.SVMPoisoning(SVC(kernel="linear"), max_iter=3, random_state=0),
     poisoning.MinMaxPoisoning(RidgeClassifier(), max_iter=20, random_state=0),
 ]
 

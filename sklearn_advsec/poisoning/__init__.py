@@ -13,6 +13,7 @@ from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
+from ._points._svm import SVMPoisoning
 from ._report import PoisoningReport, poisoning_report
 from ._sanitizers._influence import InfluenceSanitizer
 from ._sanitizers._knn import KNNSanitizer
@@ -21,6 +22,7 @@ from ._sanitizers._sphere_slab import SphereSlabSanitizer
 from ._sanitizers._trimming import LossTrimming
 
 __all__ = [
+    "SVMPoisoning",
     "GradientCanceling",
     "InfluencePoisoning",
     "KKTPoisoning",
