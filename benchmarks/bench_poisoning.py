@@ -75,7 +75,9 @@ def one_hot(name):
     constraints, at = FeatureConstraints.from_frame(X), 0
     for j, size in enumerate(groups):
         if size > 1:
-            constraints.set(list(range(at, at + size)), group=f"column {j}")
+            columns = list(range(at, at + size))
+            constraints.set(columns, kind="binary", lower=0.0, upper=1.0, step=None)
+            constraints.set(columns, group=f"column {j}")
         at += size
     split = train_test_split(X, y, train_size=0.7, random_state=0, stratify=y)
     return (*(split[i] for i in (0, 2, 1, 3)), constraints)

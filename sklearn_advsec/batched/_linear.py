@@ -203,13 +203,16 @@ def _tensors(estimator, X, codes, classes, subsets, device):
 
 def _fill(models, X, codes, classes, weight, bias, n_iter):
     """Fit the models in place: attributes of a model of a few rows, then the solution."""
-    rows = np.unique(codes, return_index=True)[1]
+    # A row of each class; for classes that these models have not seen, any.
+    rows = np.zeros(len(classes), dtype=int)
+    seen, first = np.unique(codes, return_index=True)
+    rows[seen] = first
     skeleton = copy.deepcopy(models[0])
     if hasattr(skeleton, "tol") and n_iter is not None:
         skeleton.set_params(tol=1e3, verbose=0)  # any solution will do
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a few rows, which say nothing
-        skeleton.fit(_safe_indexing(X, rows), classes[codes[rows]])
+        skeleton.fit(_safe_indexing(X, rows), classes)
     weight, bias = weight.cpu().numpy(), bias.cpu().numpy()
     for i, model in enumerate(models):
         parameters = model.get_params()

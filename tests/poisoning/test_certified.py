@@ -165,6 +165,18 @@ def test_parts_without_rows_or_with_one_class_vote_a_constant():
     assert (model.votes(test).sum(1) == 40).all()
 
 
+def test_parts_that_lack_a_class_behind_a_scaler():
+    """Ridge models that train as one batch know all classes, seen or not."""
+    model = DeepPartitionAggregation(
+        make_pipeline(StandardScaler(), RidgeClassifier()), n_partitions=30
+    )
+    few = y_digits < 4
+    rows, labels = X_digits[few][:150], y_digits[few][:150]
+    found = {len(np.unique(labels[part])) for part in model.fit(rows, labels).subsets_}
+    assert min(found) < 4 == max(found)
+    assert (model.predict(rows) == labels).mean() > 0.7
+
+
 def test_semi_supervised_parts_certify_flips_only():
     model = DeepPartitionAggregation(
         KNeighborsClassifier(1),

@@ -155,8 +155,8 @@ def test_flips_by_unrolled_training(model):
 def test_pipelines_keep_the_steps_of_the_clean_data():
     raw, _ = load_breast_cancer(return_X_y=True)
     pipe = make_pipeline(StandardScaler(), RidgeClassifier())
-    one = LabelFlipping(pipe, budget=20).fit(raw, y)
-    other = LabelFlipping(RidgeClassifier(), budget=20).fit(X, y)
+    one = LabelFlipping(pipe, budget=20, validation=(raw, y)).fit(raw, y)
+    other = LabelFlipping(RidgeClassifier(), budget=20, validation=(X, y)).fit(X, y)
     assert one.poison_indices_.tolist() == other.poison_indices_.tolist()
 
 
@@ -186,7 +186,9 @@ def test_a_subpopulation_by_a_cluster_or_by_a_mask():
         return clusters.predict(rows) == hit
 
     def harm(target):
-        attack = LabelFlipping(LogisticRegression(), target=target, budget=0.08)
+        attack = LabelFlipping(
+            LogisticRegression(), target=target, budget=0.08, random_state=0
+        )
         X_new, labels = attack.fit_resample(X, y)
         wrong = LogisticRegression().fit(X_new, labels).predict(X) != y
         assert target is None or chosen(X)[attack.poison_indices_].all()

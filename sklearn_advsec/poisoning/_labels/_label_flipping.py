@@ -5,6 +5,7 @@ from numbers import Integral
 
 import numpy as np
 from scipy.special import softmax
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
@@ -52,7 +53,9 @@ class LabelFlipping(PoisoningAttack):
         rows get.
     validation : tuple (X, y), default=None
         Clean rows on which "gradient" measures the harm. By default the training rows
-        with their clean labels, which the flipped model has seen in part.
+        are halved: labels of one half are flipped, and the other half is what the harm is
+        measured on, which is a weaker attack. Of few rows and many features the gradient
+        finds flips that harm just the validation rows: then "alfa" does more.
     n_rounds : int, default=10
         For "gradient", how often the surrogate is retrained while flips are chosen.
     n_swaps : int, default=20
@@ -176,10 +179,32 @@ class LabelFlipping(PoisoningAttack):
 
     def _gradient(self, task, choice):
         self._own_estimator()
+        rows, validation = self._validation_rows(task)
+        if rows is None:
+            return self._by_gradient(task, choice, validation)
+        weights = task.sample_weight
+        budget = min(task.budget, len(rows))
+        part = replace(
+            task,
+            rows=task.select(rows),
+            y=task.y[rows],
+            sample_weight=None if weights is None else weights[rows],
+            budget=budget,
+        )
+        among = _Choice(part.y, choice.candidates[rows], choice.aim, budget)
+        codes = task.y.copy()
+        codes[rows] = self._by_gradient(part, among, validation)
+        return codes
+
+    def _by_gradient(self, task, choice, validation):
         model, prepare = retrained(self, task, self.n_steps)
         model.fit(task.y)
-        harm = self._harm(task, model, prepare, choice.aim)
-        errors = self.validation_errors_ = {"clean": harm.value(model)}
+        rows, codes = validation
+        Z = model.features(prepare(rows))
+        if codes is None:  # whatever the clean model says
+            codes = model.scores(Z).argmax(1)
+        harm = _Harm(Z, codes, choice.aim)
+        errors = {"clean": harm.value(model)}
         best = self._greedy(model, harm, choice)
         errors["gradient"] = harm.value(model)
         for name in ("alfa", "farthest", "random"):
@@ -189,6 +214,7 @@ class LabelFlipping(PoisoningAttack):
                 best = codes
         codes = self._swap(model.fit(best), harm, choice)
         errors["swapped"] = harm.value(model.fit(codes))
+        self.validation_errors_ = errors
         return codes
 
     def _greedy(self, model, harm, choice):
@@ -276,23 +302,45 @@ class LabelFlipping(PoisoningAttack):
             )
         return mask.copy()
 
-    def _harm(self, task, model, prepare, aim):
-        """Return what is maximised, on the validation rows that `target` is about."""
+    def _validation_rows(self, task):
+        """Return the rows to flip labels of, None for all, and those to judge by.
+
+        Without validation rows, these are halves of the training rows.
+        """
         if _is_rows(self.target):
-            Z = model.features(prepare(self.target))
-            return _Harm(Z, model.scores(Z).argmax(1), aim)
-        rows, codes = task.rows, task.y
+            return None, (self.target, None)
         if self.validation is not None:
             if len(self.validation) != 2:
                 raise ValueError("validation must be a tuple (X, y).")
             rows, labels = self.validation
             codes = class_positions(labels, task.classes, "validation")
             check_consistent_length(rows, codes)
-        hit = self._hit(rows, codes, task)
-        if not hit.any():
-            raise ValueError("target: no validation row is among those it is about.")
-        Z = model.features(prepare(rows))[hit]
-        return _Harm(Z, codes[hit], aim)
+            hit = np.flatnonzero(self._hit(rows, codes, task))
+            _check_hit(hit)
+            return None, (_safe_indexing(rows, hit), codes[hit])
+        first = _half(task.y, task.rng)
+        judged = np.flatnonzero(self._hit(task.rows, task.y, task) & ~first)
+        _check_hit(judged)
+        return np.flatnonzero(first), (task.select(judged), task.y[judged])
+
+
+def _half(codes, rng):
+    """Return a mask of half of the rows of each class."""
+    mask = np.zeros(len(codes), dtype=bool)
+    for k, code in enumerate(np.unique(codes)):
+        of = rng.permutation(np.flatnonzero(codes == code))
+        if len(of) < 2:
+            raise ValueError(
+                "y has a class of one row, so that the rows cannot be halved: give "
+                "validation=(X, y)."
+            )
+        mask[of[k % 2 :: 2]] = True
+    return mask
+
+
+def _check_hit(hit):
+    if not len(hit):
+        raise ValueError("target: no validation row is among those it is about.")
 
 
 @dataclass
