@@ -262,16 +262,12 @@ def _fit_single(estimator, X, y, subset, seed):
             return model.fit(X, y)
         except ValueError as error:
             # A part of the rows may lack a class; some estimators want 0 to K - 1.
-            if not is_classifier(model) or _are_positions(np.unique(y)):
+            if not is_classifier(model):
                 raise
             try:
                 return EncodedLabels(seeded(estimator, seed)).fit(X, y)
             except ValueError:
                 raise error from None
-
-
-def _are_positions(classes):
-    return classes.dtype.kind in "iu" and np.array_equal(classes, np.arange(len(classes)))
 
 
 class EncodedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -304,7 +300,15 @@ class EncodedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Any labels.
         """
         self.classes_, codes = np.unique(y, return_inverse=True)
-        self.estimator_ = clone(self.estimator).fit(X, codes)
+        model = clone(self.estimator)
+        if len(self.classes_) <= 2:
+            # A trained XGBClassifier names the objective of as many classes as it saw.
+            found = model.get_params().items()
+            binary = {
+                name: "binary:logistic" for name, v in found if v == "multi:softprob"
+            }
+            model.set_params(**binary)
+        self.estimator_ = model.fit(X, codes)
         return self
 
     def predict(self, X):

@@ -419,3 +419,20 @@ def test_without_opacus(monkeypatch):
     X, y = digits()
     with pytest.raises(ImportError, match=r"sklearn-advsec\[privacy\]"):
         DPSGDClassifier(net(max_epochs=1)).fit(X, y)
+
+
+def test_attributes_keep_their_dtype():
+    lightgbm = pytest.importorskip("lightgbm")
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame(
+        {"city": pd.Categorical(rng.choice(list("xyz"), 120)), "age": rng.randn(120)}
+    )
+    y = ((frame["city"] == "x") ^ (frame["age"] > 0)).astype(int)
+    model = lightgbm.LGBMClassifier(n_estimators=10, verbose=-1).fit(frame, y)
+    known = frame.drop(columns="city").assign(label=y)
+    attack = AttributeInference(FrozenEstimator(model), "city", label_column="label").fit(
+        known, frame["city"]
+    )
+    assert attack.advantage(known, frame["city"]) >= 0
+    with pytest.raises(ValueError, match="put a numeric one into bins"):
+        AttributeInference(FrozenEstimator(model), "age").fit(known, frame["age"])

@@ -530,6 +530,17 @@ def test_a_rare_class_is_missing_in_some_shadows(attack):
     assert kinds == {"EncodedLabels", "Positions"}
 
 
+@pytest.mark.parametrize("rare", [1, 2])
+def test_boosters_that_lack_a_class(rare):
+    xgboost = pytest.importorskip("xgboost")
+    rng = np.random.RandomState(0)
+    X, y = rng.normal(size=(80, 3)), rng.randint(0, 2, 80) * (3 - rare)
+    y[7] = rare
+    booster = xgboost.XGBClassifier(n_estimators=3, n_jobs=1).fit(X, y)
+    attack = RMIA(FrozenEstimator(booster), n_shadow_models=4).fit(make_records(X, y))
+    assert np.isfinite(attack.decision_function(make_records(X, y))).all()
+
+
 def test_rows_and_labels_of_fit_many_have_one_length():
     with pytest.raises(ValueError, match="y has 3 labels for the 5 rows"):
         fit_many(DecisionTreeClassifier(), np.eye(5), [0, 1, 0], [[0, 1]], [0])
