@@ -6,12 +6,20 @@ import numpy as np
 from _common import data_path, load_mnist
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    RandomForestClassifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec.extraction import RoundedProbabilities
 from sklearn_advsec.privacy import make_records
 
 
@@ -134,3 +142,27 @@ def without_gap(seed):
     y = (X @ w + rng.gumbel(size=(124500, 4))).argmax(axis=1)
     some, more = slice(6000), slice(6000, None)
     return Played(LogisticRegression(), X[some], y[some], 1500, (X[more], y[more]))
+
+
+def credit_like(seed, n=700):
+    """Make a table like those of loans: ten ratings, ten amounts, a noisy label."""
+    rng = np.random.RandomState(seed)
+    X = np.column_stack([rng.randint(0, 6, (n, 10)), rng.randn(n, 10)]).astype(float)
+    score = X[:, 0] + X[:, 1] + 2 * X[:, 10] + 3 * rng.randn(n)
+    return X, (score > 5).astype(int)
+
+
+def coarse_recipes():
+    """Return classifiers whose probabilities know few values, and a network."""
+    network = make_pipeline(
+        StandardScaler(), MLPClassifier(64, max_iter=150, random_state=0)
+    )
+    return {
+        "RandomForest(50)": RandomForestClassifier(50, random_state=0),
+        "ExtraTrees(50)": ExtraTreesClassifier(50, random_state=0),
+        "Bagging(30)": BaggingClassifier(n_estimators=30, random_state=0),
+        "5 neighbours": KNeighborsClassifier(5),
+        "tree of depth 6": DecisionTreeClassifier(max_depth=6, random_state=0),
+        "perceptron, 2 decimals": RoundedProbabilities(network),
+        "perceptron": network,
+    }
