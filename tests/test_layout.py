@@ -36,21 +36,22 @@ PUBLIC = {
         Blur Brightness CarliniWagner ConstrainedAPGD ConstrainedAdaptiveAttack
         Contrast DeepFool EvasionAttack EvasionResult ExpectationOverTransformation
         FastAdaptiveBoundary FastGradientMethod FastMinimumNorm GaussianNoise
-        GreedyFeatureAttack HopSkipJump IterativeLeastLikely JPEG
-        JacobianSaliencyMap LabelOnlyNES MultiObjectiveEvolution
-        NaturalEvolutionStrategy OnePixel Perspective PointwiseAttack PrintScan
-        ProjectedGradientDescent RayS Rotation Scaling Shift SimBA SquareAttack
-        TransferAttack TreeCoordinateAttack TreeExactAttack TreeExactResult
-        UniversalPerturbation ZerothOrderOptimization destruction_rate
+        GreedyFeatureAttack HopSkipJump IterativeLeastLikely JPEG JacobianSaliencyMap
+        LabelOnlyNES MultiObjectiveEvolution NaturalEvolutionStrategy OnePixel
+        Perspective PointwiseAttack PrintScan ProjectedGradientDescent RayS Rotation
+        Scaling Shift SimBA SquareAttack TransferAttack TreeCoordinateAttack
+        TreeExactAttack TreeExactResult UniversalPerturbation ZerothOrderOptimization
+        destruction_rate
     """,
     "exceptions": """
-        BadAnswerError FittedVictimWarning GradientMaskingWarning NoGradientError
-        QueryBudgetExceeded
+        BadAnswerError FittedVictimWarning GradientMaskingWarning
+        InterruptedRunWarning NoGradientError QueryBudgetExceeded
     """,
     "extraction": """
-        ActiveExtraction CopycatCNN EquationSolving ExtractionDetected
-        JacobianSubstitute KnockoffNets LabelsOnly PRADADetector PathFinding
-        ReLUExtraction ReverseSigmoid RoundedProbabilities TopKProbabilities
+        ActiveExtraction CopycatCNN EquationSolving ExtractionAttack
+        ExtractionDetected JacobianSubstitute KnockoffNets LabelsOnly PRADADetector
+        PathFinding ReLUExtraction ReverseSigmoid RoundedProbabilities
+        TopKProbabilities
     """,
     "inspection": """
         AdversarialExamplesDisplay ExtractionCurveDisplay MembershipRocDisplay
@@ -63,17 +64,20 @@ PUBLIC = {
         tpr_at_fpr_scorer
     """,
     "poisoning": """
-        KNNSanitizer LabelFlipping PoisonedClassifier PoisoningAttack PoisoningReport
-        SanitizedClassifier Sanitizer poisoning_report
+        BaggingCertified CertifiedPoisoningBound DeepPartitionAggregation
+        GradientCanceling InfluencePoisoning InfluenceSanitizer KKTPoisoning
+        KNNSanitizer LabelFlipping LossTrimming MinMaxPoisoning PoisonedClassifier
+        PoisoningAttack PoisoningCertificate PoisoningReport RONI SanitizedClassifier
+        Sanitizer SphereSlabSanitizer poisoning_report
     """,
     "pretrained": """
         PretrainedModule
     """,
     "privacy": """
         AttributeInference BoundaryDistance DPSGDClassifier GapAttack LikelihoodRatio
-        LossThreshold MembershipGame MembershipRound ModelInversion ModifiedEntropy
-        QuantileMembership RMIA ShadowModels epsilon_from_guesses epsilon_lower_bound
-        make_records rmia_scores
+        LossThreshold MembershipAttack MembershipGame MembershipRound ModelInversion
+        ModifiedEntropy QuantileMembership RMIA ShadowAttack ShadowModels
+        epsilon_from_guesses epsilon_lower_bound make_records rmia_scores
     """,
     "threat": """
         Box FeatureConstraints LpBall
@@ -83,8 +87,8 @@ PUBLIC = {
         supported tree_ensemble
     """,
     "victim": """
-        AnswerCheck BinaryScores GradientAccess LabelAccess RegressionVictim ScoreAccess
-        as_victim ask_labels ask_scores fit_victim
+        AnswerCheck BinaryScores GradientAccess LabelAccess RegressionVictim
+        ScoreAccess as_victim ask_labels ask_scores fit_victim
     """,
 }
 

@@ -119,6 +119,11 @@ def platt(**parameters):
     return SVC(probability=True, random_state=0, **parameters)
 
 
+# scikit-learn 1.9 warns where nothing is said, and older ones do not know the word.
+NEW_ATTRIBUTES = {"use_legacy_attributes": False}
+if not NEW_ATTRIBUTES.keys() <= LogisticRegressionCV().get_params().keys():
+    NEW_ATTRIBUTES = {}
+
 # id, estimator, data sets, methods without an exact gradient
 CLASSIFIERS = [
     ("logistic", Logistic(), BOTH | {"strings": WORDS}, ()),
@@ -131,8 +136,8 @@ CLASSIFIERS = [
             Cs=2,
             l1_ratios=(0,),
             scoring="accuracy",
-            use_legacy_attributes=False,
             max_iter=2000,
+            **NEW_ATTRIBUTES,
         ),
         BOTH,
         (),
