@@ -125,7 +125,7 @@ class Edges:
         ends = self._ends(column, segment)
         found, low, high = self._bisect(column, *ends, below)
         for j in np.unique(column[found]):
-            own = found[column[found] == j]
+            own = column[found] == j
             lows = np.concatenate([self._last[j], low[own]])
             highs = np.concatenate([self._first[j], high[own]])
             self._last[j], self._first[j] = np.unique(lows), np.unique(highs)

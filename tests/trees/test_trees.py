@@ -541,6 +541,17 @@ def test_number_columns_behind_bins_are_searched():
         assert (radii <= other).all() and (radii > np.array(other) - 0.0102).all()
 
 
+def test_breaks_that_no_value_reaches_are_none():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 6, (100, 2)).astype(float)
+    y = (X[:, 0] > 2) ^ (X[:, 1] == 3)
+    # Bins from 0 to 2 behind which the categories 0, 1, 2 and 7 are asked for.
+    bins = KBinsDiscretizer(3, encode="ordinal", quantile_method="averaged_inverted_cdf")
+    encoder = OneHotEncoder(categories=[[-1, 0, 1, 2, 7]] * 2, handle_unknown="ignore")
+    model = make_pipeline(bins, encoder, DecisionTreeClassifier(random_state=0)).fit(X, y)
+    check_boxes(tree_ensemble(model), random_rows(X, 200))
+
+
 def test_columns_that_are_cut_too_finely_are_held_and_said_to_be(monkeypatch):
     monkeypatch.setattr("sklearn_advsec.trees._grid._MOST_BOXES", 20)
     rng = np.random.default_rng(0)
