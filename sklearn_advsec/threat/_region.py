@@ -735,13 +735,17 @@ def _halfspace(x, weight, value, lower, upper, equal):
     grid = torch.cat([kinks[:, :1] - 1.0, kinks, kinks[:, -1:] + 1.0], dim=1)
 
     def product(t):
-        point = torch.clamp(
-            y[:, None] - t[..., None] * weight, low[:, None], high[:, None]
-        )
-        return (point * weight).nan_to_num(0.0).sum(2)
+        point = torch.clamp(y - t * weight, low, high)
+        return (point * weight).nan_to_num(0.0).sum(1, keepdim=True)
 
-    values = product(grid)
-    piece = ((values >= value).sum(1, keepdim=True) - 1).clamp(0, grid.shape[1] - 2)
+    # The last kink that is not beyond the value; the product falls from kink to kink.
+    piece = torch.zeros(len(y), 1, dtype=torch.int64)
+    last = torch.full_like(piece, grid.shape[1] - 2)
+    for _ in range(grid.shape[1].bit_length()):
+        middle = (piece + last + 1) // 2
+        reached = product(grid.gather(1, middle)) >= value
+        piece = torch.where(reached, middle, piece)
+        last = torch.where(reached, last, (middle - 1).clamp_min(0))
     ends = grid.gather(1, piece), grid.gather(1, piece + 1)
     # On the piece the product is a line; far ends stand for no kink at all.
     near = torch.where(ends[0].abs() < big / 10, ends[0], ends[1])

@@ -151,6 +151,8 @@ class Comparison:
         category that is not known.
     n_codes : int
         Number of the column's categories; what is behind them is not known, either.
+    sides : tuple of Expression, or None
+        What was written on both sides of an equality.
     """
 
     operator: str
@@ -158,6 +160,7 @@ class Comparison:
     column: int | None = None
     codes: frozenset | None = None
     n_codes: int = 0
+    sides: tuple | None = None
 
     @property
     def columns(self):
@@ -244,7 +247,6 @@ class _Reader:
 
     def __init__(self, text, features):
         self.text, self.features = text, features
-        self.sides = None  # of the last comparison of two expressions
         self.names_columns = False
         self._names = {
             f.name if isinstance(f.name, (str, int)) else str(f.name): j
@@ -640,7 +642,6 @@ class _Reader:
                     "compares text with what is no column of categories", side.position
                 )
         left, right = self._as_expression(left), self._as_expression(right)
-        self.sides = (left, right)
         return self._compare_numbers(left, symbol, right)
 
     def _compare_numbers(self, left, symbol, right):
@@ -649,7 +650,11 @@ class _Reader:
             return _any_of([self._below(less, "<"), self._below(more, "<")])
         if symbol in (">", ">="):
             return self._below(more, "<" + symbol[1:])
-        return self._below(less, symbol)
+        cases = self._below(less, symbol)
+        for case in cases if symbol == "==" else ():
+            for comparison in case:
+                comparison.sides = (left, right)
+        return cases
 
     def _below(self, expression, symbol):
         """Return the cases of ``expression <= 0``, without the choices among values.
@@ -874,7 +879,7 @@ class Relation:
         if comparison.operator != "==":
             return
         wanted = None if repair is None else reader.position(repair, 0)
-        for own, other in (reader.sides, reader.sides[::-1]):
+        for own, other in (comparison.sides, comparison.sides[::-1]):
             alone = not own.terms and list(own.linear.values()) == [1.0]
             j = next(iter(own.columns), None)
             if not alone or own.constant or j in other.columns:

@@ -43,6 +43,8 @@ def kept(X, formula):
         ("log(a) <= b", np.where(A > 0, np.log(np.maximum(A, 1e-9)) <= B, A == 0)),
         ("a / b <= 1", np.array([x / y <= 1 if y else x < 0 for x, y in GRID])),
         ("a in [1, 3]", np.isin(A, [1, 3])),
+        ("a in [2]", A == 2),
+        ("a == 2 * b and b <= b", A == 2 * B),
         ("a not in (1, -2)", ~np.isin(A, [1, -2])),
         ("not (a in [1, 3] or b in [0])", ~(np.isin(A, [1, 3]) | (B == 0))),
         ("-a ** 2 <= -4", -(A**2) <= -4),
@@ -250,3 +252,63 @@ def test_contradictions_are_seen_when_they_are_said():
         FeatureConstraints.from_frame(TABLE).relate("lvl == 'low'").set(
             "lvl", categories=["mid", "high"]
         )
+
+
+# Any formula ----------------------------------------------------------------------------
+
+
+def random_value(rng, depth):
+    if depth == 0 or rng.random() < 0.3:
+        return str(rng.choice(["a", "b", "1", "2", "0.5"]))
+    parts = random_value(rng, depth - 1), random_value(rng, depth - 1)
+    shape = rng.choice(["({} + {})", "({} - {})", "({} * {})", "min({}, {})"])
+    shape = rng.choice([shape, "max({}, {})", "abs({})", "-({})", "({}) ** 2"])
+    return shape.format(*parts)
+
+
+def random_formula(rng, depth):
+    if depth == 0 or rng.random() < 0.4:
+        sign = rng.choice(["<", "<=", ">", ">=", "==", "!=", "in", "not in"])
+        left, right = random_value(rng, 2), random_value(rng, 2)
+        return f"{left} {sign} {'[1, -1]' if 'in' in sign else right}"
+    parts = random_formula(rng, depth - 1), random_formula(rng, depth - 1)
+    return rng.choice(["({} and {})", "({} or {})", "not ({})"]).format(*parts)
+
+
+def test_random_formulas_mean_what_python_says():
+    rng = np.random.default_rng(0)
+    constraints = FeatureConstraints.from_frame(NUMBERS)
+    x, compared = constraints.encode(NUMBERS), 0
+    for _ in range(120):
+        formula = random_formula(rng, 3)
+        expected = [eval(formula, {"a": a, "b": b}) for a, b in GRID]
+        constraints = FeatureConstraints.from_frame(NUMBERS)
+        try:
+            constraints.relate(formula)
+        except ValueError as error:
+            said = str(error)
+            assert (
+                "names no column" in said
+                or "too many cases" in said
+                or ("infeasible" in said and not any(expected))
+            )
+            continue
+        (relation,) = constraints.region.relations
+        np.testing.assert_array_equal(relation.holds(x, 1e-9), expected)
+        compared += 1
+    assert compared > 80
+
+
+def test_random_tokens_never_end_in_another_error():
+    rng = np.random.default_rng(0)
+    tokens = (
+        "a b `a` x[0] 1 2.5 't' + - * / ** ( ) [ ] , < <= == != and or not implies in"
+    )
+    tokens = [*tokens.split(), "abs", "max", "log", "True", "1e400", "`", "'", "\\", "\n"]
+    constraints = FeatureConstraints.from_frame(NUMBERS)
+    for _ in range(1500):
+        formula = " ".join(rng.choice(tokens, rng.integers(1, 9)))
+        try:
+            constraints.relate(formula)
+        except ValueError as error:
+            assert "relation" in str(error)
