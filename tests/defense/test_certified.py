@@ -464,7 +464,13 @@ def test_no_certificate_where_the_layers_do_not_say_what_is_predicted():
             certify(other, rows)
     ended = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
     with pytest.raises(TypeError, match="is a probability"):
-        certify(PretrainedModule(ended, classes=[0, 1]), rows)
+        certify(PretrainedModule(ended, classes=[0, 1], outputs="probabilities"), rows)
+    with pytest.raises(TypeError, match="channels='last'"):
+        certify(PretrainedModule(ended, classes=[0, 1], channels="last"), rows)
+    named = Calling(lambda x: x)
+    named.register_forward_hook(lambda module, x, out: {"logits": out})
+    with pytest.raises(TypeError, match="returns a dict"):
+        certify(PretrainedModule(named, classes=[0, 1, 2]), rows)
 
 
 @pytest.mark.parametrize(

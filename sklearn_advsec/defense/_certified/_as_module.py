@@ -131,6 +131,11 @@ def _check_outputs(net):
             f"estimator: with criterion={type(criterion).__name__} the module returns "
             "probabilities. Bounds are of logits: use CrossEntropyLoss."
         )
+    if getattr(net, "channels", "first") != "first":
+        raise TypeError(
+            f"estimator: bounds are of rows as the module takes them, and channels="
+            f"{net.channels!r} moves them first."
+        )
     if getattr(net, "threshold", 0.5) != 0.5:
         raise TypeError(
             f"estimator: bounds are of the threshold 0.5; it has {net.threshold}."

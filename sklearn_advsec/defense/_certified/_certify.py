@@ -272,7 +272,13 @@ class _Layers(Certifier):
         self.like = next(t for t in tensors if t.is_floating_point())
         with torch.no_grad():
             parts = torch.as_tensor(X).to(self.like).split(1024)
-            logits = torch.cat([self.module(part).flatten(1) for part in parts])
+            out = [self.module(part) for part in parts]
+        if not isinstance(out[0], torch.Tensor):
+            raise TypeError(
+                f"estimator: the module returns a {type(out[0]).__name__}; bounds are of "
+                "one that returns a tensor."
+            )
+        logits = torch.cat([part.flatten(1) for part in out])
         if logits.shape[1] == 1:
             if 0 <= logits.min() and logits.max() <= 1 and _ends_in_sigmoid(self.module):
                 raise TypeError(
