@@ -703,3 +703,18 @@ def test_cross_entropy_that_is_saturated_does_not_look_robust(attack, dtype):
         result = attack(PretrainedModule(module), eps=0.2).fit(X).run(X[1000:1100])
         rates.append(result.success.mean())
     assert rates[0] > 0.8 and rates[1] >= rates[0] - 0.1
+
+
+@pytest.mark.parametrize("bounds", [None, "data"])
+@pytest.mark.parametrize("attack", [CarliniWagner(norm=np.inf, max_iter=20), DeepFool()])
+def test_rounding_of_the_victim_itself_is_no_dead_end(attack, bounds):
+    # Of raw columns, the kernel's sums lose digits that the view of a linear SVC keeps:
+    # a point just beyond the one's boundary is not beyond the other's.
+    X, y = load_breast_cancer(return_X_y=True)
+    victim = FrozenEstimator(SVC(kernel="linear").fit(X, y))
+    attack = clone(attack).set_params(estimator=victim, bounds=bounds)
+    result = attack.fit(X).run(X[:30])
+    assert result.success.mean() > 0.9
+    np.testing.assert_array_equal(
+        result.success, victim.predict(result.X_adv) != victim.predict(X[:30])
+    )

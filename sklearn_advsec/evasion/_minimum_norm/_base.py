@@ -54,7 +54,7 @@ class Search(ActiveRows):
     delta, logits, hit : tensor of shape (n_active, ...)
         The point last asked about, the answer, and whether it is adversarial.
     rounding : tensor of shape (n_active,)
-        By how much logits may be wrong.
+        By how much logits may be wrong: it grows where the victim denies what they say.
     gradient, gradients : tensor of shape (n_active, ...) and (n_active, n_outputs, ...)
         What else was asked for there.
     value : tensor of shape (n_active,)
@@ -69,6 +69,7 @@ class Search(ActiveRows):
         self._n_asked = 0
         self.best = torch.full_like(self.labels, torch.inf, dtype=self.x.dtype)
         self.scale = torch.ones_like(self.best)
+        self.doubt = torch.ones_like(self.best)
         found = state.success[self.rows]
         moved = (state.x_adv[self.rows] - self.x).nan_to_num(0.0)
         self.best[found] = self.norm(moved)[found]
@@ -149,7 +150,8 @@ class Search(ActiveRows):
         # What the order of sums, in another batch, may change: it goes with the size of
         # the summands, which logits near a boundary do not show any more.
         self.scale = torch.maximum(self.scale, logits.abs().amax(1))
-        self.rounding = 64 * torch.finfo(self._access.precision).eps * self.scale
+        eps = torch.finfo(self._access.precision).eps
+        self.rounding = 64 * eps * self.scale * self.doubt
         margin = self.margin(logits)
         self.hit = margin > self.rounding.clamp_min(self._least_margin)
         better = self.hit & (size < self.best) & (size <= self._limit)
@@ -161,6 +163,9 @@ class Search(ActiveRows):
                 predicted[at], confirmed = goal.ask(self._access, x_adv[at], rows[at])
                 better[at] &= confirmed
                 self.hit[at] &= confirmed
+                # The victim rounds more than its view: the next point is farther beyond.
+                self.doubt[at[~confirmed]] *= 10
+                self.rounding[at[~confirmed]] *= 10
         self.best = torch.where(better, size, self.best)
         # A row without a success shows nothing that another batch may turn into one.
         clear = (size <= self._limit) & (margin.abs() > self.rounding)

@@ -20,6 +20,9 @@ _SLOWER = 0.7
 # For Linf: how the bound on the perturbation falls, and how much the weight may grow.
 _DECREASE = 0.9
 _LARGEST = 1e5
+# How often the first point is moved farther beyond the boundary, where the victim denies
+# that it is there.
+_N_STARTS = 6
 # How many points are asked about at the end to shorten the perturbation.
 _N_LOOKS = 6
 
@@ -189,8 +192,13 @@ class CarliniWagner(MinimumNormAttack):
         rows = search.rows
         start = _BoxVariables.at(point, search.lower, search.upper)
         # The tanh comes near to this point only: of a wide feature, not near enough.
-        if search.can_ask():
+        for _ in range(_N_STARTS):
+            if not search.can_ask():
+                break
             search.look(point)
+            search.drop(search.hit | (search.margin(search.logits) < 0))
+            if len(search):  # the victim denies what its view says: go farther
+                point, _ = self._begin(search)
         if self._norm == 2:
             self._search_weights(state, rows, start, c)
         else:
