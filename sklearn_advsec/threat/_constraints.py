@@ -429,10 +429,10 @@ class FeatureConstraints:
         .. [1] J. P. Boyle and R. L. Dykstra, "A method for finding projections onto the
            intersection of convex sets in Hilbert spaces", 1986.
         """
-        X_ref = _as_rows(X_ref)
+        X_ref, restore = plain_rows(X_ref)
         self.check(X_ref)
         ref, x = self._encode_both(X_ref, X)
-        return self._decode(X_ref, self.region.project(ref, x, exact=True))
+        return restore(self._decode(X_ref, self.region.project(ref, x, exact=True)))
 
     def sample(self, X_ref, *, random_state=None):
         """Draw one random valid row for each row.
@@ -449,11 +449,11 @@ class FeatureConstraints:
         X : {DataFrame, ndarray} of shape (n_rows, n_features)
             Valid rows, far from those given: uniform in the range of each feature.
         """
-        X_ref = _as_rows(X_ref)
+        X_ref, restore = plain_rows(X_ref)
         self.check(X_ref)
         ref = self.encode(X_ref)
         rng = check_random_state(random_state)
-        return self._decode(X_ref, self.region.sample(ref, rng))
+        return restore(self._decode(X_ref, self.region.sample(ref, rng)))
 
     def check(self, X):
         """Raise where rows break the constraints before anything was done to them.
@@ -511,6 +511,7 @@ class FeatureConstraints:
 
     def encode(self, X):
         """Return rows as a tensor of float64, shape (n_rows, n_features)."""
+        X = _as_rows(X)
         return self._encode(X, X)
 
     def _encode(self, X, known):
@@ -525,7 +526,6 @@ class FeatureConstraints:
                 if feature.categories == [False, True] and X.dtypes.iloc[j].kind == "f":
                     array[:, j] = X.iloc[:, j]
             return torch.as_tensor(array)
-        X = _as_rows(X)
         if X.shape[1] != len(self.features):
             raise ValueError(
                 f"X has shape {X.shape}; the constraints are for rows of "
@@ -584,6 +584,7 @@ class FeatureConstraints:
             import pandas as pd
 
             return pd.concat(columns, axis=1)[list(X_ref.columns)]
+        X_ref = _as_rows(X_ref)
         dtype = X_ref.dtype if X_ref.dtype.kind == "f" else np.dtype(np.float64)
         ref = self.codes_of(X_ref).numpy()
         x = self._held(x, ref, [dtype] * x.shape[1])
@@ -607,9 +608,10 @@ class FeatureConstraints:
         return x
 
     def _encode_both(self, X_ref, X):
+        X_ref = _as_rows(X_ref)
         if is_dataframe(X_ref):
             self._check_columns(X_ref)
-        ref, x = self.encode(X_ref), self._encode(X, X_ref)
+        ref, x = self._encode(X_ref, X_ref), self._encode(_as_rows(X), X_ref)
         if len(ref) != len(x):
             raise ValueError(f"X_ref has {len(ref)} rows, and X has {len(x)}.")
         return ref, x

@@ -334,6 +334,26 @@ def test_what_holds_no_rows_is_refused_by_name(X):
             ask(X)
 
 
+def test_frames_of_polars_keep_their_kind():
+    pytest.importorskip("narwhals")
+    polars = pytest.importorskip("polars")
+    X = polars.DataFrame(
+        {
+            "job": [None, *JOBS[1:].tolist()],
+            "n": rng.integers(0, 9, N),
+            "flag": rng.random(N) > 0.5,
+            "rate": rng.normal(size=N),
+        }
+    )
+    constraints = FeatureConstraints.from_frame(X)
+    assert constraints.features["job"].missing and constraints.features["n"].step == 1
+    assert constraints.violations(X, X) == []
+    for found in (constraints.project(X, X[::-1]), constraints.sample(X)):
+        assert type(found) is type(X) and found.schema == X.schema
+        assert constraints.violations(X, found) == [] and not found.equals(X)
+    assert constraints.distance(X, X)[0].max() == 0
+
+
 def test_a_pipeline_on_dummies_is_attacked_within_its_groups():
     from sklearn.frozen import FrozenEstimator
 
