@@ -967,8 +967,9 @@ def _is_infeasible(comparisons, lower, upper):
         rows = [c for c in linear if c.operator in operators]
         if not rows:
             continue
-        at = [i for i, c in enumerate(rows) for _ in c.linear]
-        columns = [j for c in rows for j in c.linear]
+        # Positions of 32 bits, as HiGHS reads them: older scipy does not convert.
+        at = np.array([i for i, c in enumerate(rows) for _ in c.linear], dtype=np.int32)
+        columns = np.array([j for c in rows for j in c.linear], dtype=np.int32)
         factors = [a for c in rows for a in c.linear.values()]
         shape = len(rows), len(lower)
         program[f"A_{name}"] = csr_array((factors, (at, columns)), shape=shape)

@@ -214,11 +214,11 @@ class Program:
         """
         problem = self.problem
         n_rows = len(self._lower)
+        # HiGHS reads positions of 32 bits; older versions of scipy hand on what they get.
+        rows = np.concatenate(self._rows).astype(np.int32)
+        columns = np.concatenate(self._columns).astype(np.int32)
         matrix = csr_array(
-            (
-                np.concatenate(self._values),
-                (np.concatenate(self._rows), np.concatenate(self._columns)),
-            ),
+            (np.concatenate(self._values), (rows, columns)),
             shape=(n_rows, self.n_variables),
         )
         lowest = np.zeros(self.n_variables)
