@@ -497,7 +497,7 @@ class PathFinding(ExtractionAttack):
         self.exact_ = bool(proof and complete and not n_parted)
         left = 0.0 if complete else max(1 - self.explored_, 0.0)
         unsure = n_parted / len(array) if proof else checks.bound()
-        self.inexact_share_ = min(left + unsure, 1.0)
+        self.inexact_share_ = float(min(left + unsure, 1.0))
         if not complete:
             warnings.warn(
                 f"{oracle.n_queries} queries are spent: {left:.2%} of the domain is "
@@ -562,6 +562,7 @@ class PathFinding(ExtractionAttack):
             np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()
         ):
             raise ValueError("bounds must be finite, and lowest not above highest.")
+        array = array.astype(np.float32)
         if (array.min(axis=0) > high).any() or (array.max(axis=0) < low).any():
             raise ValueError(
                 "bounds exclude all rows of X in some feature; give them in the units of "

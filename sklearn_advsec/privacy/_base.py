@@ -197,16 +197,18 @@ class MembershipAttack(
         return np.column_stack([1 - proba, proba])
 
     def _probability(self, decision):
-        return expit(self._slope * decision)
+        return expit(self._slope * decision / (np.abs(decision) + self._scale))
 
     def _calibrate(self, decision, member):
         """Learn how sure a decision is, from records whose membership is known."""
         if member is None or not 0 < member.sum() < len(member):
             return
-        scale = max(float(np.abs(decision).mean()), np.finfo(float).tiny)
+        # Far from the threshold, decisions of few shadows are wilder than they are sure.
+        self._scale = max(float(np.median(np.abs(decision))), np.finfo(float).tiny)
+        squashed = decision / (np.abs(decision) + self._scale)
         balanced = LogisticRegression(fit_intercept=False, class_weight="balanced")
-        balanced.fit((decision / scale)[:, np.newaxis], member)
-        self._slope = max(float(balanced.coef_[0, 0]), 1e-3) / scale
+        balanced.fit(squashed[:, np.newaxis], member)
+        self._slope = max(float(balanced.coef_[0, 0]), 1e-3)
 
     def _learn(self, records, member):
         """Learn what `_score` needs; `member` is a mask, or None if nothing is known."""

@@ -449,6 +449,12 @@ def test_victims_that_are_no_trees_are_refused_unasked(victim):
         PathFinding(FrozenEstimator(victim)).fit(IRIS)
 
 
+def test_one_row_is_a_domain():
+    tree = DecisionTreeClassifier(max_depth=2).fit(IRIS, SPECIES)
+    attack = PathFinding(FrozenEstimator(tree)).fit(IRIS[:1])
+    assert attack.n_leaves_ == 1 and attack.exact_ and attack.fidelity(IRIS[:1]) == 1
+
+
 def test_what_is_no_tree_comes_to_an_end(monkeypatch):
     smooth = Counted(GaussianNB(var_smoothing=0.1).fit(IRIS, SPECIES))
     with pytest.raises(ValueError, match="no decision tree"):
