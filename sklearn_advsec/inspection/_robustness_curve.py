@@ -434,7 +434,7 @@ def _predicted(estimator, X):
 def _distances(estimator, X, y, prototype):
     """Return at which distance each row falls to an attack without a bound."""
     attack = clone(prototype).set_params(estimator=FrozenEstimator(estimator))
-    fallen = _fallen_at(attack.fit(X).run(X, y))
+    fallen = _fallen_at(attack.fit(X)._run_all(X, y))
     return np.where(_predicted(estimator, X) == y, fallen, 0.0)
 
 
@@ -447,7 +447,7 @@ def _robust_accuracies(estimator, X, y, prototype, eps):
             attack = clone(prototype)
             attack.set_params(estimator=FrozenEstimator(estimator), eps=bound)
             attack.fit(X)
-            y_pred = attack.run(_safe_indexing(X, standing), y[standing]).y_pred
+            y_pred = attack._run_all(_safe_indexing(X, standing), y[standing]).y_pred
             holds = y_pred == y[standing]
             if label is not None:
                 holds |= y_pred == label

@@ -70,7 +70,7 @@ class _RobustAccuracy(_Scorer):
         label = abstain_label(estimator)
         if label is None or self.abstain == "wrong":
             return attack.score(X, y, sample_weight=sample_weight)
-        y, y_pred = np.asarray(y), attack.run(X, y).y_pred
+        y, y_pred = np.asarray(y), attack._run_all(X, y).y_pred
         with undisturbed(estimator):
             clean = ask_labels(estimator, X)
         holds = (y_pred == y) | ((y_pred == label) & (clean == y))
@@ -95,7 +95,7 @@ class _AttackSuccess(_Scorer):
                 "attack_success_scorer scores evasion attacks; to score "
                 f"{type(estimator).__name__}, use robust_accuracy_scorer(attack)."
             )
-        result = estimator.run(X)
+        result = estimator._run_all(X)
         return float(np.average(result.success, weights=sample_weight))
 
     def __repr__(self):

@@ -300,8 +300,8 @@ def test_losses_are_the_papers():
     assert dlr(two, label).item() == LOSSES["margin"](two, label).item()
 
 
-def test_dlr_works_where_the_cross_entropy_vanishes(network):
-    """A victim with scaled logits masks the gradients of the cross-entropy."""
+def test_no_loss_is_fooled_by_scaled_logits(network):
+    """They mask the gradients of the plain cross-entropy, and of nothing here."""
     victim, X, y = network
     sharp = torch.nn.Sequential(*victim.module, torch.nn.Linear(10, 10, bias=False))
     with torch.no_grad():
@@ -310,7 +310,8 @@ def test_dlr_works_where_the_cross_entropy_vanishes(network):
     ball = dict(eps=0.08, bounds=(0, 1), max_iter=30)
     plain = attack_all(AutoProjectedGradientDescent(**ball), sharp, X, y=y)
     other = attack_all(AutoProjectedGradientDescent(loss="dlr", **ball), sharp, X, y=y)
-    assert other.success.mean() > plain.success.mean() + 0.2
+    assert other.success.mean() > 0.3
+    assert plain.success.mean() >= other.success.mean() - 0.05
 
 
 # All of them ----------------------------------------------------------------------------
