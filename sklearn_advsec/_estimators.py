@@ -11,12 +11,12 @@ from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
-    _routing_enabled,
     process_routing,
 )
 from sklearn.utils.validation import has_fit_parameter
 
 from ._rows import is_dataframe
+from ._sklearn import _routing_enabled
 
 
 def name_of(estimator):

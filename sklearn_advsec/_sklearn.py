@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
+from sklearn.utils.metadata_routing import _routing_enabled
 from sklearn.utils.validation import _check_sample_weight, _check_y
 from sklearn.utils.validation import validate_data as _validate_data
 
@@ -39,6 +40,7 @@ __all__ = [
     "Tree",
     "_check_sample_weight",
     "_check_y",
+    "_routing_enabled",
     "_safe_indexing",
     "check_matplotlib_support",
     "fit_context",

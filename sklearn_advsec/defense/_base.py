@@ -17,11 +17,9 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
-    _check_y,
     check_consistent_length,
     check_is_fitted,
 )
@@ -32,7 +30,7 @@ from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_rows, check_weights, is_dataframe
 from .._seeding import seeded_torch, undisturbed
-from .._sklearn import fit_context, validate_data
+from .._sklearn import HasMethods, _check_y, fit_context, validate_data
 from ..victim import ask_labels
 
 # What modules call the width of their input and of their output.

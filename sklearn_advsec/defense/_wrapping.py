@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import differentiable
 from .._estimators import is_net, route_to_estimator, weight_params
@@ -16,7 +15,7 @@ from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_weights
 from .._seeding import fit_seeded, undisturbed
-from .._sklearn import fit_context, validate_data
+from .._sklearn import Interval, _check_y, fit_context, validate_data
 from ..victim import ask_labels, ask_scores
 from ..victim._fitting import (
     CLASSIFIER,

@@ -3,7 +3,6 @@
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -11,6 +10,7 @@ from sklearn.utils.validation import (
 )
 
 from .._seeding import undisturbed
+from .._sklearn import check_matplotlib_support
 
 
 class AdversarialExamplesDisplay:

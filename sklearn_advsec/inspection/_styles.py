@@ -46,7 +46,7 @@ def make_axes(ax, name):
     name : str
         Of the method, for the error where matplotlib is missing.
     """
-    from sklearn.utils._optional_dependencies import check_matplotlib_support
+    from .._sklearn import check_matplotlib_support
 
     check_matplotlib_support(name)
     if ax is not None:

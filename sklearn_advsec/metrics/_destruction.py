@@ -4,12 +4,12 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._labels import class_positions
 from .._rows import check_rows, is_dataframe
 from .._seeding import undisturbed
+from .._sklearn import Interval, validate_params
 
 
 @validate_params(

@@ -9,9 +9,10 @@ from scipy.special import expit, logit
 from scipy.stats import beta, norm, rankdata
 from sklearn.metrics import make_scorer, roc_curve
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from .._sklearn import Interval, validate_params
 
 # Fewer false positives than this are no ground for a rate.
 _FEW = 10

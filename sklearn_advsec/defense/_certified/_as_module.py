@@ -13,7 +13,6 @@ from sklearn.linear_model import (
     RidgeClassifierCV,
     SGDClassifier,
 )
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
@@ -26,6 +25,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from ... import differentiable
+from ..._sklearn import BaseSearchCV
 from ...differentiable._views import constant
 from .._base import TrainingDefense
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.validation import _check_sample_weight
+
+from ..._sklearn import _check_sample_weight
 
 
 @dataclass

@@ -5,13 +5,13 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
 from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
+from ..._sklearn import Interval, StrOptions, validate_params
 from ...threat import Box
 from ...threat._ball import as_norm
 from ...victim import ask_labels

@@ -6,13 +6,12 @@ import numpy as np
 import torch
 from scipy.stats import beta, binom, norm
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._estimators import is_net
-from ..._sklearn import fit_context
+from ..._sklearn import Interval, fit_context
 from ...differentiable._views import one_hot_votes, smoothed_log
 from ...victim._fitting import as_victim, warn_if_fitted
 from .._wrapping import AugmentedClassifier, WrappingDefense, abstain

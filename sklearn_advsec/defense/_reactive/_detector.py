@@ -5,13 +5,13 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._images import image_shape_of
 from ..._seeding import undisturbed
+from ..._sklearn import HasMethods, Interval, StrOptions
 from .._base import _estimator_has
 from .._wrapping import DetectingDefense, log_probabilities
 from ._preprocessing import FeatureSqueezing

@@ -5,7 +5,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from ... import differentiable
 from ..._images import image_shape_of
 from ..._seeding import seeded_torch
+from ..._sklearn import Interval, StrOptions
 from .._base import _estimator_has
 from .._wrapping import DetectingDefense, log_probabilities
 from ._preprocessing import finite_range

@@ -8,12 +8,11 @@ import torch
 from scipy.ndimage import median_filter
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._images import image_shape_of, pixel_grid
-from ..._sklearn import fit_context, validate_data
+from ..._sklearn import Interval, StrOptions, fit_context, validate_data
 from ...evasion import JPEG
 from ...threat import Box
 from .._base import same_shape

@@ -9,7 +9,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from ... import differentiable
 from ..._images import pixel_grid
 from ..._rows import check_weights
-from ..._sklearn import fit_context, validate_data
+from ..._sklearn import Interval, fit_context, validate_data
 from ...differentiable._views import ClassifierView
 from .._base import same_shape
 

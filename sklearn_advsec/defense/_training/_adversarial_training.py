@@ -5,12 +5,12 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from ... import trees
 from ..._estimators import weight_params
 from ..._rows import is_dataframe
 from ..._seeding import fit_seeded, seed_unset, undisturbed
+from ..._sklearn import Interval, StrOptions
 from ...evasion import ProjectedGradientDescent
 from ...threat import LpBall
 from ._attacked import AttackedTraining

@@ -5,9 +5,9 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods, Interval
 from torch.nn.functional import kl_div, log_softmax
 
+from ..._sklearn import HasMethods, Interval
 from ...evasion import ProjectedGradientDescent
 from ...threat import Box
 from ...threat._ball import resolve_eps

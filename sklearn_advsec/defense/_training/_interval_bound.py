@@ -4,9 +4,9 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch.nn.functional import cross_entropy
 
+from ..._sklearn import Interval, StrOptions
 from ...threat import Box
 from .._base import TrainingDefense
 

@@ -3,8 +3,8 @@
 from numbers import Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..._sklearn import Interval, StrOptions
 from ._attacked import PairedLoss
 
 

@@ -3,8 +3,8 @@
 from numbers import Real
 
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ._attacked import PairedLoss, divergence
 
 
