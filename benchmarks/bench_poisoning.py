@@ -106,7 +106,7 @@ def certificate(args):
     X, y, *_ = digits(1, 7)
     eps = (0.005, 0.01, 0.02, 0.03, 0.05)
     rows = []
-    for rho in (0.9, 1.0):
+    for rho in (1.0,):
         bound, seconds = timed(
             lambda rho=rho: CertifiedPoisoningBound(eps=eps, rho=rho).fit(X, y)
         )
@@ -123,7 +123,7 @@ def certificate(args):
         Claim(
             "largest gap between bound and attack at eps >= .01",
             f"{max(gaps):.4f}",
-            0 <= min(gaps) and max(gaps) <= 0.005,
+            bool(0 <= min(gaps) and max(gaps) <= 0.005),
             "between 0 and .005",
         ),
         Claim(
@@ -183,7 +183,7 @@ def flips(args):
         Claim(
             "gradient ahead of farthest, in points, at 5, 10 and 20 %",
             ", ".join(f"{100 * a:.1f}" for a in ahead),
-            ahead[0] >= 0.01 and ahead[1] >= 0.01 and ahead[2] >= 0,
+            bool(ahead[0] >= 0.01 and ahead[1] >= 0.01 and ahead[2] >= 0),
             ">= 1, 1 and 0",
         ),
         Claim(

@@ -137,6 +137,7 @@ POISONERS = [
     poisoning.GradientCanceling(RidgeClassifier(), max_iter=3, random_state=0),
     poisoning.InfluencePoisoning(RidgeClassifier(), max_iter=3, random_state=0),
     poisoning.KKTPoisoning(RidgeClassifier(), max_iter=3, random_state=0),
+    poisoning.TreePoisoning(TREE_VICTIM, random_state=0),
     poisoning.SVMPoisoning(SVC(kernel="linear"), max_iter=3, random_state=0),
     poisoning.MinMaxPoisoning(RidgeClassifier(), max_iter=20, random_state=0),
 ]

@@ -101,7 +101,7 @@ def test_frames_stay_frames(attack):
 
 
 def test_mixed_frames_keep_their_dtypes(attack):
-    if attack.changes == "labels":
+    if "strategy" in attack.get_params(deep=False):
         attack = clone(attack).set_params(strategy="random")
         frame = pd.DataFrame({"a": X[:, 0], "b": y, "c": np.arange(len(X))})
         frame = frame.astype({"b": "category"})

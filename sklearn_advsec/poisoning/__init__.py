@@ -11,6 +11,7 @@ from ._certified._bound import CertifiedPoisoningBound
 from ._certified._partitions import DeepPartitionAggregation
 from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
+from ._labels._tree_poisoning import TreePoisoning
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
 from ._points._svm import SVMPoisoning
@@ -42,5 +43,6 @@ __all__ = [
     "SanitizedClassifier",
     "Sanitizer",
     "SphereSlabSanitizer",
+    "TreePoisoning",
     "poisoning_report",
 ]
