@@ -377,12 +377,13 @@ def put_values(rows, column, slot, value, categories):
         Columns of categories.
     """
     if not is_dataframe(rows):
-        rows = np.array(rows)
+        whole = rows.dtype if rows.dtype.kind in "iub" else None
+        rows = np.array(rows, dtype=np.float64 if whole else rows.dtype)
         for j in np.unique(column):
             own = column == j
             named = j in categories
             rows[slot[own], j] = categories[j].at(value[own]) if named else value[own]
-        return rows
+        return rows.astype(whole) if whole and (rows == np.rint(rows)).all() else rows
     import pandas as pd
 
     rows = rows.reset_index(drop=True)
@@ -448,6 +449,8 @@ _UNCUT = Cells(
 def dtype_of(X, j):
     """Return np.float32, np.float64, int or (for what is no number) None of a column."""
     if not is_dataframe(X):
+        if X.dtype.kind in "iub":
+            return int
         return np.float32 if X.dtype == np.float32 else np.float64
     from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
@@ -461,8 +464,10 @@ def dtype_of(X, j):
 
 def _range_of(X, j):
     """Return the least and the largest number that a column can hold."""
-    if is_dataframe(X) and dtype_of(X, j) is int:
-        dtype = X.dtypes.iloc[j]
+    if dtype_of(X, j) is int:
+        dtype = X.dtypes.iloc[j] if is_dataframe(X) else X.dtype
+        if dtype.kind == "b":
+            return 0.0, 1.0
         limits = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
         return float(max(limits.min, -(2**53))), float(min(limits.max, 2**53))
     return -LARGEST, LARGEST

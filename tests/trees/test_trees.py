@@ -552,6 +552,20 @@ def test_breaks_that_no_value_reaches_are_none():
     check_boxes(tree_ensemble(model), random_rows(X, 200))
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32", "bool"])
+def test_arrays_of_any_numbers_have_exact_edges(dtype):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 9, (100, 3)).astype(dtype)
+    y = (X[:, 0] > 3) ^ (X[:, 1] > 0) if dtype != "bool" else X[:, 0] ^ X[:, 1]
+    model = make_pipeline(StandardScaler(), DecisionTreeClassifier(random_state=0))
+    exact = TreeExactAttack(model, norm=1).fit(X, y)
+    result = exact.run(X[:20])
+    assert (result.status == "optimal").all() and result.X_adv.dtype == X.dtype
+    moved = np.abs(result.X_adv.astype(float) - X[:20].astype(float)).sum(1)
+    np.testing.assert_allclose(result.lower, moved, rtol=1e-5)
+    assert dtype == "float32" or (certify(exact.estimator_, X[:20], norm=1) >= 1).all()
+
+
 def test_columns_that_are_cut_too_finely_are_held_and_said_to_be(monkeypatch):
     monkeypatch.setattr("sklearn_advsec.trees._grid._MOST_BOXES", 20)
     rng = np.random.default_rng(0)
