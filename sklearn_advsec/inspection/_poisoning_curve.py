@@ -4,8 +4,6 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from ..poisoning import PoisonedClassifier
-
 
 class PoisoningCurveDisplay:
     """Harm against the amount of poison: an attack's below, a certificate's above.
@@ -140,6 +138,8 @@ class PoisoningCurveDisplay:
         display : PoisoningCurveDisplay
             The display.
         """
+        from ..poisoning import PoisonedClassifier  # with torch
+
         check_matplotlib_support("PoisoningCurveDisplay.from_estimator")
         budgets, errors, bound = np.sort(np.asarray(budgets, dtype=int)), [], None
         for budget in budgets:

@@ -13,7 +13,6 @@ from sklearn.utils.validation import (
 
 from .._estimators import abstain_label
 from .._seeding import undisturbed
-from ..threat._ball import as_norm
 from ._styles import line_style, make_axes
 
 _UNITS = {
@@ -154,7 +153,7 @@ class RobustnessCurveDisplay:
     def _xlabel(self):
         label = "eps"
         if self.norm is not None:
-            label = f"eps ({_NORM_NAMES[as_norm(self.norm)]} norm)"
+            label = f"eps ({_NORM_NAMES[_as_norm(self.norm)]} norm)"
         return label if self.unit is None else f"{label}, in units of {self.unit}"
 
     def _plot_certified(self, ax):
@@ -240,7 +239,7 @@ class RobustnessCurveDisplay:
         y = column_or_1d(y)
         if not isinstance(attack, dict):
             attack = {name or type(estimator).__name__: attack}
-        norms = {as_norm(prototype.norm) for prototype in attack.values()}
+        norms = {_as_norm(prototype.norm) for prototype in attack.values()}
         if len(norms) > 1:
             raise ValueError(
                 f"attack: one axis has one norm, these have {sorted(norms)}: draw them "
@@ -394,6 +393,13 @@ class RobustnessCurveDisplay:
         return display.plot(ax, level=level, **kwargs)
 
 
+def _as_norm(norm):
+    """Return a norm as a number; torch is imported when a curve is drawn, not before."""
+    from ..threat._ball import as_norm
+
+    return as_norm(norm)
+
+
 def _increasing(eps):
     eps = np.asarray(eps)
     numbers = eps.dtype.kind in "iuf" and eps.ndim == 1 and len(eps)
@@ -405,7 +411,7 @@ def _increasing(eps):
 def _unit(attacks):
     """Return what the bounds of attacks are measured in, where they all say so alike."""
     units = {getattr(attack, "eps_unit", None) for attack in attacks.values()}
-    counts = any(as_norm(attack.norm) == 0 for attack in attacks.values())
+    counts = any(_as_norm(attack.norm) == 0 for attack in attacks.values())
     return None if len(units) > 1 or counts else _UNITS.get(units.pop())
 
 

@@ -41,7 +41,7 @@ def test_curve_is_the_robust_accuracy_and_never_rises():
     accuracy = display.accuracy["PGD"]
     assert accuracy[0] == victim.score(X, y)
     assert (np.diff(accuracy) <= 0).all() and accuracy[2] < 0.7
-    attack.set_params(estimator=victim, eps=0.3)
+    attack.set_params(estimator=FrozenEstimator(victim), eps=0.3)
     assert accuracy[1] == attack.fit(X, y).score(X, y)
     assert display.lines_[0].get_label() == "PGD"
 
