@@ -6,6 +6,7 @@ before it went through here.
 """
 
 import numpy as np
+from sklearn.utils.validation import _num_samples
 
 from .._estimators import abstain_label, name_of
 from .._labels import find_positions
@@ -244,11 +245,12 @@ def ask_labels(victim, X):
     classes = getattr(victim, "classes_", None)
     check = AnswerCheck(victim, classes)
     answer = _as_array(victim.predict(X))
-    checked = check.labels(answer, len(X))
+    n_rows = _num_samples(X)  # of sparse rows, too
+    checked = check.labels(answer, n_rows)
     if classes is None:
         return checked
     if np.asarray(classes).dtype == object:  # which would lose what kind labels are of
-        return answer.reshape(len(X))
+        return answer.reshape(n_rows)
     return check.in_words(checked)
 
 
@@ -275,7 +277,7 @@ def ask_scores(victim, X, method="predict_proba"):
         Where an answer is of the wrong shape, not finite, or no probability.
     """
     check = AnswerCheck(victim, getattr(victim, "classes_", None))
-    return check.scores(getattr(victim, method)(X), len(X), method=method)
+    return check.scores(getattr(victim, method)(X), _num_samples(X), method=method)
 
 
 def _sums_by_rounding(proba):

@@ -13,7 +13,7 @@ from sklearn.base import (
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._labels import class_positions
 from ..exceptions import BadAnswerError
@@ -185,7 +185,7 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 "decision_function or predict."
             )
         answer = getattr(victim, method)(X)
-        score = AnswerCheck(victim).values(answer, len(X), method=method)
+        score = AnswerCheck(victim).values(answer, _num_samples(X), method=method)
         outside = (score < 0) | (score > 1)
         if self.scores == "probability" and outside.any():
             row = int(np.flatnonzero(outside)[0])
