@@ -191,7 +191,11 @@ def _run(case):
     if "y" in wanted and case.kind not in ("run",):
         given.append(wanted.pop("y"))
     result = method(*given, **wanted)
-    may_be_nan = case.value in ("nan", "objects") and case.kind in ("run", "transform")
+    may_be_nan = case.value in ("nan", "objects") and case.kind in (
+        "run",
+        "transform",
+        "fit_resample",
+    )
     return result, [] if result is subject or may_be_nan else [_is_finite]
 
 
