@@ -256,7 +256,7 @@ def points(args):
     ]
     remark = (
         "Points pass sphere and slab of the 95th percentile. On tables, C is tuned anew "
-        "on the poisoned rows, and by the attacker's surrogate. Adult resists."
+        "on the poisoned rows, and by the attacker's surrogate."
     )
     title = "Min-max points, LinearSVC, after retraining"
     return [Table(title, rows, claims, [remark])]
