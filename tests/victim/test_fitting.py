@@ -65,7 +65,7 @@ def test_a_fitted_victim_is_not_trained_anew_without_a_word(family):
     make(clone(fitted)).fit(SMALL, SMALL_Y)
 
 
-@pytest.mark.parametrize("family", set(FAMILIES) - {"transfer"})
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"transfer"}))
 def test_without_labels_the_error_says_that_it_is_fitted(family):
     make = FAMILIES[family]
     with pytest.raises(ValueError, match=r"fitted already.*FrozenEstimator\("):
