@@ -16,7 +16,7 @@ from registry import FAMILIES
 from scipy.sparse import csr_array
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec import evasion, metrics, privacy, trees
+from sklearn_advsec import metrics, privacy, trees
 
 # Values for a parameter of a constructor or of a function, whatever it is.
 WRONG = {
@@ -238,11 +238,12 @@ for _family in FAMILIES.values():
         INSTANCES[_name] = _instance
 
 
-# Whose questions to the victim go through `victim`, where all answers are checked.
-_ASK_AT_THE_DOOR = {
-    name
-    for name, instance in INSTANCES.items()
-    if isinstance(instance, evasion.EvasionAttack)
+# They take scores that are no probabilities, as of services that show them changed.
+_TAKE_ANY_SCORES = {
+    "ActiveExtraction",
+    "EquationSolving",
+    "KnockoffNets",
+    "ReLUExtraction",
 }
 
 
@@ -270,7 +271,7 @@ def all_cases():
                     Case(method, name, argument, value)
                     for value in sorted(BAD_ARGUMENTS[argument])
                 ]
-        if "estimator" in parameters and name in _ASK_AT_THE_DOOR:
+        if "estimator" in parameters and name not in _TAKE_ANY_SCORES:
             cases += [Case("answers", name, "estimator", value) for value in BAD_ANSWERS]
     for function, arguments in FUNCTIONS.items():
         for argument in arguments:
