@@ -181,10 +181,10 @@ def linear(args):
         ),
         Claim(
             "logistic regression, one row: ms",
-            f"{rows[1]['server, ms a message']}",
+            f"{rows[1]['arithmetic, ms a message']}",
             rows[1]["arithmetic, ms a message"] <= 15,
             "<= 15",
-            f"{peer['server, ms a message']} (TenSEAL dot)",
+            f"{peer['arithmetic, ms a message']} (TenSEAL dot)",
         ),
     ]
 
@@ -250,7 +250,7 @@ def digits(args):
             ),
             Claim(
                 f"{name}, one row: ms",
-                f"{one['server, ms a message']}",
+                f"{one['arithmetic, ms a message']}",
                 one["arithmetic, ms a message"] <= wanted[1],
                 f"<= {wanted[1]}",
             ),
@@ -289,7 +289,7 @@ def mnist(args):
         ),  # fmt: skip
         Claim(
             "MNIST 784-100-10, one row: ms",
-            f"{one['server, ms a message']}",
+            f"{one['arithmetic, ms a message']}",
             one["arithmetic, ms a message"] <= 110,
             "<= 110",
         ),  # fmt: skip

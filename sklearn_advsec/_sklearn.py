@@ -111,7 +111,8 @@ def _is_array(value, constraints):
     if "array-like" not in constraints:
         return True
     if isinstance(value, dict) or isinstance(value, type):
-        return dict in constraints or callable in constraints
+        allowed = [callable] if isinstance(value, type) else [callable, dict]
+        return any(kind in constraints for kind in allowed)
     if isinstance(value, (list, tuple)):
         try:
             np.asarray(value)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
@@ -80,7 +80,11 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints = {
         "hidden_layer_sizes": ["array-like"],
         "max_weight": [Interval(Integral, 1, 127, closed="both")],
-        "threshold": [Real, None, str],
+        "threshold": [
+            Interval(Real, None, None, closed="neither"),
+            StrOptions({"median"}),
+            None,
+        ],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -150,11 +154,6 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         if self.threshold is None:
             return None
         if isinstance(self.threshold, str):
-            if self.threshold != "median":
-                raise ValueError(
-                    f"threshold must be 'median', a number or None; got "
-                    f"{self.threshold!r}."
-                )
             return np.median(X, axis=0)
         return np.full(X.shape[1], float(self.threshold))
 

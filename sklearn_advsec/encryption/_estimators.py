@@ -30,6 +30,7 @@ from .._estimators import as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
 from .._sklearn import fit_context, validate_data
 from ..exceptions import NoGradientError
+from ..victim._fitting import fit_victim
 from ._graph import Activation, graph
 from ._halves import (
     PACKINGS,
@@ -140,19 +141,13 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
         sealapi()
         given = X
         X = self._check_X(X, reset=True)
-        if y is None and not isinstance(self.estimator, FrozenEstimator):
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None. Wrap an estimator that is fitted already: "
-                "FrozenEstimator(estimator)."
-            )
         if y is not None:
             y = _check_y(y, multi_output=False, y_numeric=not is_classifier(self))
             check_consistent_length(X, y)
             if is_classifier(self):
                 check_classification_targets(y)
         rows = given if is_dataframe(given) else as_nets_take_them(X, self._inner())
-        self.estimator_ = clone(self.estimator).fit(rows, y)
+        self.estimator_ = fit_victim(self.estimator, rows, y, owner=self)
         self._check_kind()
         self.n_iter_ = 1
         shape = X.shape[1:]

@@ -108,7 +108,7 @@ class DPSGDClassifier(TrainingDefense):
         **TrainingDefense._parameter_constraints,
         "epsilon": [Interval(Real, 0, None, closed="neither"), None],
         "delta": [Interval(Real, 0, 1, closed="neither")],
-        "noise_multiplier": [Interval(Real, 0, None, closed="neither")],
+        "noise_multiplier": [Interval(Real, 1e-6, None, closed="left")],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither")],
         "physical_batch_size": [Interval(Integral, 1, None, closed="left")],
     }

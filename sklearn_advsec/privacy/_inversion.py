@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -95,7 +95,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "confidence": [Interval(Real, 0, 1, closed="neither")],
-        "bounds": [str, tuple, list, None],
+        "bounds": [StrOptions({"data"}), tuple, list, None],
     }
 
     def __init__(

@@ -113,14 +113,15 @@ class DeepPartitionAggregation(Aggregation):
 
     def _subsets(self, X, y, rng):
         hashes = [blake2b(row, digest_size=16).digest() for row in _row_bytes(X)]
-        parts = [[] for _ in range(self.n_partitions)]
+        n_partitions = int(self.n_partitions)
+        parts = [[] for _ in range(n_partitions)]
         if self.unsupervised is None:
             # By their labels, equal rows have an order that is not the attacker's.
             for i in sorted(range(len(y)), key=lambda i: (hashes[i], y[i])):
-                parts[_number(hashes[i]) % self.n_partitions].append(i)
+                parts[_number(hashes[i]) % n_partitions].append(i)
         else:  # the rows are fixed, and so is their order; labels have no say in it
             for rank, i in enumerate(sorted(range(len(y)), key=hashes.__getitem__)):
-                parts[rank % self.n_partitions].append(i)
+                parts[rank % n_partitions].append(i)
         if self.unsupervised is not None:
             self.unsupervised_ = clone(self.unsupervised).fit(X)
             X = self.unsupervised_.transform(X)

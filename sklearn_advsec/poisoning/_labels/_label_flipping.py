@@ -313,6 +313,8 @@ class LabelFlipping(PoisoningAttack):
             if len(self.validation) != 2:
                 raise ValueError("validation must be a tuple (X, y).")
             rows, labels = self.validation
+            if not hasattr(rows, "shape") and np.ndim(rows) != 2:
+                raise ValueError("validation must be a tuple (X, y) of rows and labels.")
             codes = class_positions(labels, task.classes, "validation")
             check_consistent_length(rows, codes)
             hit = np.flatnonzero(self._hit(rows, codes, task))
