@@ -387,5 +387,5 @@ def check_weights(sample_weight, n_rows):
             f"{weights.shape}."
         )
     if weights.min() < 0 or not weights.any():
-        raise ValueError("sample_weight must be 0 or more, and not 0 for all rows.")
+        raise ValueError("sample_weight must not be negative, nor zero for all rows.")
     return weights

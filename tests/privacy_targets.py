@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier
+from sklearn.utils import check_array
 
 
 class SignOfSum(ClassifierMixin, BaseEstimator):
@@ -16,7 +17,8 @@ class SignOfSum(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X):
-        positive = 1 / (1 + np.exp(-np.asarray(X, dtype=float).sum(axis=1)))
+        X = check_array(X, dtype=float)  # as targets do, it refuses missing values
+        positive = 1 / (1 + np.exp(-X.sum(axis=1)))
         return np.column_stack([1 - positive, positive])
 
     def predict(self, X):

@@ -366,7 +366,9 @@ class Series:
     """
 
     def __init__(self, coef):
-        self.coef = np.asarray(coef, dtype=np.float64)
+        self.coef = np.array(coef, dtype=np.float64)
+        if not self.coef[1:].any():  # a constant is no function of a ciphertext
+            self.coef = np.append(self.coef[:1], 1e-9 * max(1.0, abs(self.coef[0])))
         self.baby = 2 ** max(1, math.ceil(math.log2(len(self.coef)) / 2))
         self._tree = self._divided(self.coef)
         self.depth = _depth(self._tree)

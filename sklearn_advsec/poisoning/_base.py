@@ -26,6 +26,7 @@ from .._estimators import allows_nan, check_trainable, ends_in_net, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
+from .._seeding import seed_unset
 from .._sklearn import fit_context, validate_data
 from ..defense._wrapping import AugmentedClassifier
 
@@ -453,7 +454,7 @@ class Sanitizer(Resampler):
 
 
 def train_on(estimator, X, y, sample_weight=None, seed=None):
-    """Fit a clone of an estimator; nets learn any labels, and are seeded."""
+    """Fit a clone of an estimator, seeded; nets learn any labels."""
     if ends_in_net(estimator):
         if sample_weight is not None:
             raise ValueError(
@@ -462,6 +463,8 @@ def train_on(estimator, X, y, sample_weight=None, seed=None):
         if seed is not None and not hasattr(estimator, "steps"):
             return AugmentedClassifier(estimator, random_state=seed).fit(X, y)
     model = clone(estimator)
+    if seed is not None:
+        seed_unset(model, seed)
     if sample_weight is None:
         return model.fit(X, y)
     if not has_fit_parameter(model, "sample_weight"):

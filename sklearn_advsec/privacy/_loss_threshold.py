@@ -51,8 +51,7 @@ class LossThreshold(MembershipAttack):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn.utils._param_validation import Interval
-    from sklearn.datasets import load_digits
+    >>> from sklearn.datasets import load_digits
     >>> from sklearn.ensemble import RandomForestClassifier
     >>> from sklearn.frozen import FrozenEstimator
     >>> from sklearn.model_selection import cross_val_score

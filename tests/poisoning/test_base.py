@@ -161,6 +161,6 @@ def test_what_is_trained_already_is_refused():
 
 def test_poison_that_leaves_one_class_is_an_error():
     few = np.arange(20)[:, None].astype(float)
-    attack = LabelFlipping(RidgeClassifier(), target=1, budget=10)
+    attack = LabelFlipping(RidgeClassifier(), strategy="farthest", target=1, budget=10)
     with pytest.raises(ValueError, match="leaves one class only"):
         attack.fit(few, np.arange(20) // 10)

@@ -568,7 +568,7 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="Only binary classification is supported"):
         LossThreshold(TARGET).fit(AUDITED, np.arange(len(AUDITED)) % 3)
     with pytest.raises(ValueError, match="NaN"):
-        LossThreshold(TARGET).fit(np.full_like(OWN, np.nan))
+        LossThreshold(TARGET).fit(np.where(np.arange(OWN.shape[1]) == 3, np.nan, OWN))
     with pytest.raises(ValueError, match="features"):
         LossThreshold(TARGET).fit(OWN).predict(AUDITED[:, 1:])
     with pytest.raises(ValueError, match="2 or more"):

@@ -432,7 +432,14 @@ def test_there_are_enough_victims():
 
 
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
-@pytest.mark.parametrize("name", VICTIMS)
+# A third of the victims by default; the others are among the slow tests.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if k % 3 else [])
+        for k, name in enumerate(VICTIMS)
+    ],
+)
 def test_nothing_is_nearer_than_claimed(name):
     victim = VICTIMS[name]
     model, X, constraints = victim.build()

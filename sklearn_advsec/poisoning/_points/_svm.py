@@ -57,6 +57,11 @@ class SVMPoisoning(PointAttack):
     classes_ : ndarray of shape (n_classes,)
         The labels.
 
+    Notes
+    -----
+    The surrogate is trained without sample weights, which the dual has no place for here;
+    weights that come in are handed on beside their rows.
+
     References
     ----------
     .. [1] B. Biggio, B. Nelson, P. Laskov, "Poisoning attacks against support vector
@@ -110,8 +115,8 @@ class SVMPoisoning(PointAttack):
                 "SVMPoisoning needs an SVC with a linear, polynomial or RBF kernel; got "
                 f"{name_of(machine)}. Use MinMaxPoisoning, or another surrogate."
             )
-        if machine.class_weight is not None or data.task.sample_weight is not None:
-            raise NoGradientError("SVMPoisoning takes neither class nor sample weights.")
+        if machine.class_weight is not None:
+            raise NoGradientError("SVMPoisoning takes no class weights.")
         validation, truth = data.validation()
         rows, codes, losses = data.X, data.y, []
         rng, n_classes = data.task.rng, data.n_classes
