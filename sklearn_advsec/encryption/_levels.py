@@ -99,9 +99,9 @@ def choose(program, packing, precision, degrees=tuple(BUDGET)):
             "bootstrapping here.)"
         )
     raise ValueError(
-        f"precision={precision:g} cannot be promised for {program.depth} products in a "
-        f"row: the bound of the largest ring is {best[1]:.2g}. Raise precision, or take "
-        "activations of a smaller degree."
+        f"Scores within {precision:.2g} (precision times the largest score) cannot be "
+        f"promised for {program.depth} products in a row: the bound of the largest ring "
+        f"is {best[1]:.2g}. Raise precision, or take activations of a smaller degree."
     )
 
 
