@@ -644,6 +644,12 @@ class EncryptedRegressor(RegressorMixin, _EncryptedPredictor):
         self.security = security
         self.random_state = random_state
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # The noise of each encryption is new: values differ within the precision.
+        tags.non_deterministic = True
+        return tags
+
     def _check_kind(self):
         if not is_regressor(self.estimator_):
             raise TypeError(
