@@ -374,8 +374,8 @@ def workers(args):
             with EncryptionService(path, n_workers=n_workers) as service:
                 client = EncryptedClient(service.url, timeout=600).fit()
                 batches = [client.client_.encrypt(X[:100])[0] for _ in range(6)]
-                for batch in batches[:2]:  # opens the workers
-                    client._request("/questions", batch)
+                with ThreadPoolExecutor(2) as pool:  # opens the workers
+                    list(pool.map(partial(client._request, "/questions"), batches[:2]))
                 started = time.perf_counter()
                 with ThreadPoolExecutor(4) as pool:
                     list(pool.map(partial(client._request, "/questions"), batches[2:]))
