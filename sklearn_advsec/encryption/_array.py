@@ -175,8 +175,8 @@ class HomomorphicArray:
     max_value : float
         No value is larger; it follows from the client's `max_value`, and not from values.
     error_bound : float
-        The largest error of a value: 0 where exact. It holds for any values, except with
-        probability 2^-40 per operation.
+        The largest error of a value: 0 where exact. It holds for any values, where the
+        noise of operations is independent, except with probability 2^-40 for each.
 
     See Also
     --------

@@ -422,8 +422,8 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         given. "auto" takes the smallest degree that reaches `agreement`.
     precision : float, default=1e-3
         The largest error that encryption may add to a score, as a share of the largest
-        score seen in `fit`. The bound that is kept holds except with probability 2^-40
-        per operation.
+        score seen in `fit`. The bound that is kept takes the noise of
+        operations as independent, and then fails with probability 2^-40 for each.
     agreement : float, default=0.99
         The share of held-out rows on which the labels of the polynomial network have to
         be those of the estimator.
