@@ -171,9 +171,15 @@ def test_flips_towards_a_class():
     _, labels = attack.fit_resample(X_wine, kinds)
     at = attack.poison_indices_
     assert (kinds[at] == "p").all() and (labels[at] == "r").all()
-    model = LogisticRegression().fit(X_wine, labels)
     of = kinds == "p"
-    assert (model.predict(X_wine[of]) == "r").mean() > 0.3
+    others = kinds.copy()
+    others[np.random.default_rng(0).choice(np.flatnonzero(of), 25, False)] = "r"
+    model, random = (LogisticRegression().fit(X_wine, y) for y in (labels, others))
+    turned, by_chance = (
+        (of_model.predict(X_wine[of]) == "r").mean() for of_model in (model, random)
+    )
+    # How far it gets depends on the processor's kernels: .27 to .36 were seen.
+    assert turned > max(2 * by_chance, 0.15)
     assert (model.predict(X_wine[~of]) == kinds[~of]).mean() > 0.9
 
 
