@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
 .PHONY: demo test test-slow test-kernels test-array-api test-oldest test-fuzz lint \
-	bench bench-report clean help
+	docs bench bench-report clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -75,6 +75,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The site: docs/_build/html/index.html. Every example of the gallery is run.
+docs: $(VENV)/.docs
+	@echo "==> The documentation"
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
 bench: $(VENV)/.bench
 	@echo "==> The benchmarks (figures go to benchmarks/results)"
 	for script in benchmarks/bench_*.py; do \
@@ -86,7 +91,7 @@ bench-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build docs/api docs/examples
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; \
@@ -102,6 +107,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "==> Installing sklearn_advsec and what it needs into $(VENV)"
 	@$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]" || { \
 	echo "error: the installation failed; see the messages above"; exit 1; }
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	@echo "==> Installing what builds the documentation"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,docs]"
 	@touch $@
 
 # The peers ask for packages that they do not need here (or for another torch): they are

@@ -1,7 +1,7 @@
 """
-==================================
+=============================
 Between a proof and an attack
-==================================
+=============================
 
 An attack that fails proves nothing: another one may find what it missed. A certificate
 is a proof, and usually a pessimistic one. The true robust accuracy is somewhere between

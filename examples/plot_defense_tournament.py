@@ -1,7 +1,7 @@
 """
-======================
+====================
 Defenses and attacks
-======================
+====================
 
 Each defense meets each attack. What counts is the last column, what is left by the
 strongest of them: rows that stay blue up to there are defenses. Where a row is blue under

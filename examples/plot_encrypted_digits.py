@@ -1,7 +1,7 @@
 """
-===============================
+=================================
 Digits that the server never sees
-===============================
+=================================
 
 A perceptron reads handwritten digits that arrive encrypted. Its ReLU becomes a
 polynomial: the higher the degree, the nearer it is, and the more products in a row the

@@ -1,7 +1,7 @@
 """
-=========================================
+========================================
 What encryption does not hide: the model
-=========================================
+========================================
 
 Encryption keeps rows from the server. It does not keep the model from the client: whoever
 gets scores can solve for the weights, and tell members of the training set from others,

@@ -1,7 +1,7 @@
 """
-============================
+=========================
 MagNet, and how it breaks
-============================
+=========================
 
 MagNet never looks at an attack. Autoencoders learn what clean digits look like; rows that
 they cannot reconstruct are rejected, and the classifier sees the reconstruction of the

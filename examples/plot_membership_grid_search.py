@@ -1,7 +1,7 @@
 """
-==============================================
+===============================================
 Tune an attacker in a Pipeline and GridSearchCV
-==============================================
+===============================================
 
 A membership attack is a classifier over records, so everything that tunes classifiers
 tunes attackers. Here a table of people comes with an identifier that the target has never

@@ -1,7 +1,7 @@
 """
-=============================================
+============================================
 Who was in the training set? Membership ROCs
-=============================================
+============================================
 
 A classifier that knows its training rows by heart gives away which rows those were. How
 much it gives away shows at small false positive rates only: an attacker who is sure of a

@@ -1,7 +1,7 @@
 """
-==========================================
+=========================================
 Attack, defend and cross-validate a model
-==========================================
+=========================================
 
 How wrong does a model get when somebody changes its input a little, and what does it cost
 to do something about it? Two models are attacked: a pipeline on a table of cell

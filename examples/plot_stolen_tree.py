@@ -1,7 +1,7 @@
 """
-===================================
+====================================
 A decision tree, stolen leaf by leaf
-===================================
+====================================
 
 A victim that names the leaf along with its answer gives its whole tree away. The attack
 asks at the corners of boxes and bisects edges; when the volumes of the boxes it has found

@@ -1,7 +1,7 @@
 """
-=====================================================
+======================================================
 A refused loan: what an applicant would have to change
-=====================================================
+======================================================
 
 A model on raw columns decides on loans. The attack looks for rows that the model grants
 and that an applicant could really hand in: whole numbers, categories that exist, sums

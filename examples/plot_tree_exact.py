@@ -1,7 +1,7 @@
 """
-=============================================================
+===============================================================
 How robust is a forest? Attacked, solved exactly, and certified
-=============================================================
+===============================================================
 
 An attack that fails proves nothing, and a certificate that fails proves nothing either:
 the truth lies between the two. For ensembles of trees it can be computed. Here an attack

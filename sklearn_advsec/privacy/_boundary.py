@@ -105,7 +105,7 @@ class BoundaryDistance(ShadowAttack):
         The score above which a record is called a member.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -71,7 +71,7 @@ class DPSGDClassifier(TrainingDefense):
         What the accountant composes, one for each call of `fit` and `partial_fit`.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     Raises

@@ -90,7 +90,7 @@ class LikelihoodRatio(ShadowAttack):
         The threshold of the score: 0 for ``mode="online"`` where no members are known.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -40,7 +40,7 @@ class LossThreshold(MembershipAttack):
         The threshold of the score, which is minus the loss.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -44,7 +44,7 @@ class ModifiedEntropy(MembershipAttack):
         The threshold of each of the target's classes.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -57,7 +57,7 @@ class QuantileMembership(MembershipAttack):
         that a regressor has seen, fewer exceed the quantile than on others.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

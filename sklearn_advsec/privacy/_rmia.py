@@ -129,7 +129,7 @@ class RMIA(ShadowAttack):
         The threshold of the score.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -85,7 +85,7 @@ class ShadowModels(ShadowAttack):
         Always 0.5: the attack model's own.
     n_features_in_ : int
         Number of columns of the records.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -131,7 +131,7 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         The tree.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References
@@ -235,7 +235,7 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         The trees.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -82,7 +82,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
         The labels.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     Raises

@@ -194,7 +194,7 @@ class LabelOnlyNES(EvolutionStrategy):
         Up to 200 rows of the data seen in `fit`.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References
@@ -343,7 +343,7 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
         begin.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     Raises

@@ -64,7 +64,7 @@ class PointwiseAttack(StartingAttack):
         Up to 200 rows of the data seen in `fit`, as numbers.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     Raises

@@ -62,7 +62,7 @@ class SimBA(QueryAttack):
         The fitted victim.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     Raises

@@ -180,7 +180,7 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
         Quantiles of the data; of categories, their codes.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     References

@@ -69,7 +69,7 @@ class TreeCoordinateAttack(TreeAttack):
         nothing from the row itself, and the positions of the victim's answers.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
     Raises
