@@ -52,10 +52,11 @@ class LabelFlipping(PoisoningAttack):
         With ``goal="targeted"``, the label that predictions shall have, and that flipped
         rows get.
     validation : tuple (X, y), default=None
-        Clean rows on which "gradient" measures the harm. By default the training rows
-        are halved: labels of one half are flipped, and the other half is what the harm is
-        measured on, which is a weaker attack. Of few rows and many features the gradient
-        finds flips that harm just the validation rows: then "alfa" does more.
+        Clean rows on which "gradient" measures the harm; many of them make it far
+        stronger than the other strategies. Without them each half of the training rows
+        gets its share of the flips, by their harm to the other half: of few rows and many
+        features that finds what harms just these. So it and the other strategies are
+        tried on one half first, and the one that does most harm to the other is taken.
     n_rounds : int, default=10
         For "gradient", how often the surrogate is retrained while flips are chosen.
     n_swaps : int, default=20
@@ -76,7 +77,9 @@ class LabelFlipping(PoisoningAttack):
     validation_errors_ : dict of str to float
         For "gradient": the mean probability of error on the validation rows (with
         ``goal="targeted"``, of the target class) after retraining, "clean" and for each
-        strategy; "swapped" is that of the flips that are returned.
+        strategy; "swapped" is that of the flips that are returned. Without `validation`:
+        the share of wrong (or targeted) predictions on one half of the training rows
+        after flips in the other half, where there is no "swapped".
 
     Raises
     ------
@@ -98,9 +101,10 @@ class LabelFlipping(PoisoningAttack):
     >>> from sklearn.linear_model import RidgeClassifier
     >>> from sklearn_advsec.poisoning import LabelFlipping
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> attack = LabelFlipping(RidgeClassifier(), budget=20)
-    >>> X_poisoned, y_poisoned = attack.fit_resample(X, y)
-    >>> len(attack.poison_indices_), int((y != y_poisoned).sum())
+    >>> clean = X[:200], y[:200]
+    >>> attack = LabelFlipping(RidgeClassifier(), budget=20, validation=clean)
+    >>> X_poisoned, y_poisoned = attack.fit_resample(X[200:], y[200:])
+    >>> len(attack.poison_indices_), int((y[200:] != y_poisoned).sum())
     (20, 20)
     >>> errors = attack.validation_errors_
     >>> errors["swapped"] >= errors["farthest"] > errors["clean"]
@@ -147,11 +151,14 @@ class LabelFlipping(PoisoningAttack):
         self.random_state = random_state
 
     def _n_tasks(self):
-        return self.n_rounds + self.n_swaps if self.strategy == "gradient" else 1
+        if self.strategy != "gradient":
+            return 1
+        given = self.validation is not None or _is_rows(self.target)
+        return (self.n_rounds + self.n_swaps) * (1 if given else 3)
 
     def _poison(self, task):
         aim = self._aim(task)
-        choice = _Choice(task.y, self._candidates(task, aim), aim, task.budget)
+        choice = _Choice(task.y, *self._candidates(task, aim), aim, task.budget)
         codes = getattr(self, f"_{self.strategy}")(task, choice)
         flipped = np.flatnonzero(codes != task.y)
         return Poison(flipped, codes[flipped])
@@ -179,31 +186,40 @@ class LabelFlipping(PoisoningAttack):
 
     def _gradient(self, task, choice):
         self._own_estimator()
-        rows, validation = self._validation_rows(task)
-        if rows is None:
-            return self._by_gradient(task, choice, validation)
-        weights = task.sample_weight
-        budget = min(task.budget, len(rows))
-        part = replace(
-            task,
-            rows=task.select(rows),
-            y=task.y[rows],
-            sample_weight=None if weights is None else weights[rows],
-            budget=budget,
-        )
-        among = _Choice(part.y, choice.candidates[rows], choice.aim, budget)
+        validation = self._validation_rows(task)
+        if validation is not None:
+            codes, self.validation_errors_ = self._by_gradient(task, choice, validation)
+            return codes
+        rows, others = _halves(task.y, task.rng)
+        part, among = _part(task, choice, rows, max(1, task.budget // 2))
+        model, prepare = retrained(self, part, self.n_steps)
+        harm = _harm(model, prepare, _judges(task, choice, others), choice.aim)
+        errors = {"clean": harm.share(model.fit(part.y))}
+        strategies = {  # the first of equally good ones is taken
+            "alfa": self._alfa,
+            "gradient": self._by_halves,
+            "farthest": self._farthest,
+            "random": self._random,
+        }
+        for name, strategy in strategies.items():
+            errors[name] = harm.share(model.fit(strategy(part, among)))
+        self.validation_errors_ = errors
+        return strategies[max(strategies, key=errors.get)](task, choice)
+
+    def _by_halves(self, task, choice):
+        """Return codes with the flips of each half that harm the rows of the other."""
+        halves = _halves(task.y, task.rng)
+        budgets = _shares(task.budget, [choice.candidates[rows].sum() for rows in halves])
         codes = task.y.copy()
-        codes[rows] = self._by_gradient(part, among, validation)
+        for rows, others, budget in zip(halves, halves[::-1], budgets, strict=True):
+            clean = _judges(task, choice, others)
+            codes[rows], _ = self._by_gradient(*_part(task, choice, rows, budget), clean)
         return codes
 
     def _by_gradient(self, task, choice, validation):
         model, prepare = retrained(self, task, self.n_steps)
         model.fit(task.y)
-        rows, codes = validation
-        Z = model.features(prepare(rows))
-        if codes is None:  # whatever the clean model says
-            codes = model.scores(Z).argmax(1)
-        harm = _Harm(Z, codes, choice.aim)
+        harm = _harm(model, prepare, validation, choice.aim)
         errors = {"clean": harm.value(model)}
         best = self._greedy(model, harm, choice)
         errors["gradient"] = harm.value(model)
@@ -214,8 +230,7 @@ class LabelFlipping(PoisoningAttack):
                 best = codes
         codes = self._swap(model.fit(best), harm, choice)
         errors["swapped"] = harm.value(model.fit(codes))
-        self.validation_errors_ = errors
-        return codes
+        return codes, errors
 
     def _greedy(self, model, harm, choice):
         """Flip, in rounds, what the gradient says does most harm."""
@@ -266,18 +281,17 @@ class LabelFlipping(PoisoningAttack):
         return class_positions([self.target_class], task.classes, "target_class")[0]
 
     def _candidates(self, task, aim):
-        """Return a mask of the rows whose labels may be flipped."""
+        """Return masks of the rows that `target` is about, and of those to flip."""
         if _is_rows(self.target):
-            may = np.ones(len(task.y), dtype=bool)
+            hit = np.ones(len(task.y), dtype=bool)
         else:
-            may = self._hit(task.rows, task.y, task)
-        if aim is not None:
-            may &= task.y != aim
+            hit = self._hit(task.rows, task.y, task)
+        may = hit if aim is None else hit & (task.y != aim)
         if not may.any():
             raise ValueError(
                 "target: there is no training row whose label could be flipped."
             )
-        return may
+        return hit, may
 
     def _hit(self, rows, codes, task):
         """Return a mask of the rows that `target` is about."""
@@ -303,12 +317,9 @@ class LabelFlipping(PoisoningAttack):
         return mask.copy()
 
     def _validation_rows(self, task):
-        """Return the rows to flip labels of, None for all, and those to judge by.
-
-        Without validation rows, these are halves of the training rows.
-        """
+        """Return the clean rows and codes to judge by; None where none are given."""
         if _is_rows(self.target):
-            return None, (self.target, None)
+            return self.target, None
         if self.validation is not None:
             if len(self.validation) != 2:
                 raise ValueError("validation must be a tuple (X, y).")
@@ -319,15 +330,12 @@ class LabelFlipping(PoisoningAttack):
             check_consistent_length(rows, codes)
             hit = np.flatnonzero(self._hit(rows, codes, task))
             _check_hit(hit)
-            return None, (_safe_indexing(rows, hit), codes[hit])
-        first = _half(task.y, task.rng)
-        judged = np.flatnonzero(self._hit(task.rows, task.y, task) & ~first)
-        _check_hit(judged)
-        return np.flatnonzero(first), (task.select(judged), task.y[judged])
+            return _safe_indexing(rows, hit), codes[hit]
+        return None
 
 
-def _half(codes, rng):
-    """Return a mask of half of the rows of each class."""
+def _halves(codes, rng):
+    """Return the rows of two halves, each with half of the rows of each class."""
     mask = np.zeros(len(codes), dtype=bool)
     for k, code in enumerate(np.unique(codes)):
         of = rng.permutation(np.flatnonzero(codes == code))
@@ -337,7 +345,34 @@ def _half(codes, rng):
                 "validation=(X, y)."
             )
         mask[of[k % 2 :: 2]] = True
-    return mask
+    return np.flatnonzero(mask), np.flatnonzero(~mask)
+
+
+def _shares(budget, n_candidates):
+    """Return how much of a budget each half spends: the same, where they can."""
+    first = min(max(budget // 2, budget - n_candidates[1]), n_candidates[0])
+    return int(first), int(min(budget - first, n_candidates[1]))
+
+
+def _part(task, choice, rows, budget):
+    """Return what there is to choose among some of the rows."""
+    weights = task.sample_weight
+    part = replace(
+        task,
+        rows=task.select(rows),
+        y=task.y[rows],
+        sample_weight=None if weights is None else weights[rows],
+        budget=budget,
+    )
+    masks = choice.hit[rows], choice.candidates[rows]
+    return part, _Choice(part.y, *masks, choice.aim, budget)
+
+
+def _judges(task, choice, rows):
+    """Return those of some training rows that the harm is measured on."""
+    hit = rows[choice.hit[rows]]
+    _check_hit(hit)
+    return task.select(hit), task.y[hit]
 
 
 def _check_hit(hit):
@@ -347,9 +382,10 @@ def _check_hit(hit):
 
 @dataclass
 class _Choice:
-    """Which labels may be flipped, to what, and how many."""
+    """Which rows the target is, which labels may be flipped, to what, and how many."""
 
     y: np.ndarray
+    hit: np.ndarray
     candidates: np.ndarray
     aim: int | None
     budget: int
@@ -374,6 +410,14 @@ class _Choice:
         return codes
 
 
+def _harm(model, prepare, clean, aim):
+    rows, codes = clean
+    Z = model.features(prepare(rows))
+    if codes is None:  # whatever the clean model says
+        codes = model.scores(Z).argmax(1)
+    return _Harm(Z, codes, aim)
+
+
 class _Harm:
     """The mean probability that rows get another label, or get the one aimed at."""
 
@@ -386,6 +430,11 @@ class _Harm:
         proba = softmax(model.scores(self.Z), axis=1)
         own = proba[np.arange(len(proba)), self.codes].mean()
         return float(1 - own if self.aim is None else own)
+
+    def share(self, model):
+        """Return the share of rows that a model gives another label, or the target's."""
+        hit = model.scores(self.Z).argmax(1) == self.codes
+        return float(1 - hit.mean() if self.aim is None else hit.mean())
 
     def gains(self, model):
         """Return how it would grow if training rows had other labels."""
