@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from registry import POISONERS, SANITIZERS
+from registry import POISONERS, SANITIZERS, TARGETED_POISONERS
 from scipy.sparse import csr_array, issparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -130,7 +130,7 @@ def test_bad_budgets_and_labels(attack):
 
 
 def test_prototypes_say_so(attack):
-    if attack.get_params()["estimator"] is not None:
+    if attack.get_params().get("estimator") is not None:
         with pytest.raises(ValueError, match="prototype"):
             clone(attack).set_params(estimator=None).fit(X, y)
 
@@ -213,6 +213,7 @@ def test_no_class_is_removed_whole(sanitizer):
 
 
 def pytest_generate_tests(metafunc):
-    for name, family in (("attack", POISONERS), ("sanitizer", SANITIZERS)):
+    attacks = [*POISONERS, *TARGETED_POISONERS]
+    for name, family in (("attack", attacks), ("sanitizer", SANITIZERS)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, family, ids=lambda e: type(e).__name__)

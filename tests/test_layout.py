@@ -65,10 +65,11 @@ PUBLIC = {
     """,
     "poisoning": """
         BaggingCertified CertifiedPoisoningBound DeepPartitionAggregation
-        GradientCanceling InfluencePoisoning InfluenceSanitizer KKTPoisoning
-        KNNSanitizer LabelFlipping LossTrimming MinMaxPoisoning PoisonedClassifier
-        PoisoningAttack PoisoningCertificate PoisoningReport RONI SanitizedClassifier
-        Sanitizer SphereSlabSanitizer poisoning_report
+        FeatureCollision GradientCanceling InfluencePoisoning InfluenceSanitizer
+        KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer LossTrimming
+        MinMaxPoisoning PoisonedClassifier PoisoningAttack PoisoningCertificate
+        PoisoningReport RONI SanitizedClassifier Sanitizer SphereSlabSanitizer
+        poisoning_report
     """,
     "pretrained": """
         PretrainedModule

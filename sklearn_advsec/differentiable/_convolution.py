@@ -25,7 +25,8 @@ class _Convolve(torch.autograd.Function):
 
 class _InputConv2d(torch.nn.Conv2d):
     def _conv_forward(self, input, weight, bias):
-        if input.ndim != 4 or not input.requires_grad:
+        frozen = not weight.requires_grad  # those of a copy may be thawed
+        if input.ndim != 4 or not input.requires_grad or not frozen:
             return super()._conv_forward(input, weight, bias)
         return _Convolve.apply(
             input, weight, bias, self.stride, self.padding, self.dilation

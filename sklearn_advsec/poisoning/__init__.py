@@ -12,6 +12,8 @@ from ._certified._partitions import DeepPartitionAggregation
 from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
 from ._labels._tree_poisoning import TreePoisoning
+from ._networks._feature_collision import FeatureCollision
+from ._networks._representation import LastHiddenLayer
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
 from ._points._svm import SVMPoisoning
@@ -33,8 +35,10 @@ __all__ = [
     "BaggingCertified",
     "CertifiedPoisoningBound",
     "DeepPartitionAggregation",
+    "FeatureCollision",
     "KNNSanitizer",
     "LabelFlipping",
+    "LastHiddenLayer",
     "MinMaxPoisoning",
     "PoisonedClassifier",
     "PoisoningAttack",

@@ -26,7 +26,7 @@ from .._estimators import allows_nan, check_trainable, ends_in_net, name_of
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
-from .._seeding import seed_unset
+from .._seeding import fit_seeded
 from .._sklearn import fit_context, validate_data
 from ..defense._wrapping import AugmentedClassifier
 
@@ -462,14 +462,16 @@ def train_on(estimator, X, y, sample_weight=None, seed=None):
             )
         if seed is not None and not hasattr(estimator, "steps"):
             return AugmentedClassifier(estimator, random_state=seed).fit(X, y)
-    model = clone(estimator)
-    if seed is not None:
-        seed_unset(model, seed)
-    if sample_weight is None:
-        return model.fit(X, y)
-    if not has_fit_parameter(model, "sample_weight"):
-        raise ValueError(f"sample_weight: {name_of(estimator)} takes none. Leave it out.")
-    return model.fit(X, y, sample_weight=sample_weight)
+    weights = {}
+    if sample_weight is not None:
+        if not has_fit_parameter(estimator, "sample_weight"):
+            raise ValueError(
+                f"sample_weight: {name_of(estimator)} takes none. Leave it out."
+            )
+        weights = {"sample_weight": sample_weight}
+    if seed is None:
+        return clone(estimator).fit(X, y, **weights)
+    return fit_seeded(estimator, seed, X, y, **weights)
 
 
 def _nothing(changes, array):

@@ -1,0 +1,192 @@
+"""What clean-label attacks share: rows of one class are changed, for a row of another."""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval
+
+from ..._labels import class_positions
+from ..._rows import is_dataframe, plain_rows
+from ...threat import Box, FeatureConstraints
+from .._base import Poison, PoisoningAttack, train_on
+from ._representation import Network
+
+
+class CleanLabelAttack(PoisoningAttack):
+    """Base of the attacks that change rows of a class, so that other rows go over to it.
+
+    The labels stay, and are right. A subclass writes ``_craft(crafting)``, which returns
+    which rows it changes and what they become, for what `Crafting` holds.
+
+    Parameters
+    ----------
+    target : array-like of shape (n_targets, ...)
+        The rows that are to be misclassified; none of them may be a training row.
+    target_class : label or None
+        The class that they are to get, rows of which are changed. None takes the one
+        that the surrogate finds most likely after its prediction for these rows.
+    bounds : "data" or tuple (lower, upper)
+        The range that changed rows stay in.
+    constraints : FeatureConstraints or None
+        What changed rows have to satisfy.
+    max_iter : int
+        Steps.
+    """
+
+    changes = "rows"
+    knowledge = "gradient"
+
+    _parameter_constraints = {
+        **{
+            name: PoisoningAttack._parameter_constraints[name]
+            for name in ("estimator", "budget", "random_state")
+        },
+        "target": ["array-like", None],
+        "target_class": "no_validation",
+        "bounds": [tuple, str],
+        "constraints": [FeatureConstraints, None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    n_surrogates = 1
+
+    def _craft(self, crafting):
+        """Return the positions of rows, and a tensor of what they become."""
+        raise NotImplementedError
+
+    def _n_tasks(self):
+        return self.max_iter
+
+    def _poison(self, task):
+        self._own_estimator()
+        crafting = Crafting(self, task)
+        rows, x = self._craft(crafting)
+        self.target_class_ = task.classes[crafting.code]
+        X = x.cpu().numpy().astype(np.float64).reshape(len(rows), *task.X.shape[1:])
+        return Poison(rows, None, crafting.valid(rows, X))
+
+
+class Crafting:
+    """Training data, surrogates and targets, for attacks that change rows.
+
+    Attributes
+    ----------
+    task : PoisonTask
+        The data.
+    networks : list of Network
+        The surrogates, trained on the clean data with different seeds.
+    X : tensor of shape (n_samples, ...)
+        The rows.
+    targets : tensor of shape (n_targets, ...)
+        The rows that are to be misclassified.
+    code : int
+        That of the class that they are to get.
+    own : ndarray of int
+        The rows of this class: those that may be changed.
+    lower, upper : tensor
+        Their range.
+    """
+
+    def __init__(self, attack, task):
+        self.attack, self.task = attack, task
+        name = type(attack).__name__
+        if task.codec.mutable is not None:
+            raise ValueError(
+                f"{name} changes rows of numbers: encode the columns of text and "
+                "categories before, such as by OneHotEncoder."
+            )
+        if np.isnan(task.X).any():
+            raise ValueError(f"X has missing values; {name} needs all.")
+        targets = self._check_targets()
+        code = None
+        if attack.target_class is not None:
+            found = class_positions([attack.target_class], task.classes, "target_class")
+            code = int(found[0])
+        box = Box(attack.bounds, task.X)
+        if attack.constraints is not None:
+            attack.constraints.check(task.rows)
+        self.networks = [self.trained(task.seed + i) for i in range(attack.n_surrogates)]
+        self.X = self.networks[0].tensor(task.X)
+        self.targets = self.networks[0].tensor(targets)
+        self.lower, self.upper = (
+            torch.as_tensor(np.asarray(bound), dtype=self.X.dtype)
+            for bound in (box.lower, box.upper)
+        )
+        self.code = self._runner_up() if code is None else code
+        self.own = np.flatnonzero(task.y == self.code)
+
+    def trained(self, seed, rows=None):
+        """Return a surrogate, trained on the data, or on other rows with its labels."""
+        task = self.task
+        rows = task.rows if rows is None else rows
+        model = train_on(
+            self.attack.estimator, rows, task.labels(), task.sample_weight, seed
+        )
+        return Network(model)
+
+    def _check_targets(self):
+        attack, task = self.attack, self.task
+        if attack.target is None:
+            raise ValueError(
+                f"{type(attack).__name__} needs target: the rows, none of them among "
+                "those of X, that are to be misclassified."
+            )
+        rows, _ = plain_rows(attack.target)
+        if is_dataframe(rows):
+            rows = rows.to_numpy(dtype=np.float64)
+        targets = np.asarray(rows, dtype=np.float64)
+        if targets.shape[1:] != task.X.shape[1:] or not len(targets):
+            raise ValueError(
+                f"target must be rows of shape {task.X.shape[1:]}, as in X; got an "
+                f"array of shape {targets.shape}."
+            )
+        if not np.isfinite(targets).all():
+            raise ValueError("target must be finite.")
+        flat = task.X.reshape(len(task.X), -1)
+        for i, row in enumerate(targets.reshape(len(targets), -1)):
+            same = np.flatnonzero((flat == row).all(1))
+            if len(same):
+                raise ValueError(
+                    f"target: row {i} is row {same[0]} of X. A row that is trained "
+                    "on with its own label is no target: leave it out of X."
+                )
+        return targets
+
+    def _runner_up(self):
+        """Return the class that is most likely after the one that is predicted."""
+        with torch.no_grad():
+            proba = sum(
+                torch.softmax(net.logits(self.targets), 1).mean(0)
+                for net in self.networks
+            )
+        return int(proba.argsort(descending=True)[1])
+
+    def nearest(self, n_rows):
+        """Choose rows of the own class, in turns those nearest to each target row.
+
+        Returned are their positions, sorted, and the target row that each is for.
+        """
+        with torch.no_grad():
+            own = self._features(self.X[self.own])
+            far = torch.cdist(self._features(self.targets), own).cpu().numpy()
+        chosen = {}
+        for turn in range(min(n_rows, len(self.own))):
+            at = turn % len(far)
+            nearest = int(far[at].argmin())
+            far[:, nearest] = np.inf
+            chosen[int(self.own[nearest])] = at
+        rows = sorted(chosen)
+        return np.array(rows), [chosen[row] for row in rows]
+
+    def _features(self, x):
+        return torch.cat([net.features(x) for net in self.networks], dim=1)
+
+    def valid(self, rows, X):
+        """Return changed rows as the constraints allow them."""
+        constraints = self.attack.constraints
+        if constraints is None:
+            return X
+        before = self.task.select(rows)
+        after = constraints.project(before, self.task.decode(X, rows))
+        return self.task.codec.encode(after)
