@@ -31,6 +31,9 @@ _QUIET_LINES = 3
 # Units with outgoing weights below this (relative) are none.
 _IDLE = 1e-8
 
+# So many corners of the box around X are asked about: all of them up to ten features.
+_MOST_CORNERS = 1024
+
 
 class Logits:
     """The victim's centred logits as a function of standardised features.
@@ -98,6 +101,24 @@ class Logits:
         """Rows drawn evenly from the box around the pool."""
         size = n, self.n_features
         return self.probes.rng.uniform(self._low, self._high, size=size)
+
+    @property
+    def has_few_corners(self):
+        """Whether all corners of the box around the pool can be asked about."""
+        return 2.0**self.n_features <= _MOST_CORNERS
+
+    def corners(self):
+        """Corners of that box: all of them where they are few, else some are drawn.
+
+        A hidden unit that is active anywhere in the box is so in a corner, and most
+        active there.
+        """
+        d = self.n_features
+        if self.has_few_corners:
+            high = np.arange(2**d)[:, None] >> np.arange(d) & 1
+        else:
+            high = self.probes.rng.randint(2, size=(_MOST_CORNERS, d))
+        return np.where(high == 1, self._high, self._low)
 
     def unsaturated(self, samples, n, n_steps=50):
         """Find rows between classes, where a victim that is certain elsewhere is not.
@@ -249,16 +270,16 @@ class NetworkFit:
         self.error = errors.max() / (1 + np.abs(logits).max())
         self.worst = rows[errors.argmax()]
 
-    def wrong(self, rows, logits, winners):
-        """Tell which rows the network gets wrong: the label, or visible logits."""
+    def errors(self, samples):
+        """Errors relative to the largest logit; 0 or 1 where only the label shows."""
+        rows, logits, visible = samples.rows, samples.logits, samples.visible
         ones = np.column_stack([rows, np.ones(len(rows))])
         found = np.maximum(ones @ self.planes.T, 0) @ self.outgoing.T
         found += ones @ self.affine.T
-        visible = np.isfinite(logits).all(axis=1)
-        error = np.abs(found - logits)[visible].max(axis=1, initial=0)
-        wrong = found.argmax(axis=1) != winners
-        wrong[visible] = error > _EXACT * (1 + np.abs(logits[visible]).max(initial=0))
-        return wrong
+        errors = (found.argmax(axis=1) != samples.winners).astype(float)
+        largest = 1 + np.abs(logits[visible]).max(initial=0)
+        errors[visible] = np.abs(found - logits)[visible].max(axis=1, initial=0) / largest
+        return errors
 
     def network(self):
         """Return hidden weights with biases, output weights, biases, n_linear units."""
@@ -283,6 +304,42 @@ class NetworkFit:
             return extra, loads, bias, 1
         hidden = np.concatenate([planes, extra])
         return hidden, np.column_stack([outgoing, loads, -loads]), bias, len(extra)
+
+
+class Checks:
+    """What fresh rows, and corners of the box, said of the networks that seemed exact.
+
+    Attributes
+    ----------
+    agreed : bool
+        Whether the last network agreed with the victim on all rows.
+    proven : bool
+        Whether all corners were among them, and the logits of all were visible.
+    bound : float
+        Share of rows, drawn as the fresh ones are, that it may still get wrong: an upper
+        bound at 95 % confidence, of which each attempt spends its part.
+    """
+
+    def __init__(self):
+        self.agreed = self.proven = False
+        self.bound = 1.0
+        self._n_tries = 0
+
+    def run(self, victim, samples, fit, n_rows):
+        """Ask about fresh rows; return where the network is wrong, of all samples."""
+        self._n_tries += 1
+        half = n_rows // 2
+        rows = [victim.spread(half), victim.even(n_rows - half)]
+        if self._n_tries == 1 or not victim.has_few_corners:
+            rows.append(victim.corners())
+        samples.add(victim, np.concatenate(rows))
+        wrong = fit.errors(samples) > _EXACT
+        self.agreed = not wrong.any()
+        if self.agreed:
+            self.proven = bool(victim.has_few_corners and samples.visible.all())
+            chance = 0.05 / (self._n_tries * (self._n_tries + 1))
+            self.bound = 0.0 if self.proven else min(-np.log(chance) / n_rows, 1.0)
+        return wrong
 
 
 def _quality(fit):
@@ -314,8 +371,11 @@ class ReLUExtraction(ExtractionAttack):
     in what is left, and :math:`A` says which side of each hyperplane is the active one.
 
     Lines are tried until three cross no new hyperplane, the copy fits more rows than it
-    has unknowns, and `n_checks` fresh rows agree, or until `max_lines` or `max_queries`
-    is reached; the search always ends, and says how good the copy is. Of a victim that is
+    has unknowns, and `n_checks` fresh rows agree as well as the corners of the box around
+    `X` (all of them up to ten features, else 1,024), or until `max_lines` or
+    `max_queries` is reached; the search always ends, and says how good the copy is. A
+    hidden unit is most active in a corner, so that none can hide from all of them, as
+    long as the logits of all rows show. Of a victim that is
     certain nearly everywhere, the equations are taken from between its classes, and rows
     without logits check the label. Affine steps before the network (scalers, PCA)
     become a part of it. Its scores have to be exact in float64: with rounded or float32
@@ -329,7 +389,7 @@ class ReLUExtraction(ExtractionAttack):
         How many lines to search at most.
     n_checks : int, default=300
         Number of fresh rows, half of them even in the box of `X` and half near its rows,
-        that have to agree before the copy is called exact.
+        that have to agree, beside the corners, before the search ends.
     max_queries : int, default=None
         How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024
@@ -356,13 +416,21 @@ class ReLUExtraction(ExtractionAttack):
         Number of units added to stand for victim's units that are active everywhere that
         was looked, which act as a linear map.
     max_error_ : float
-        Largest error of the copy's logits on the rows it was fitted to, relative to the
-        largest logit.
+        Largest error of the copy's logits on the rows that were asked about and show
+        them, relative to the largest logit.
     exact_ : bool
-        Whether that is as good as float64 allows, the equations are more than the
-        unknowns, and the copy agrees with the victim on every row that was asked about,
-        `n_checks` fresh ones among them: its logits, or its label where they have lost
-        their digits. A hidden unit that matters nowhere there is not seen.
+        Whether the copy is proven to be the victim's function in the box around `X`, to
+        a millionth of the largest logit, if the victim is a network of one hidden layer
+        of ReLUs: the equations are more than the unknowns, every row that was asked about
+        agrees, all corners of the box among them, and shows its logits. Of more than ten
+        features, or where answers are so near to 0 and 1 that logits have lost their
+        digits, that is never proven: see `inexact_share_`.
+    inexact_share_ : float
+        Upper bound, at 95 % confidence, for the share of rows on which the copy is wrong,
+        of rows drawn as `n_checks` are: 0 where exact, about 3.7 divided by `n_checks`
+        where all rows agree, more where earlier checks failed, and 1 where no check was
+        passed. Wrong is a logit that is off by a millionth of the largest, or the label
+        where only that shows.
     classes_ : ndarray of shape (n_classes,)
         The victim's classes.
     estimator_ : object
@@ -382,7 +450,7 @@ class ReLUExtraction(ExtractionAttack):
     Warns
     -----
     UserWarning
-        If the copy is not exact.
+        If the copy did not pass the checks, or only with labels for many rows.
 
     References
     ----------
@@ -400,8 +468,8 @@ class ReLUExtraction(ExtractionAttack):
     >>> X, y = load_iris(return_X_y=True)
     >>> victim = MLPClassifier(5, solver="lbfgs", max_iter=60, tol=1e-2, random_state=0)
     >>> attack = ReLUExtraction(victim).fit(X, y)
-    >>> attack.exact_, attack.fidelity(X)
-    (True, 1.0)
+    >>> attack.exact_, attack.inexact_share_, attack.fidelity(X)
+    (True, 0.0, 1.0)
     """
 
     knowledge = "score"
@@ -450,7 +518,7 @@ class ReLUExtraction(ExtractionAttack):
                 f"hidden units needs {len(rows)} queries."
             )
         self.classes_ = self._victim_classes(np.arange(samples.logits.shape[1]))
-        best, confirmed, n_quiet, n_sides = None, False, 0, 0
+        best, checks, n_quiet, n_sides = None, Checks(), 0, 0
         try:
             samples.top_up(victim, victim.n_features + 10)
             best = NetworkFit(samples, planes)
@@ -470,25 +538,16 @@ class ReLUExtraction(ExtractionAttack):
                     planes = fit.planes  # without those that no unit has
                 best = min(fit, best, key=_quality)  # of equals, with more equations
                 if n_quiet >= _QUIET_LINES and best.determined and best.error <= _EXACT:
-                    confirmed = self._check(victim, samples, best)
-                    if confirmed:
+                    wrong = checks.run(victim, samples, best, self.n_checks)
+                    if checks.agreed:
                         break
+                    # There may be more to find between classes.
+                    victim.unsaturated(samples, min(int(wrong.sum()) + 5, 50))
                     n_quiet = 0
         except QueryBudgetExceeded:
             if best is None:
                 best = NetworkFit(samples, planes)
-        self._finish(best, confirmed, victim)
-
-    def _check(self, victim, samples, fit):
-        """Whether fresh rows, and all others, agree; where not, look there for more."""
-        n = self.n_checks // 2
-        rows = np.concatenate([victim.spread(n), victim.even(self.n_checks - n)])
-        samples.add(victim, rows)
-        wrong = fit.wrong(samples.rows, samples.logits, samples.winners)
-        if not wrong.any():
-            return True
-        victim.unsaturated(samples, min(int(wrong.sum()) + 5, 50))
-        return False
+        self._finish(best, checks, samples, victim)
 
     def _check_X(self, X, *, reset):
         X = super()._check_X(X, reset=reset)
@@ -544,7 +603,7 @@ class ReLUExtraction(ExtractionAttack):
         planes = np.reshape(found, (len(found), victim.n_features + 1))
         return planes, middles[list(jacobians)]
 
-    def _finish(self, fit, confirmed, victim):
+    def _finish(self, fit, checks, samples, victim):
         incoming, outgoing, bias, n_linear = fit.network()
         scale, center = victim.probes.scale, victim.probes.center
         weights = incoming[:, :-1] / scale
@@ -552,15 +611,26 @@ class ReLUExtraction(ExtractionAttack):
         self.copy_ = network_copy(self.classes_, [weights.T, outgoing.T], [offset, bias])
         self.coefs_, self.intercepts_ = self.copy_.coefs_, self.copy_.intercepts_
         self.n_hidden_, self.n_linear_ = len(fit.planes), n_linear
-        self.max_error_ = float(fit.error)
-        self.exact_ = bool(confirmed)
-        if not self.exact_:
+        shown = fit.errors(samples)[samples.visible]
+        self.max_error_ = float(shown.max(initial=0.0))
+        self.exact_, self.inexact_share_ = checks.proven, float(checks.bound)
+        n_hidden, n_saturated = len(fit.planes), int((~samples.visible).sum())
+        if not checks.agreed:
             warnings.warn(
                 "the copy is not exact, or was not checked: with "
-                f"{len(fit.planes)} hidden units found, its logits are off by up to "
-                f"{fit.error:.1e} of the largest on the rows that it was fitted to. "
-                "Either the victim is no network of one hidden layer of ReLUs, or it is "
-                "so certain that its logits are seen too rarely, or max_queries or "
+                f"{n_hidden} hidden units found, its logits are off by up to "
+                f"{self.max_error_:.1e} of the largest on the rows that were asked "
+                "about. Either the victim is no network of one hidden layer of ReLUs, or "
+                "it is so certain that its logits are seen too rarely, or max_queries or "
                 "max_lines is too small.",
+                stacklevel=4,
+            )
+        elif n_saturated:
+            warnings.warn(
+                f"the copy agrees on all {len(samples.rows)} rows that were asked about, "
+                f"but {n_saturated} of them show the label only, as the victim is too "
+                "certain there: units that matter among such rows may be missing. Up to "
+                f"{self.inexact_share_:.2%} of rows may be wrong (95 % confidence); more "
+                "n_checks find more.",
                 stacklevel=4,
             )

@@ -38,6 +38,7 @@ from sklearn_advsec.extraction import (
 )
 from sklearn_advsec.extraction._box_search import above, last_inside, likely_spacing
 from sklearn_advsec.extraction._kinks import find_kinks
+from sklearn_advsec.extraction._parameters import network_copy
 from sklearn_advsec.extraction._path_finding import rows_to_check
 
 DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer}
@@ -474,7 +475,7 @@ def test_what_is_no_tree_comes_to_an_end(monkeypatch):
 # ReLU networks --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_hidden, fewer_than", [(16, 3000), (4, 1500)])
+@pytest.mark.parametrize("n_hidden, fewer_than", [(16, 4000), (4, 2500)])
 def test_relu_network_is_functionally_equivalent(digits, n_hidden, fewer_than):
     X, y, X_test = digits
     model = MLPClassifier(n_hidden, max_iter=150, tol=1e-2, random_state=1)
@@ -482,7 +483,8 @@ def test_relu_network_is_functionally_equivalent(digits, n_hidden, fewer_than):
     victim = Counted(model)
     attack = ReLUExtraction(victim).fit(X)
     assert victim.n_rows == attack.n_queries_ < fewer_than
-    assert attack.exact_ and attack.n_hidden_ == n_hidden
+    assert attack.inexact_share_ < 0.013 and attack.n_hidden_ == n_hidden
+    assert not attack.exact_  # of 64 features, not all corners can be asked about
     report = attack.extraction_report(X_test)
     assert report["R_test"] == 0 and report["R_unif"] <= 1e-4
     assert report["R_test_TV"] < 1e-8
@@ -537,8 +539,9 @@ def test_relu_network_with_two_classes():
     X, y = load_breast_cancer(return_X_y=True)
     net = MLPClassifier(6, alpha=1, max_iter=300, tol=1e-2, random_state=0)
     model = make_pipeline(StandardScaler(), net).fit(X, y)
-    attack = ReLUExtraction(FrozenEstimator(model)).fit(X)
-    assert attack.exact_ and attack.n_hidden_ == 6
+    with warnings.catch_warnings(action="ignore"):  # a few corners show no logits
+        attack = ReLUExtraction(FrozenEstimator(model)).fit(X)
+    assert attack.inexact_share_ < 0.013 and attack.n_hidden_ == 6
     report = attack.extraction_report(X)
     assert report["R_test"] == report["R_unif"] == 0
 
@@ -553,12 +556,12 @@ CANCER = StandardScaler().fit_transform(CANCER)
 def test_claims_about_confident_networks_hold(width, alpha, n_hidden):
     """Networks whose probabilities are 0 and 1 nearly everywhere: few equations."""
     X = CANCER[:, :width]
-    n_exact = 0
+    n_checked = 0
     for seed in range(3):
         net = MLPClassifier(n_hidden, solver="lbfgs", alpha=alpha, random_state=seed)
         with warnings.catch_warnings(action="ignore"):
             net.set_params(max_iter=300).fit(X, MALIGNANT)
-            attack = ReLUExtraction(FrozenEstimator(net), max_lines=15, max_queries=6000)
+            attack = ReLUExtraction(FrozenEstimator(net), max_lines=15, max_queries=7000)
             try:
                 attack.fit(X)
             except ValueError as error:
@@ -566,11 +569,38 @@ def test_claims_about_confident_networks_hold(width, alpha, n_hidden):
                 continue
         report = attack.extraction_report(X, n_uniform=3000)
         if attack.exact_:
-            n_exact += 1
-            assert report["R_test"] == 0 and report["R_unif"] <= 0.01
+            assert report["R_test"] == report["R_unif"] == attack.inexact_share_ == 0
+        if attack.inexact_share_ < 1:
+            n_checked += 1
+            assert report["R_test"] == 0 and report["R_unif"] <= attack.inexact_share_
             assert attack.max_error_ <= 1e-6
     if n_hidden == 3 and width == 6:
-        assert n_exact >= 1  # it is not that nothing is claimed any more
+        assert n_checked >= 1  # it is not that nothing is claimed any more
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_unit_in_a_corner_of_the_box_is_found(seed):
+    """Rows drawn from the box, and lines through them, are not likely to meet it."""
+    rng = np.random.RandomState(seed)
+    X = np.vstack([np.eye(10), 0.5 * rng.uniform(size=(60, 10))])
+    hidden = np.column_stack([rng.normal(size=(10, 3)), np.ones(10)])
+    bias = np.append(-hidden[:, :3].sum(axis=0) / 2, -9.5)  # of 1 corner in 1024
+    victim = network_copy(
+        np.arange(3), [hidden, rng.normal(size=(4, 3))], [bias, np.zeros(3)]
+    )
+    assert (X @ hidden[:, 3] < 9.5).all()
+    attack = ReLUExtraction(FrozenEstimator(victim)).fit(X)
+    assert attack.n_hidden_ == 4 and attack.max_error_ < 1e-6 and attack.exact_
+
+
+def test_certain_answers_prove_no_network():
+    X = CANCER[:, :3]
+    net = MLPClassifier(3, solver="lbfgs", max_iter=300, random_state=3)
+    with warnings.catch_warnings(action="ignore"):
+        net.fit(X, MALIGNANT)
+    with pytest.warns(UserWarning, match="show the label only"):
+        attack = ReLUExtraction(FrozenEstimator(net)).fit(X)
+    assert not attack.exact_ and 0 < attack.inexact_share_ < 0.013
 
 
 def test_kinks_of_a_known_function():
