@@ -228,6 +228,8 @@ def learning(defense):
         return clone(defense).set_params(
             estimator__lr=0.1, estimator__max_epochs=10, estimator__batch_size=16
         )
+    if "min_weight_fraction_leaf" in defense.get_params():
+        return clone(defense).set_params(min_weight_fraction_leaf=0.01)
     if "max_epochs" in defense.get_params():
         return clone(defense).set_params(max_epochs=5)
     return clone(defense)

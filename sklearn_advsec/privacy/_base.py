@@ -31,7 +31,14 @@ from ._signals import as_target_takes_them, predicted_codes
 
 
 def _is_calibrated(attack):
-    return attack._slope is not None
+    if attack._slope is None:
+        raise AttributeError(
+            f"{type(attack).__name__} has no predict_proba here: its probabilities are "
+            "calibrated in fit, on records that are known to be members and others that "
+            "are known not to be (y), or on shadow models. decision_function orders "
+            "records without."
+        )
+    return True
 
 
 class MembershipAttack(

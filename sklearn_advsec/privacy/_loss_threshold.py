@@ -82,9 +82,6 @@ class LossThreshold(MembershipAttack):
     def _score(self, records):
         return -log_loss(probabilities(self.estimator_, records.features), records.codes)
 
-    def _set_threshold(self, records, member):
-        super()._set_threshold(records, member)
-
     def _choose_threshold(self, scores, member):
         if self.threshold is not None:
             return -float(self.threshold)

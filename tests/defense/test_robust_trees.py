@@ -71,6 +71,42 @@ def test_without_an_attacker_it_is_the_usual_tree(cancer):
     np.testing.assert_allclose(proba, usual.predict_proba(X_test))
 
 
+def test_rows_count_by_their_weights(cancer):
+    X, y, X_test, _ = cancer
+    weights = np.random.default_rng(0).integers(0, 4, len(X))
+    limits = {"max_depth": 3, "min_samples_leaf": 5}
+    robust = RobustDecisionTreeClassifier(eps=0, **limits)
+    usual = DecisionTreeClassifier(**limits)
+    for balanced in (None, "balanced"):
+        fitted = [
+            clone(model).set_params(class_weight=balanced).fit(X, y, weights)
+            for model in (robust, usual)
+        ]
+        a, b = (model.predict_proba(X_test) for model in fitted)
+        # Where two splits are as good as each other, they may differ.
+        assert (np.abs(a - b).max(axis=1) < 1e-9).mean() > 0.9
+    forest = RobustRandomForestClassifier(0.05, n_estimators=3, random_state=0)
+    plain = clone(forest).fit(X, y).predict_proba(X_test)
+    same = clone(forest).fit(X, y, np.full(len(X), 0.3)).predict_proba(X_test)
+    np.testing.assert_allclose(same, plain, atol=1e-9)
+    favoured = clone(robust).set_params(
+        class_weight={0: 1e-4, 1: 1e4}, min_weight_fraction_leaf=0.01
+    )
+    assert (favoured.fit(X, y).predict(X_test) == 1).all()
+    with pytest.raises(ValueError, match="leave no row any weight"):
+        clone(robust).set_params(class_weight={0: 0, 1: 0}).fit(X, y)
+
+
+def test_leaves_hold_rows_whatever_they_weigh():
+    rng = np.random.default_rng(0)
+    x, codes, weights = rng.random(60), rng.integers(0, 2, 60), rng.random(60) + 0.01
+    counts = np.eye(2)[codes] * weights[:, None]
+    for eps in (0.0, 0.05):
+        _, threshold, left = best_split(x, counts, eps, 10)
+        assert 10 <= (x <= threshold + eps).sum() and (x <= threshold - eps).sum() <= 50
+        assert left.sum() < weights.sum()
+
+
 @pytest.mark.parametrize("eps", [0.05, 0.1])
 def test_robust_trees_keep_more_than_usual_ones(cancer, eps):
     X, y, X_test, y_test = cancer

@@ -24,6 +24,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.evasion import HopSkipJump, TreeCoordinateAttack, TreeExactAttack
+from sklearn_advsec.exceptions import InterruptedRunWarning
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
 from sklearn_advsec.trees._certify import ClassFlip
@@ -531,3 +532,46 @@ def test_a_step_never_ends_in_the_cell_it_began_in():
     for kind in (TreeExactAttack, TreeCoordinateAttack):
         result = attack(kind, model, X, norm=1, constraints=constraints).run(X[:50])
         assert result.success.all() and (result.distance >= 1).all()
+
+
+@pytest.mark.parametrize("kind", [TreeCoordinateAttack, TreeExactAttack])
+def test_rows_that_were_searched_survive_an_interrupt(kind, cancer, monkeypatch):
+    X, y, X_test, y_test = cancer
+    victim = RandomForestClassifier(6, max_depth=4, random_state=0)
+    attack = kind(victim, norm="l1").fit(X, y)
+    full, search, n_calls = attack.run(X_test[:8], y_test[:8]), kind._search_row, [0]
+
+    def stop_at_the_sixth(self, tree_row):
+        n_calls[0] += 1
+        if n_calls[0] == 6:
+            raise KeyboardInterrupt
+        return search(self, tree_row)
+
+    monkeypatch.setattr(kind, "_search_row", stop_at_the_sixth)
+    with pytest.warns(InterruptedRunWarning):
+        result = attack.run(X_test[:8], y_test[:8])
+    assert result.finished.sum() >= 5
+    np.testing.assert_array_equal(
+        result.select(result.finished).X_adv, full.X_adv[result.rows[result.finished]]
+    )
+    if kind is TreeExactAttack:
+        assert set(result.status[~result.finished]) <= {"unfinished"}
+    again = attack.run(X_test[:8], y_test[:8], resume=result)
+    np.testing.assert_array_equal(again.X_adv, full.X_adv)
+
+
+def test_norms_have_names(cancer):
+    X, y, X_test, _ = cancer
+    victim = FrozenEstimator(SMALL["forest"].fit(X, y))
+    for kind, name, norm in (
+        (TreeCoordinateAttack, "l2", 2),
+        (TreeExactAttack, "inf", np.inf),
+        (TreeExactAttack, "l0", 0),
+    ):
+        named, number = (
+            kind(victim, norm=n, eps=0.4).fit(X).run(X_test[:5]) for n in (name, norm)
+        )
+        np.testing.assert_array_equal(named.distance, number.distance)
+        np.testing.assert_array_equal(named.success, number.success)
+    with pytest.raises(ValueError, match="norm"):
+        TreeExactAttack(victim, norm="l2").fit(X)

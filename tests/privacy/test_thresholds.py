@@ -661,3 +661,11 @@ def test_records_of_frames():
     np.testing.assert_array_equal(records[:, 1], large)
     with pytest.raises(ValueError, match="'label' already"):
         make_records(frame.rename(columns={"a": "label"}), [0, 1])
+
+
+def test_without_known_members_there_are_no_probabilities_and_it_says_why():
+    attack = LossThreshold(FrozenEstimator(TARGET)).fit(AUDITED)
+    assert not hasattr(attack, "predict_proba")
+    with pytest.raises(AttributeError) as error:
+        attack.predict_proba(AUDITED)
+    assert "decision_function orders records without" in str(error.value.__cause__)

@@ -6,7 +6,7 @@ from sklearn.utils import check_random_state
 from ...trees._ensemble import TreeEnsemble
 
 
-def best_split(x, counts, eps, min_leaf):
+def best_split(x, counts, eps, min_leaf, min_weight=0.0):
     """Best threshold of one feature, when each row may be moved by `eps`.
 
     Rows further than `eps` from a threshold are on their side of it; of the others, of
@@ -20,32 +20,34 @@ def best_split(x, counts, eps, min_leaf):
     x : ndarray of shape (n_rows,)
         The feature.
     counts : ndarray of shape (n_rows, n_classes)
-        One-hot labels.
+        One-hot labels, times what the rows weigh.
     eps : float
         How far values may be moved.
     min_leaf : int
         Rows that each child has to hold.
+    min_weight : float, default=0.0
+        What each child has to weigh.
 
     Returns
     -------
     impurity : float
-        Sum over the children of their rows times their Gini impurity; infinite where
+        Sum over the children of their weight times their Gini impurity; infinite where
         there is no split.
     threshold : float
         Where it is.
     left : ndarray of shape (n_classes,)
-        Rows of each class that go left.
+        Weight of each class that goes left.
     """
     order = np.argsort(x, kind="stable")
-    x = x[order]
-    total = np.zeros((len(x) + 1, counts.shape[1]))
-    np.cumsum(counts[order], axis=0, out=total[1:])
+    x, counts = x[order], counts[order]
+    total = _cumulated(counts)
     breaks = np.unique(np.concatenate([x - eps, x + eps]) if eps else x)
     thresholds = breaks[:-1] + (breaks[1:] - breaks[:-1]) / 2
     if not len(thresholds):
         return np.inf, np.nan, None
-    surely_left = total[np.searchsorted(x, thresholds - eps, side="right")]
-    maybe_left = total[np.searchsorted(x, thresholds + eps, side="right")]
+    surely = np.searchsorted(x, thresholds - eps, side="right")
+    maybe = np.searchsorted(x, thresholds + eps, side="right")
+    surely_left, maybe_left = total[surely], total[maybe]
     every = np.maximum(total[-1], 1e-300)
     shares = (surely_left / every).max(1), (maybe_left / every).min(1)
     impurity = np.full(len(thresholds), -np.inf)
@@ -56,25 +58,38 @@ def best_split(x, counts, eps, min_leaf):
         worse = value > impurity
         left = np.where(worse[:, None], moved, left)
         impurity = np.where(worse, value, impurity)
-    rows = left.sum(1)
+    rows = weight = left.sum(1)
+    if ((counts != 0) & (counts != 1)).any():  # rows are not their weights
+        n_rows = _cumulated(counts != 0)
+        between = np.maximum(maybe_left - surely_left, 1e-300)
+        share = (left - surely_left) / between
+        rows = (n_rows[surely] + share * (n_rows[maybe] - n_rows[surely])).sum(1)
     small = np.minimum(rows, len(x) - rows) < min_leaf - 1e-9
+    small |= np.minimum(weight, total[-1].sum() - weight) < min_weight
     impurity = np.where(small, np.inf, impurity)
     at = impurity.argmin()
     return impurity[at], thresholds[at], left[at]
 
 
+def _cumulated(counts):
+    """Return the sums of the first 0, 1, ... rows."""
+    total = np.zeros((len(counts) + 1, counts.shape[1]))
+    np.cumsum(counts, axis=0, out=total[1:])
+    return total
+
+
 def _gini(counts):
-    """Return rows times impurity, along the last axis."""
-    rows = counts.sum(-1)
-    return rows - (counts**2).sum(-1) / np.maximum(rows, 1e-300)
+    """Return weight times impurity, along the last axis."""
+    weight = counts.sum(-1)
+    return weight - (counts**2).sum(-1) / np.maximum(weight, 1e-300)
 
 
 def node_impurity(counts):
-    """Rows of a node times its Gini impurity, for counts of shape (n_classes,)."""
+    """Weight of a node times its Gini impurity, for counts of shape (n_classes,)."""
     return float(_gini(counts))
 
 
-def send_left(x, codes, threshold, eps, left, random_state):
+def send_left(x, codes, weights, threshold, eps, left, random_state):
     """Which rows go left, where the attacker has a say.
 
     Parameters
@@ -83,10 +98,12 @@ def send_left(x, codes, threshold, eps, left, random_state):
         The feature.
     codes : ndarray of int, shape (n_rows,)
         Classes.
+    weights : ndarray of shape (n_rows,)
+        What the rows weigh.
     threshold, eps : float
         The split, and how far values may be moved.
     left : ndarray of shape (n_classes,)
-        How many rows of each class go left, to the next whole number.
+        What weight of each class goes left: as many rows as that is on average.
     random_state : RandomState
         Draws which of the rows in question do.
 
@@ -98,21 +115,22 @@ def send_left(x, codes, threshold, eps, left, random_state):
     free = ~goes_left & (x <= threshold + eps)
     for k in range(len(left)):
         mine = random_state.permutation(np.flatnonzero(free & (codes == k)))
-        wanted = int(round(left[k] - (goes_left & (codes == k)).sum()))
-        goes_left[mine[:wanted]] = True
+        wanted = left[k] - weights[goes_left & (codes == k)].sum()
+        if len(mine):
+            goes_left[mine[: int(round(wanted / weights[mine].mean()))]] = True
     return goes_left
 
 
-def grow_sample(forest, X, codes, eps, n_classes, seed):
+def grow_sample(forest, X, codes, weights, eps, n_classes, seed):
     """Grow one tree of a forest, from a bootstrap where it takes one."""
     random_state = check_random_state(seed)
     if forest.bootstrap:
         rows = random_state.randint(len(X), size=len(X))
-        X, codes = X[rows], codes[rows]
-    return grow(forest, X, codes, eps, n_classes, random_state)
+        X, codes, weights = X[rows], codes[rows], weights[rows]
+    return grow(forest, X, codes, weights, eps, n_classes, random_state)
 
 
-def grow(settings, X, codes, eps, n_classes, random_state):
+def grow(settings, X, codes, weights, eps, n_classes, random_state):
     """Grow one tree.
 
     Parameters
@@ -123,6 +141,8 @@ def grow(settings, X, codes, eps, n_classes, random_state):
         Rows.
     codes : ndarray of int, shape (n_rows,)
         Classes.
+    weights : ndarray of shape (n_rows,)
+        What the rows weigh, more than 0.
     eps : ndarray of shape (n_features,)
         How far the attacker moves each feature.
     n_classes : int
@@ -141,7 +161,8 @@ def grow(settings, X, codes, eps, n_classes, random_state):
         n_looked_at = n_features
     elif n_looked_at == "sqrt":
         n_looked_at = max(1, int(np.sqrt(n_features)))
-    labels = np.eye(n_classes)[codes]
+    labels = np.eye(n_classes)[codes] * weights[:, np.newaxis]
+    min_weight = settings.min_weight_fraction_leaf * weights.sum()
     depth_limit = np.inf if settings.max_depth is None else settings.max_depth
     feature, threshold, left, right, value = [], [], [], [], []
     todo = [(np.arange(len(X)), 0, None, None)]
@@ -155,10 +176,10 @@ def grow(settings, X, codes, eps, n_classes, random_state):
         threshold.append(0.0)
         left.append(-1)
         right.append(-1)
-        value.append(counts / len(rows))
+        value.append(counts / counts.sum())
         if len(rows) < settings.min_samples_split or depth >= depth_limit:
             continue
-        if counts.max() == len(rows):
+        if np.count_nonzero(counts) == 1:
             continue
         best = (node_impurity(counts) - 1e-9, None)
         tried = 0
@@ -166,7 +187,7 @@ def grow(settings, X, codes, eps, n_classes, random_state):
             if tried == n_looked_at:
                 break
             impurity, at_value, sent = best_split(
-                X[rows, f], labels[rows], eps[f], settings.min_samples_leaf
+                X[rows, f], labels[rows], eps[f], settings.min_samples_leaf, min_weight
             )
             tried += np.isfinite(impurity)  # constant features do not count
             if impurity < best[0]:
@@ -175,7 +196,7 @@ def grow(settings, X, codes, eps, n_classes, random_state):
             continue
         f, at_value, sent = best[1]
         goes_left = send_left(
-            X[rows, f], codes[rows], at_value, eps[f], sent, random_state
+            X[rows, f], codes[rows], weights[rows], at_value, eps[f], sent, random_state
         )
         if goes_left.all() or not goes_left.any():
             continue

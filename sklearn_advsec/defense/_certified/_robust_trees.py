@@ -5,12 +5,13 @@ from numbers import Integral, Real
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ..._progress import ReportsProgress
+from ..._rows import check_weights
 from ..._sklearn import fit_context, validate_data
 from ...trees import certified_radii, register_reader
 from ._robust_growth import grow, grow_sample, join
@@ -26,15 +27,17 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         "max_depth": [Interval(Integral, 1, None, closed="left"), None],
         "min_samples_split": [Interval(Integral, 2, None, closed="left")],
         "min_samples_leaf": [Interval(Integral, 1, None, closed="left")],
+        "min_weight_fraction_leaf": [Interval(Real, 0, 0.5, closed="both")],
         "max_features": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"sqrt"}),
             None,
         ],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "random_state": ["random_state"],
     }
 
-    def _check(self, X, y):
+    def _check(self, X, y, sample_weight):
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -44,7 +47,14 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
                 f"eps must be one number or one for each of {X.shape[1]} features, and "
                 f"not negative; got {self.eps!r}."
             )
-        return X, codes, np.broadcast_to(eps, X.shape[1])
+        weights = compute_sample_weight(self.class_weight, y)
+        if sample_weight is not None:
+            weights = weights * check_weights(sample_weight, len(X))
+        counts = weights > 0
+        if not counts.any():
+            raise ValueError("sample_weight and class_weight leave no row any weight.")
+        weights = weights[counts] / weights[counts].mean()
+        return X[counts], codes[counts], weights, np.broadcast_to(eps, X.shape[1])
 
     def predict_proba(self, X):
         """Predict probabilities: the share of each class in the leaves.
@@ -118,8 +128,12 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         Nodes of fewer rows are leaves.
     min_samples_leaf : int, default=1
         The fewest rows of a leaf, after the attacker's moves.
+    min_weight_fraction_leaf : float, default=0.0
+        The least share of all weights in a leaf, after the attacker's moves.
     max_features : int, "sqrt" or None, default=None
         How many features each split looks at; None is all.
+    class_weight : dict, "balanced" or None, default=None
+        What the rows of each class weigh; "balanced" gives all classes the same weight.
     random_state : int, RandomState instance or None, default=None
         Draws the features, and the rows that are moved where only some are.
 
@@ -162,18 +176,22 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         max_depth=None,
         min_samples_split=2,
         min_samples_leaf=1,
+        min_weight_fraction_leaf=0.0,
         max_features=None,
+        class_weight=None,
         random_state=None,
     ):
         self.eps = eps
         self.max_depth = max_depth
         self.min_samples_split = min_samples_split
         self.min_samples_leaf = min_samples_leaf
+        self.min_weight_fraction_leaf = min_weight_fraction_leaf
         self.max_features = max_features
+        self.class_weight = class_weight
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Grow the tree.
 
         Parameters
@@ -182,17 +200,19 @@ class RobustDecisionTreeClassifier(_RobustTrees):
             Training rows.
         y : array-like of shape (n_samples,)
             Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, in impurities and in the shares of the leaves; the
+            `min_samples` parameters count rows.
 
         Returns
         -------
         self : object
             The fitted classifier.
         """
-        X, codes, eps = self._check(X, y)
+        X, codes, weights, eps = self._check(X, y, sample_weight)
         random_state = check_random_state(self.random_state)
-        self.ensemble_ = join(
-            [grow(self, X, codes, eps, len(self.classes_), random_state)], self.classes_
-        )
+        tree = grow(self, X, codes, weights, eps, len(self.classes_), random_state)
+        self.ensemble_ = join([tree], self.classes_)
         return self
 
 
@@ -218,10 +238,14 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
     min_samples_leaf : int, default=5
         The fewest rows of a leaf, after the attacker's moves. Trees that follow single
         moved rows down to pure leaves are less robust.
+    min_weight_fraction_leaf : float, default=0.0
+        The least share of all weights in a leaf, after the attacker's moves.
     max_features : int, "sqrt" or None, default="sqrt"
         How many features each split looks at; None is all.
     bootstrap : bool, default=True
         Whether each tree sees a bootstrap of the rows.
+    class_weight : dict, "balanced" or None, default=None
+        What the rows of each class weigh; "balanced" gives all classes the same weight.
     n_jobs : int, default=None
         Number of joblib jobs over trees. The result does not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -273,8 +297,10 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         max_depth=None,
         min_samples_split=2,
         min_samples_leaf=5,
+        min_weight_fraction_leaf=0.0,
         max_features="sqrt",
         bootstrap=True,
+        class_weight=None,
         n_jobs=None,
         random_state=None,
     ):
@@ -283,13 +309,15 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         self.max_depth = max_depth
         self.min_samples_split = min_samples_split
         self.min_samples_leaf = min_samples_leaf
+        self.min_weight_fraction_leaf = min_weight_fraction_leaf
         self.max_features = max_features
         self.bootstrap = bootstrap
+        self.class_weight = class_weight
         self.n_jobs = n_jobs
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Grow the trees.
 
         Parameters
@@ -298,13 +326,16 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
             Training rows.
         y : array-like of shape (n_samples,)
             Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, in impurities and in the shares of the leaves; the
+            `min_samples` parameters count rows.
 
         Returns
         -------
         self : object
             The fitted classifier.
         """
-        X, codes, eps = self._check(X, y)
+        X, codes, weights, eps = self._check(X, y, sample_weight)
         seeds = check_random_state(self.random_state).randint(
             _MAX_SEED, size=self.n_estimators
         )
@@ -313,7 +344,7 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         recipe = clone(self).set_callbacks()
         with self._reported(X, y):
             grown = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-                delayed(grow_sample)(recipe, X, codes, eps, n_classes, seed)
+                delayed(grow_sample)(recipe, X, codes, weights, eps, n_classes, seed)
                 for seed in seeds
             )
             tasks = self._tasks(range(self.n_estimators), "tree", stops=False)

@@ -1,11 +1,12 @@
 """Base of the attacks on tree ensembles: the trees, the grid, row after row."""
 
+from contextlib import suppress
 from dataclasses import replace
 from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, Options
+from sklearn.utils._param_validation import Interval
 
 from ..._rows import RowCodec, is_dataframe
 from ...threat._features import NAMED
@@ -16,7 +17,7 @@ from ...trees._grid import TreeGrid
 from ...trees._row import Moves, RowCells
 from ...trees._verification import check_reading
 from ...victim import LabelAccess
-from .._base import Chunk, EvasionAttack, shared
+from .._base import Chunk, EvasionAttack, norms, shared
 
 # Rows of the data that a search may begin at, and how many it takes for one row.
 _KEPT, _SEEDS = 200, 8
@@ -148,7 +149,7 @@ class TreeAttack(EvasionAttack):
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
         **shared("goal", "target", "bounds"),
-        "norm": [Options(Real, {np.inf, 0, 1, 2})],
+        "norm": norms(np.inf, 0, 1, 2),
         "eps": [Interval(Real, 0, None, closed="left"), None],
         "min_step": [Interval(Real, 0, None, closed="left"), "array-like"],
     }
@@ -281,21 +282,32 @@ class TreeAttack(EvasionAttack):
         grid = self.grid_
         if _kinds(rows) != self._kinds:
             grid = self._cut(rows)
-        found = state.open_rows()
-        x_adv = access.x[found].clone()
-        for k, i in enumerate(found.tolist()):
-            row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
-            tree_row = TreeRow(state, i, row, grid, self.norm)
-            point = self._search_row(tree_row)
-            if point is not None and tree_row.may_be_spoiled:
-                point = self._mend(tree_row, point)
-            if point is not None:
-                x_adv[k] = torch.as_tensor(point / tree_row.scale)
-        moved = found[(x_adv != access.x[found]).any(1)]
+        searched, x_adv, n_searched = state.open_rows(), access.x.clone(), 0
+        try:
+            for i in searched.tolist():
+                row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
+                tree_row = TreeRow(state, i, row, grid, self._norm)
+                point = self._search_row(tree_row)
+                if point is not None and tree_row.may_be_spoiled:
+                    point = self._mend(tree_row, point)
+                if point is not None:
+                    x_adv[i] = torch.as_tensor(point / tree_row.scale)
+                n_searched += 1
+        except BaseException:  # the rows before this one have cost their time
+            with suppress(Exception):
+                self._show(state, searched[:n_searched], x_adv)
+            raise
+        self._show(state, searched, x_adv)
+
+    def _show(self, state, searched, x_adv):
+        """Show the victim what searches that came to their end have moved."""
+        moved = searched[(x_adv != state.access.x)[searched].any(1)]
         if len(moved):
-            shown = x_adv[torch.isin(found, moved)]
-            predicted, reached = state.goal.select(moved).ask(access, shown, moved)
-            state.record(moved, shown, predicted, reached)
+            predicted, reached = state.goal.select(moved).ask(
+                state.access, x_adv[moved], moved
+            )
+            state.record(moved, x_adv[moved], predicted, reached)
+        state.finished[searched] = True
 
     def _search_row(self, tree_row):
         """Return the adversarial row in the victim's units, or None."""
@@ -338,7 +350,7 @@ class TreeAttack(EvasionAttack):
         if self.eps is None:
             return np.inf
         eps = float(self.eps)
-        return np.nextafter(eps**2 if self.norm == 2 else eps, np.inf)
+        return np.nextafter(eps**2 if self._norm == 2 else eps, np.inf)
 
     def _coordinate_search(self, flips, label):
         """Return the cheapest search of all flips, or None."""

@@ -33,7 +33,7 @@ class TreeCoordinateAttack(TreeAttack):
     ----------
     estimator : classifier, default=None
         The victim; see :class:`EvasionAttack`.
-    norm : {np.inf, 1, 2, 0}, default=np.inf
+    norm : {np.inf, 1, 2, 0, "inf", "l1", "l2", "l0"}, default=np.inf
         What is to be small: the largest change, their sum, the square root of the sum of
         their squares, or the number of columns changed.
     eps : float, default=None

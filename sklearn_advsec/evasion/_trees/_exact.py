@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, Options
+from sklearn.utils._param_validation import Interval
 
 from ...trees._exact import close_gap, solve
+from .._base import norms
 from .._state import EvasionResult
 from ._base import TreeAttack
 
@@ -30,7 +31,8 @@ class TreeExactResult(EvasionResult):
         between two distances; "constraints" where relations, one-hot groups or limits of
         all changes do, which the program does not know; "partial" where a column was
         held fixed that has too many cells to be searched (`lower` is then at most what
-        it takes to leave the row's own cell there).
+        it takes to leave the row's own cell there); "unfinished" where the attack was
+        stopped before the row's end.
     """
 
     lower: np.ndarray
@@ -55,7 +57,7 @@ class TreeExactAttack(TreeAttack):
     ----------
     estimator : classifier, default=None
         The victim; see :class:`EvasionAttack`.
-    norm : {np.inf, 1, 0}, default=np.inf
+    norm : {np.inf, 1, 0, "inf", "l1", "l0"}, default=np.inf
         What is minimal: the largest change, their sum, or the number of columns changed.
     eps : float, default=None
         Nothing beyond this distance is looked for; None sets no limit.
@@ -127,7 +129,7 @@ class TreeExactAttack(TreeAttack):
 
     _parameter_constraints = {
         **TreeAttack._parameter_constraints,
-        "norm": [Options(Real, {np.inf, 0, 1})],
+        "norm": norms(np.inf, 0, 1),
         "time_limit": [Interval(Real, 0, None, closed="neither")],
     }
 
@@ -202,6 +204,7 @@ class TreeExactAttack(TreeAttack):
         status[found.success & (lower >= upper)] = "optimal"
         limit = np.inf if self.eps is None else self.eps
         status[~found.success & (lower >= limit) & state.in_time] = "infeasible"
+        status[~found.finished] = "unfinished"
         return TreeExactResult(
             **vars(found), lower=np.minimum(lower, upper), upper=upper, status=status
         )
