@@ -13,6 +13,7 @@ from ._messages import MessageError
 from ._polynomials import PolynomialActivation
 from ._ready import EncryptionReadyTraining
 from ._service import EncryptedClient, EncryptionService
+from ._tfhe import TFHE
 
 __all__ = [
     "Client",
@@ -28,5 +29,6 @@ __all__ = [
     "MessageError",
     "PolynomialActivation",
     "Server",
+    "TFHE",
     "register_graph",
 ]

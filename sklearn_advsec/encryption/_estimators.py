@@ -30,6 +30,7 @@ from .._estimators import as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
 from .._sklearn import fit_context, validate_data
 from ..exceptions import NoGradientError
+from ..trees import is_tree_ensemble
 from ..victim._fitting import fit_victim
 from ._graph import Activation, graph
 from ._halves import (
@@ -43,8 +44,18 @@ from ._halves import (
 )
 from ._levels import choose
 from ._polynomials import PolynomialActivation
-from ._program import compile_graph
+from ._program import Program, compile_graph
 from ._seal import sealapi
+from ._tfhe import (
+    TFHE,
+    Circuit,
+    TFHEClient,
+    TFHEServer,
+    compile_network,
+    python_of_tfhe,
+    simulated_sums,
+)
+from ._thresholds import threshold_network
 
 # Degrees that "auto" tries for activations, until labels agree.
 _DEGREES = (2, 3, 4, 5, 7, 10, 15, 27)
@@ -138,7 +149,11 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             If no ring with 128-bit security carries the network, or polynomials do not
             reach the `agreement` that is asked for.
         """
-        sealapi()
+        scheme = self._tfhe()
+        if scheme is None:
+            sealapi()
+        else:
+            python_of_tfhe(name_of(self.estimator))
         given = X
         X = self._check_X(X, reset=True)
         if y is not None:
@@ -150,18 +165,29 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
         self.estimator_ = fit_victim(self.estimator, rows, y, owner=self)
         self._check_kind()
         self.n_iter_ = 1
-        shape = X.shape[1:]
-        layers = graph(self.estimator_, shape)
-        X = X.reshape(len(X), -1)
+        self._row_shape = X.shape[1:]
         rng = check_random_state(self.random_state)
         order = rng.permutation(len(X))
         n_held = len(X) // 5
         held, kept = order[:n_held], order[n_held:]
-        self._row_shape = shape
-        self._link = layers.link
-        plain = self._plain_predictions(rows)
-        self._compile(layers.layers, X, kept, held, plain)
+        if scheme is None:
+            layers = graph(self.estimator_, self._row_shape)
+            plain = self._plain_predictions(rows)
+            self._fit_polynomials(layers, X.reshape(len(X), -1), kept, held, plain)
+        else:
+            plain = self._plain_predictions(rows)
+            self._fit_circuit(scheme, X.reshape(len(X), -1), kept, held, plain)
         self.depth_ = self._program.depth
+        return self
+
+    def _tfhe(self):
+        """Return the parameters of scheme TFHE; None where it is CKKS."""
+        return None
+
+    def _fit_polynomials(self, layers, X, kept, held, plain):
+        """Compile to sums, products and polynomials: scheme CKKS."""
+        self._link = layers.link
+        self._compile(layers.layers, X, kept, held, plain)
         self._largest_score = float(np.abs(self._program.scores(X[kept])).max()) or 1.0
         packings = PACKINGS if self.packing == "auto" else [self.packing]
         self._compiled, refused = {}, None
@@ -175,7 +201,6 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
         self.parameters_ = {n: c.packed.parameters for n, c in self._compiled.items()}
         self.precision_ = {n: c.precision for n, c in self._compiled.items()}
         self.cost_ = {n: c.cost for n, c in self._compiled.items()}
-        return self
 
     def _inner(self):
         return unwrap(self.estimator)
@@ -224,6 +249,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
                 break
         self._program, self.polynomials_, measured = best
         self.agreement_, self.refused_ = measured
+        self.ranges_ = [polynomial.bounds_ for polynomial in self.polynomials_]
         if self.agreement_ < self.agreement:
             raise ValueError(
                 f"agreement={self.agreement:g} is not reached: with polynomials in place "
@@ -231,7 +257,6 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
                 "(degree). Train the network with EncryptionReadyTraining or with "
                 "squares, give more rows, or ask for less."
             )
-        self.ranges_ = [polynomial.bounds_ for polynomial in self.polynomials_]
 
     def _agreement(self, program, X, rows, plain):
         """Return the agreement on rows in the range, and the share of those outside."""
@@ -267,6 +292,8 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
 
     def _cheaper(self, n_rows):
         """Return the packing that takes less time for so many rows."""
+        if len(self._compiled) == 1:
+            return next(iter(self._compiled))
 
         def milliseconds(name):
             cost = self._compiled[name].cost
@@ -319,7 +346,10 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             It encrypts and decrypts, and checks rows against every activation's range.
         """
         check_is_fitted(self)
-        return Client(self._public(self._named(packing)), self._program)
+        name = self._named(packing)
+        if name == "tfhe":
+            return TFHEClient(self._compiled[name].model, self._program)
+        return Client(self._public(name), self._program)
 
     def server(self, packing=None, **options):
         """Make the half that has the weights, and no secret key.
@@ -337,7 +367,11 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             It computes on what clients encrypt.
         """
         check_is_fitted(self)
-        return Server(self._program, self._public(self._named(packing)), **options)
+        name = self._named(packing)
+        if name == "tfhe":
+            circuit = self._compiled[name]
+            return TFHEServer(circuit.file, circuit.model, **options)
+        return Server(self._program, self._public(name), **options)
 
     def simulate(self, X):
         """Predict with the polynomials in plain arithmetic, without keys or noise.
@@ -374,7 +408,8 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
     def _flat(self, X):
         X = self._check_X(X, reset=False)
         X = X.reshape(len(X), -1)
-        check_range(X, self._program.low, self._program.high)
+        if isinstance(self._program, Program):
+            check_range(X, self._program.low, self._program.high)
         return X
 
     def _loop(self, X, decrypt):
@@ -426,9 +461,13 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         operations as independent, and then fails with probability 2^-40 for each.
     agreement : float, default=0.99
         The share of held-out rows on which the labels of the polynomial network have to
-        be those of the estimator.
+        be those of the estimator; with TFHE, those of the quantized one.
     security : {128}, default=128
         Bits of security. There is no less.
+    scheme : {"auto", "ckks", "tfhe"} or TFHE, default="auto"
+        "ckks" computes with reals, as above. :class:`TFHE` compares integers, in a second
+        environment: decision trees, forests and boosted trees, whose features and leaves
+        are quantized for it, and `DiscretizedMLPClassifier`. "auto" takes it for trees.
     decimals : int, default=None
         To hand out scores and probabilities, rounded to so many decimals. None hands out
         labels only: decrypted scores can give the secret key away [2]_.
@@ -442,7 +481,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     depth_ : int
-        How many products in a row an evaluation takes.
+        How many products in a row an evaluation takes; with TFHE, how many look-ups.
     agreement_ : float
         Share of equal labels on the rows that were held out and are in the range.
     refused_ : float
@@ -453,7 +492,10 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         The range of each activation.
     parameters_, precision_, cost_ : dict
         By packing: the ring; the bound of the error of a score; products with
-        plaintexts, products, rotations, and bytes of keys and messages.
+        plaintexts, products, rotations, and bytes of keys and messages. With TFHE, whose
+        scores are exact or wrong, `cost_` tells how probable at most it is that a row's
+        is wrong, the look-ups, and the bytes of keys that are not compressed; there is no
+        `precision_`.
 
     See Also
     --------
@@ -489,6 +531,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
 
     _parameter_constraints = {
         **_EncryptedPredictor._parameter_constraints,
+        "scheme": [StrOptions({"auto", "ckks", "tfhe"}), TFHE],
         "decimals": [Interval(Integral, 0, 15, closed="both"), None],
     }
 
@@ -501,6 +544,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         precision=1e-3,
         agreement=0.99,
         security=128,
+        scheme="auto",
         decimals=None,
         random_state=0,
     ):
@@ -510,6 +554,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         self.precision = precision
         self.agreement = agreement
         self.security = security
+        self.scheme = scheme
         self.decimals = decimals
         self.random_state = random_state
 
@@ -527,6 +572,45 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
                 f"estimator: {name_of(self.estimator_)} knows one class only, "
                 f"{self.classes_[0]!r}."
             )
+
+    def _tfhe(self):
+        if isinstance(self.scheme, TFHE):
+            return self.scheme
+        trees = self.scheme == "auto" and is_tree_ensemble(self.estimator)
+        return TFHE() if trees or self.scheme == "tfhe" else None
+
+    def _fit_circuit(self, scheme, X, kept, held, plain):
+        """Compile to comparisons of integers: scheme TFHE."""
+        self._link, self.polynomials_ = None, []
+        self._program = network = threshold_network(
+            self.estimator_, X[kept], n_bits=scheme.n_bits, rounded_bits=scheme.rounded_bits
+        )
+        self.ranges_ = [(0, layer.top) for layer in network.layers]
+        tested = held if len(held) else kept
+        inside = network.left_at(X[tested]) < 0
+        self.refused_ = 1 - float(inside.mean())
+        tested = tested[inside]
+        classes = self.classes_.tolist()
+        model, file, cost, worker = compile_network(network, X[kept], classes, scheme)
+        try:
+            scores = network.scores(X[tested])
+            if scheme.rounded_bits and len(tested):  # rounding is a matter of chance
+                sums = simulated_sums(worker, network.quantizer(X[tested]))
+                scores = network.scores_of(sums)
+        finally:
+            worker.close()
+        equal = self._from_scores(scores) == plain[tested]
+        self.agreement_ = float(equal.mean()) if len(tested) else 0.0
+        if self.agreement_ < self.agreement:
+            raise ValueError(
+                f"agreement={self.agreement:g} is not reached: the quantized model's "
+                f"share of equal predictions is {self.agreement_:.4f}. Give TFHE more "
+                "n_bits (of features) or fewer rounded_bits, or ask for less."
+            )
+        self._compiled = {"tfhe": Circuit(model, file)}
+        self.parameters_ = {"tfhe": scheme.get_params()}
+        wrong = -np.expm1(cost["bootstraps"] * np.log1p(-scheme.error_probability))
+        self.cost_ = {"tfhe": {**cost, "rows_per_message": 1, "error_probability": wrong}}
 
     def _from_scores(self, scores):
         return self.classes_[positions_of(scores)]

@@ -160,7 +160,8 @@ def _read(estimator, row_shape, where):
         "encryption: it is no composition of sums, products by constants and activations "
         "that polynomials can stand for. Those that can are "
         + ", ".join(sorted(kind.__name__ for kind in _READERS))
-        + ", skorch networks, and pipelines of these."
+        + ", skorch networks, and pipelines of these; scheme='tfhe' of "
+        "EncryptedClassifier computes trees."
     )
 
 

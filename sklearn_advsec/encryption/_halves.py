@@ -30,6 +30,10 @@ from ._rows_packed import Rows
 from ._seal import Arithmetic, Parameters, Ring, sealapi
 
 PACKINGS = {"columns": Columns, "rows": Rows}
+OVERFLOW = (
+    "The answer decrypts to values that no row in the range can give: the server used "
+    "another model or other keys, or the arithmetic overflowed."
+)
 
 
 @dataclass
@@ -87,6 +91,30 @@ class PublicModel:
         values["parameters"] = Parameters(**{**given, "bits": tuple(given["bits"])})
         return cls(**values)
 
+    @property
+    def n_features(self):
+        """Width of a row."""
+        return len(self.low)
+
+    @property
+    def rows_per_message(self):
+        """How many rows a question holds."""
+        return self.parameters.n_slots if self.packing == "columns" else 1
+
+    @property
+    def n_questions(self):
+        """How many ciphertexts a question has."""
+        return self.n_features if self.packing == "columns" else 1
+
+    @property
+    def n_answers(self):
+        """How many ciphertexts an answer has."""
+        return self.n_scores if self.packing == "columns" else 1
+
+    def digest(self):
+        """Return 8 bytes that messages for this model carry."""
+        return self.parameters.digest()
+
 
 class Client:
     """The half that has the keys: it encrypts rows, and decrypts what comes back.
@@ -105,23 +133,24 @@ class Client:
         The identity of these keys.
     """
 
+    _kind_of_model = PublicModel
+
     def __init__(self, model, program=None):
-        seal = sealapi()
         self.model = model
         self._program = program
-        self._ring = Ring(model.parameters)
-        self._generator = seal.KeyGenerator(self._ring.context)
-        self._set_keys(
-            self._generator.secret_key(), new_key_id(), secrets.token_bytes(MAC_KEY_BYTES)
-        )
-
-    def _set_keys(self, secret_key, key_id, mac_key, sequence=0):
-        seal = sealapi()
-        self._secret_key = secret_key
-        self.key_id = key_id
-        self._mac_key = mac_key
-        self._sequence = sequence
+        self.key_id = new_key_id()
+        self._mac_key = secrets.token_bytes(MAC_KEY_BYTES)
+        self._sequence = 0
         self._asked = {}
+        self._make_keys()
+
+    def _make_keys(self):
+        self._ring = Ring(self.model.parameters)
+        self._take_keys(sealapi().KeyGenerator(self._ring.context))
+
+    def _take_keys(self, generator):
+        seal, secret_key = sealapi(), generator.secret_key()
+        self._generator = generator
         self._encryptor = seal.Encryptor(self._ring.context, secret_key)
         self._decryptor = seal.Decryptor(self._ring.context, secret_key)
 
@@ -138,19 +167,18 @@ class Client:
         decrypted, and the key that authenticates messages: send it over a channel that
         others do not read (TLS).
         """
+        payload = join([self._mac_key, *self._evaluation_keys()])
+        return seal_message(
+            "keys", self.model.digest(), self.key_id, 0, payload, self._mac_key
+        )
+
+    def _evaluation_keys(self):
         ring, generator = self._ring, self._generator
-        parts = [self._mac_key, ring.to_bytes(generator.create_relin_keys())]
+        parts = [ring.to_bytes(generator.create_relin_keys())]
         if self.model.steps:
             elements = ring.rotations(self.model.steps)
             parts.append(ring.to_bytes(generator.create_galois_keys(elements)))
-        return seal_message(
-            "keys",
-            self.model.parameters.digest(),
-            self.key_id,
-            0,
-            join(parts),
-            self._mac_key,
-        )
+        return parts
 
     def encrypt(self, X):
         """Encrypt rows.
@@ -172,24 +200,42 @@ class Client:
             was encrypted then.
         """
         X = np.asarray(X, dtype=np.float64)
-        low, high = np.asarray(self.model.low), np.asarray(self.model.high)
-        if X.ndim != 2 or X.shape[1] != len(low):
+        if X.ndim != 2 or X.shape[1] != self.model.n_features:
             raise ValueError(
-                f"X has shape {X.shape}; the model takes rows of {len(low)} features."
+                f"X has shape {X.shape}; the model takes rows of {self.model.n_features} "
+                "features."
             )
         if not np.isfinite(X).all():
             row = int(np.argwhere(~np.isfinite(X))[0][0])
             raise ValueError(f"X: row {row} is not finite; missing values are not taken.")
-        check_range(X, low, high)
-        if self._program is not None:
-            self._program.check_activations(X)
-        T = (2 * X - low - high) / (high - low)
-        size = self.model.parameters.n_slots if self.model.packing == "columns" else 1
+        T, size = self._encoded(X), self.model.rows_per_message
         return [
             self._question(T[start : start + size]) for start in range(0, len(T), size)
         ]
 
+    def _encoded(self, X):
+        """Check rows, and return the numbers that are encrypted."""
+        low, high = np.asarray(self.model.low), np.asarray(self.model.high)
+        check_range(X, low, high)
+        if self._program is not None:
+            self._program.check_activations(X)
+        return (2 * X - low - high) / (high - low)
+
     def _question(self, T):
+        parts = self._encrypted(T)
+        self._sequence += 1
+        self._asked[self._sequence] = len(T)
+        return seal_message(
+            "question",
+            self.model.digest(),
+            self.key_id,
+            self._sequence,
+            struct.pack(">I", len(T)) + join(parts),
+            self._mac_key,
+        )
+
+    def _encrypted(self, T):
+        """Return the ciphertexts of a question."""
         if self.model.packing == "columns":
             arrays = list(T.T)
         else:
@@ -200,16 +246,7 @@ class Client:
             plain = arithmetic.plain(array, self._ring.parameters.depth, self._ring.scale)
             # The symmetric form has half of its polynomials replaced by a seed.
             parts.append(self._ring.to_bytes(self._encryptor.encrypt_symmetric(plain)))
-        self._sequence += 1
-        self._asked[self._sequence] = len(T)
-        return seal_message(
-            "question",
-            self.model.parameters.digest(),
-            self.key_id,
-            self._sequence,
-            struct.pack(">I", len(T)) + join(parts),
-            self._mac_key,
-        )
+        return parts
 
     def decrypt_scores(self, message):
         """Decrypt an answer, and return the scores as they are.
@@ -234,40 +271,38 @@ class Client:
             If the message is not a whole and genuine answer to a question of this client
             that waits for one, or if it decrypts to what no row can give.
         """
-        seal, model = sealapi(), self.model
-        header = read_header(message, "answer", model.parameters.digest())
+        digest = self.model.digest()
+        header = read_header(message, "answer", digest)
         if header.key_id != self.key_id:
             raise MessageError(
                 "unknown_key", "The answer is for another client: it has another key."
             )
-        header, payload = open_message(
-            message, "answer", model.parameters.digest(), self._mac_key
-        )
+        header, payload = open_message(message, "answer", digest, self._mac_key)
         if header.sequence not in self._asked:
             raise MessageError(
                 "replayed",
                 f"Answer {header.sequence} belongs to no question that is open.",
             )
-        n_parts = model.n_scores if model.packing == "columns" else 1
-        arrays = []
-        for part in split(payload, n_parts):
+        parts = split(payload, self.model.n_answers)
+        scores = self._decrypted(parts, self._asked[header.sequence])
+        del self._asked[header.sequence]
+        return scores
+
+    def _decrypted(self, parts, n_rows):
+        """Decrypt the ciphertexts of an answer to scores of shape (n_rows, n_scores)."""
+        seal, model, arrays = sealapi(), self.model, []
+        for part in parts:
             ciphertext = self._ring.from_bytes("Ciphertext", part)
             plain = seal.Plaintext()
             self._decryptor.decrypt(ciphertext, plain)
             arrays.append(np.array(self._ring.encoder.decode_double(plain)))
-        n_rows = self._asked[header.sequence]
         if model.packing == "columns":
             scores = np.stack([array[:n_rows] for array in arrays], axis=1)
         else:
             scores = arrays[0][np.asarray(model.outputs)][None]
         limit = 1 + model.precision / model.bound
         if not np.isfinite(scores).all() or np.abs(scores).max() > limit:
-            raise MessageError(
-                "overflow",
-                "The answer decrypts to values that no row in the range can give: the "
-                "server used another model or other keys, or the arithmetic overflowed.",
-            )
-        del self._asked[header.sequence]
+            raise MessageError("overflow", OVERFLOW)
         return scores * model.bound
 
     def decrypt(self, message, *, decimals=None, proba=False):
@@ -313,23 +348,30 @@ class Client:
             self._mac_key,
             struct.pack(">Q", self._sequence),
             self.model.to_json().encode(),
-            self._ring.to_bytes(self._secret_key),
+            self._secret(),
         ]
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(join(parts))
 
+    def _secret(self):
+        return self._ring.to_bytes(self._generator.secret_key())
+
     @classmethod
     def load(cls, path, program=None):
         """Read a client that was saved; it goes on with its sequence numbers."""
         key_id, mac_key, sequence, model, secret = split(Path(path).read_bytes(), 5)
-        client = cls(PublicModel.from_json(model.decode()), program)
-        secret = client._ring.from_bytes("SecretKey", secret)
-        client._generator = sealapi().KeyGenerator(client._ring.context, secret)
+        client = cls(cls._kind_of_model.from_json(model.decode()), program)
+        client._restore(secret)
+        client.key_id, client._mac_key = key_id, mac_key
         # Numbers that were drawn after the saving are never used again.
         (number,) = struct.unpack(">Q", sequence)
-        client._set_keys(secret, key_id, mac_key, number + 2**20)
+        client._sequence = number + 2**20
         return client
+
+    def _restore(self, secret):
+        secret = self._ring.from_bytes("SecretKey", secret)
+        self._take_keys(sealapi().KeyGenerator(self._ring.context, secret))
 
 
 class Server:
@@ -383,28 +425,21 @@ class Server:
         key_id : bytes
             The client's identity.
         """
-        digest = self.model.parameters.digest()
+        digest = self.model.digest()
         header = read_header(message, "keys", digest)
         # The key of the authentication is in the message itself: it tells damage, and the
         # channel has to keep it secret.
         start = len(message) - header.length - 32
         first = split_first(message[start : start + header.length])
         _, payload = open_message(message, "keys", digest, first)
-        parts = split(payload, 3 if self.model.steps else 2)
+        mac_key, *parts = split(payload)
         try:
-            relin = self._ring.from_bytes("RelinKeys", parts[1])
-            galois = None
-            if self.model.steps:
-                galois = self._ring.from_bytes("GaloisKeys", parts[2])
-                for element in self._ring.rotations(self.model.steps):
-                    if not galois.has_key(element):
-                        raise ValueError("a rotation's key is missing")
+            keys = self._read_keys(header.key_id, parts)
         except ValueError as error:
             raise MessageError("corrupted", f"The evaluation keys are broken: {error}")
         self._sessions[header.key_id] = {
-            "mac": parts[0],
-            "relin": relin,
-            "galois": galois,
+            "mac": mac_key,
+            "keys": keys,
             "seen": set(),
             "floor": 0,
         }
@@ -412,6 +447,18 @@ class Server:
         while len(self._sessions) > self.max_clients:
             self._sessions.popitem(last=False)
         return header.key_id
+
+    def _read_keys(self, key_id, parts):
+        """Return the keys of a client as the arithmetic takes them."""
+        if len(parts) != (2 if self.model.steps else 1):
+            raise ValueError(f"there are {len(parts)}")
+        keys = [self._ring.from_bytes("RelinKeys", parts[0])]
+        if self.model.steps:
+            keys.append(self._ring.from_bytes("GaloisKeys", parts[1]))
+            for element in self._ring.rotations(self.model.steps):
+                if not keys[1].has_key(element):
+                    raise ValueError("a rotation's key is missing")
+        return keys
 
     def knows(self, key_id):
         """Whether the keys of a client are here."""
@@ -435,7 +482,7 @@ class Server:
         MessageError
             If the client is unknown, or the message is damaged, or was answered before.
         """
-        digest = self.model.parameters.digest()
+        digest = self.model.digest()
         header = read_header(message, "question", digest)
         session = self._sessions.get(header.key_id)
         if session is None:
@@ -448,17 +495,15 @@ class Server:
         number = header.sequence
         if number <= session["floor"] or number in session["seen"]:
             raise MessageError("replayed", f"Question {number} was answered before.")
-        n_parts = len(self.model.low) if self.model.packing == "columns" else 1
+        parts = split(payload[4:], self.model.n_questions)
         try:
-            ciphertexts = [self._fresh(part) for part in split(payload[4:], n_parts)]
+            ciphertexts = [self._fresh(part) for part in parts]
+        except MessageError:
+            raise
         except ValueError as error:
-            if isinstance(error, MessageError):
-                raise
             raise MessageError("corrupted", str(error)) from error
         _note(session, number)
-        arithmetic = Arithmetic(self._ring, session["relin"], session["galois"])
-        answers = self._packed.evaluate(ciphertexts, arithmetic)
-        parts = [self._ring.to_bytes(answer) for answer in answers]
+        parts = self._evaluated(ciphertexts, session["keys"])
         return seal_message(
             "answer", digest, header.key_id, number, join(parts), session["mac"]
         )
@@ -473,6 +518,11 @@ class Server:
         if not fits:
             raise MessageError("corrupted", "A ciphertext is of another level or scale.")
         return ciphertext
+
+    def _evaluated(self, ciphertexts, keys):
+        """Return the ciphertexts of an answer as bytes."""
+        answers = self._packed.evaluate(ciphertexts, Arithmetic(self._ring, *keys))
+        return [self._ring.to_bytes(answer) for answer in answers]
 
     def save(self, path):
         """Write the server's half to a file of arrays; it holds weights and no code."""

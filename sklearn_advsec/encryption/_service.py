@@ -42,7 +42,7 @@ def _check_keys(message):
 def _answer(message):
     """Answer a question; keys that are not here (any more) are read from the folder."""
     server = _worker["server"]
-    header = read_header(message, "question", server.model.parameters.digest())
+    header = read_header(message, "question", server.model.digest())
     if not server.knows(header.key_id):
         keys = _worker["spool"] / header.key_id.hex()
         if keys.exists():
@@ -162,7 +162,7 @@ class EncryptionService:
 
     def answer(self, message):
         """Answer a question in a worker; of two of one number, one is answered."""
-        header = read_header(message, "question", self.model.parameters.digest())
+        header = read_header(message, "question", self.model.digest())
         with self._lock:
             seen = self._clients.get(header.key_id)
             if seen is None:
