@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-slow test-kernels test-array-api test-oldest test-fuzz lint \
-	docs bench bench-report clean help
+.PHONY: demo test test-slow test-kernels test-array-api test-oldest test-fuzz \
+	tfhe test-tfhe lint docs bench bench-report clean help
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -63,6 +63,23 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@$(OLDEST)/bin/python -m pip install -q -c constraints-oldest.txt -e ".[test]"
 	@touch $@
 
+# Encryption of comparisons runs in an environment of its own, as its library needs an old
+# numpy. It is no part of `make test`, which skips what needs it.
+TFHE := .venv-tfhe
+tfhe: $(TFHE)/.installed
+	@echo "==> export SKLEARN_ADVSEC_TFHE=$(abspath $(TFHE)/bin/python)"
+
+test-tfhe: $(VENV)/.installed $(TFHE)/.installed
+	@echo "==> The tests of scheme TFHE"
+	SKLEARN_ADVSEC_TFHE=$(abspath $(TFHE)/bin/python) \
+	$(BIN)/python -m pytest -q tests/encryption/test_tfhe.py
+
+$(TFHE)/.installed: tfhe_requirements.txt
+	@echo "==> Installing concrete-python into $(TFHE) (700 MB)"
+	@$(PYTHON) -m venv $(TFHE)
+	@$(TFHE)/bin/python -m pip install -q --no-deps -r tfhe_requirements.txt
+	@touch $@
+
 # At least 10,000 cases of bad input, another sample for every seed.
 FUZZ_CASES ?= 10000
 FUZZ_SEED ?= 1
@@ -91,7 +108,8 @@ bench-report: $(VENV)/.installed
 	$(BIN)/python benchmarks/report.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info docs/_build docs/api docs/examples
+	rm -rf $(VENV) $(OLDEST) $(TFHE) build dist *.egg-info docs/_build docs/api \
+	docs/examples
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; \
@@ -119,5 +137,6 @@ $(VENV)/.docs: $(VENV)/.installed
 $(VENV)/.bench: $(VENV)/.installed
 	@echo "==> Installing the peers"
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,bench]"
-	$(BIN)/python -m pip install -q --no-deps torchattacks==3.5.1 cleverhans==4.0.0
+	$(BIN)/python -m pip install -q --no-deps torchattacks==3.5.1 cleverhans==4.0.0 \
+	orion-v2-compiler==2.1.8 orion-v2-lattigo==6.2.4 orion-v2-evaluator==2.1.8
 	@touch $@

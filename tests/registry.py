@@ -221,6 +221,7 @@ NOT_CHECKED = {
     "Server": "has the weights of encrypted inference, and is no estimator",
     "ShadowAttack": "a base class",
     "Shift": "a transformation of images",
+    "TFHE": "parameters of encryption, and no predictor",
     "TreeExactResult": "a result",
 }
 

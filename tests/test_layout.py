@@ -29,7 +29,7 @@ PUBLIC = {
         Client DiscretizedMLPClassifier EncryptedClassifier EncryptedClient
         EncryptedRegressor EncryptionReadyTraining EncryptionService HomomorphicArray
         HomomorphicClient HomomorphicKeys MessageError PolynomialActivation Server
-        register_graph
+        TFHE register_graph
     """,
     "evasion": """
         AdversarialPatch AutoAttack AutoProjectedGradientDescent BasicIterativeMethod

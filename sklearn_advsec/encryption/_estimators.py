@@ -575,6 +575,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
 
     def _tfhe(self):
         if isinstance(self.scheme, TFHE):
+            self.scheme._validate_params()
             return self.scheme
         trees = self.scheme == "auto" and is_tree_ensemble(self.estimator)
         return TFHE() if trees or self.scheme == "tfhe" else None
@@ -583,7 +584,10 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         """Compile to comparisons of integers: scheme TFHE."""
         self._link, self.polynomials_ = None, []
         self._program = network = threshold_network(
-            self.estimator_, X[kept], n_bits=scheme.n_bits, rounded_bits=scheme.rounded_bits
+            self.estimator_,
+            X[kept],
+            n_bits=scheme.n_bits,
+            rounded_bits=scheme.rounded_bits,
         )
         self.ranges_ = [(0, layer.top) for layer in network.layers]
         tested = held if len(held) else kept

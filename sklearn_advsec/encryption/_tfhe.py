@@ -90,9 +90,9 @@ def python_of_tfhe(wanted_by="scheme"):
     python = os.environ.get(VARIABLE, "")
     if not python:
         raise ImportError(
-            f"{wanted_by}: comparisons of encrypted numbers are made by scheme TFHE, which "
-            "runs in an environment of its own: build it with `make tfhe` (700 MB), and "
-            f"set the environment variable {VARIABLE} to its Python."
+            f"{wanted_by}: encrypted numbers are compared by scheme TFHE, which needs an "
+            "environment of its own: build it with `make tfhe` (700 MB), and set the "
+            f"environment variable {VARIABLE} to its Python."
         )
     if not os.access(python, os.X_OK):
         raise ImportError(f"{VARIABLE} is {python!r}, which is no program.")
@@ -351,7 +351,9 @@ def simulated_sums(worker, rows):
     sums = []
     for start in range(0, len(rows), 50):
         options = {"first": start == 0}
-        sums.append(_loaded(worker.ask("simulate", options, _saved(rows[start:][:50]))[1]))
+        sums.append(
+            _loaded(worker.ask("simulate", options, _saved(rows[start:][:50]))[1])
+        )
     return np.concatenate(sums)
 
 

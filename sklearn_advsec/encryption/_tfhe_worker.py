@@ -40,6 +40,7 @@ class Worker:
         circuit = self.circuit = compiler.compile(list(given["rows"]), configuration)
         cost = {
             "bootstraps": circuit.programmable_bootstrap_count,
+            "complexity": circuit.complexity,
             "bootstrap_key_bytes": circuit.size_of_bootstrap_keys,
             "keyswitch_key_bytes": circuit.size_of_keyswitch_keys,
         }
@@ -56,7 +57,9 @@ class Worker:
         fhe, np = self.fhe, self.numpy
 
         def layer(u, k):
-            weight, bias, cut = (given[f"{name}{k}"] for name in ("weight", "bias", "cut"))
+            weight, bias, cut = (
+                given[f"{name}{k}"] for name in ("weight", "bias", "cut")
+            )
             n_bits = options["layers"][k]["n_bits"]
             rounded = options["layers"][k]["rounded_bits"]
             if (cut != cut[0]).any():  # features that are compared: a table for each

@@ -250,10 +250,8 @@ def _of_trees(estimator, X, n_bits):
     nodes = np.flatnonzero(ensemble.feature >= 0)
     if not len(nodes):
         raise ValueError(f"estimator: the trees of {name_of(estimator)} have no splits.")
-    # A node's right child takes the intervals from the boundary nearest to its threshold.
     feature = ensemble.feature[nodes]
-    cut = np.rint((ensemble.threshold[nodes] - low[feature]) / step[feature])
-    cut = np.clip(cut, 0, 2**n_bits).astype(np.int64)
+    cut = _cuts(ensemble, nodes, X, quantizer)
     # Nodes that quantization makes alike are compared once.
     pairs, which = np.unique(np.c_[feature, cut], axis=0, return_inverse=True)
     compared = dict(zip(nodes.tolist(), which.ravel().tolist(), strict=True))
@@ -261,9 +259,7 @@ def _of_trees(estimator, X, n_bits):
         (np.ones(len(pairs), np.int64), (np.arange(len(pairs)), pairs[:, 0])),
         shape=(len(pairs), X.shape[1]),
     )
-    first = ThresholdLayer(
-        selection, np.zeros(len(pairs), np.int64), pairs[:, 1], n_bits
-    )
+    first = ThresholdLayer(selection, np.zeros(len(pairs), np.int64), pairs[:, 1], n_bits)
     rows, values, trees = [], [], []
     constant = ensemble.base.astype(np.float64)
     for tree, root in enumerate(ensemble.roots):
@@ -300,6 +296,23 @@ def _of_trees(estimator, X, n_bits):
     return ThresholdNetwork(
         quantizer, [first, second], integers.T, float(scale), constant, limits
     )
+
+
+def _cuts(ensemble, nodes, X, quantizer):
+    """Return the interval from which on each node sends rows to the right.
+
+    Its boundary is one of the two beside the threshold: the one that misleads fewer rows.
+    """
+    low, step = np.asarray(quantizer.low), np.asarray(quantizer.step)
+    u, cuts = quantizer(X), []
+    for node in nodes:
+        f = ensemble.feature[node]
+        at = (ensemble.threshold[node] - low[f]) / step[f]
+        right = ~ensemble.goes_left(np.full(len(X), node), X[:, f])
+        below, above = np.clip([np.floor(at), np.ceil(at)], 0, 2**quantizer.n_bits)
+        misled = [np.sum((u[:, f] >= c) != right) + abs(c - at) for c in (below, above)]
+        cuts.append(int(below if misled[0] < misled[1] else above))
+    return np.array(cuts)
 
 
 def _paths(ensemble, root, compared):

@@ -331,7 +331,8 @@ def test_no_gradient_passes_but_labels_do():
 # Errors -------------------------------------------------------------------------------
 def test_errors_say_what_to_do():
     with pytest.raises(TypeError, match="RandomForestClassifier cannot be computed"):
-        EncryptedClassifier(RandomForestClassifier(2)).fit(CANCER, MALIGNANT)
+        forest = RandomForestClassifier(2)
+        EncryptedClassifier(forest, scheme="ckks").fit(CANCER, MALIGNANT)
     steps = make_pipeline(StandardScaler(), PolynomialFeatures(), LogisticRegression())
     with pytest.raises(TypeError, match=r"step 1 \('polynomialfeatures'\)"):
         EncryptedClassifier(steps).fit(CANCER[:, :2], MALIGNANT)
