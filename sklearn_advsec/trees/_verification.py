@@ -38,16 +38,22 @@ def check_form(ensemble, estimator):
     rng = np.random.default_rng(0)
     try:
         X = _rows_at_thresholds(ensemble, estimator, rng)
-        estimator.predict(_as_fitted(X[:1], estimator))
     except (ValueError, TypeError):
-        return  # rows of other things than numbers: data will tell
-    _compare(ensemble, estimator, X, "on rows at its thresholds")
+        return  # steps for other things than numbers: data will tell
     lost = np.where(rng.random(X.shape) < 0.3, np.nan, X)
-    try:
-        estimator.predict(_as_fitted(np.full_like(X[:1], np.nan), estimator))
-    except (ValueError, TypeError):
-        return  # it takes no missing values
-    _compare(ensemble, estimator, lost, "on rows with missing values")
+    kinds = {"on rows at its thresholds": X, "on rows with missing values": lost}
+    while kinds:
+        rows = np.concatenate(list(kinds.values()))
+        try:  # of all at once, as a forest's answer to one row takes as long
+            answers = _answers(ensemble, estimator, rows)
+        except (ValueError, TypeError):
+            kinds.popitem()  # it takes no missing values, or nothing of these rows
+            continue
+        for i, (where, rows) in enumerate(kinds.items()):
+            part = slice(i * _ROWS, (i + 1) * _ROWS)
+            own = [None if answer is None else answer[part] for answer in answers]
+            _compare(ensemble, estimator, rows, own, where)
+        return
 
 
 def check_reading(grid, estimator, X, x):
@@ -74,11 +80,14 @@ def check_reading(grid, estimator, X, x):
     TypeError
         If they differ; it says where.
     """
-    labels = _compare(grid.ensemble, estimator, X, "on the rows at hand")
+    own = _answers(grid.ensemble, estimator, X)
+    _compare(grid.ensemble, estimator, X, own, "on the rows at hand")
     rows, cells = grid.sample(X, x, _GRID_ROWS, np.random.default_rng(0))
-    _compare(grid.ensemble, estimator, rows, "at thresholds beside the rows at hand")
+    near = _answers(grid.ensemble, estimator, rows)
+    where = "at thresholds beside the rows at hand"
+    _compare(grid.ensemble, estimator, rows, near, where)
     _compare_leaves(grid, estimator, rows, cells)
-    return labels
+    return own[0]
 
 
 def _rows_at_thresholds(ensemble, estimator, rng):
@@ -117,18 +126,23 @@ def _as_fitted(X, estimator):
     return pd.DataFrame(X, columns=names)
 
 
-def _compare(ensemble, estimator, X, where):
-    """Compare labels, and where the form knows their link, probabilities."""
+def _answers(ensemble, estimator, X):
+    """Return a model's labels and, where the form knows their link, probabilities."""
     asked = X if is_dataframe(X) else _as_fitted(X, estimator)
     labels = np.asarray(estimator.predict(asked)).ravel()
+    if not (ensemble.probability and hasattr(estimator, "predict_proba")):
+        return labels, None
+    return labels, np.asarray(estimator.predict_proba(asked))
+
+
+def _compare(ensemble, estimator, X, answers, where):
+    labels, proba = answers
     scores = ensemble.scores_of(X)
     wrong = (ensemble.decide(scores) != labels) & ~ensemble.is_tie(scores)
-    if not wrong.any() and ensemble.probability and hasattr(estimator, "predict_proba"):
-        log_odds = ensemble.log_odds(scores)
-        wrong = _differ(log_odds, np.asarray(estimator.predict_proba(asked)))
+    if not wrong.any() and proba is not None:
+        wrong = _differ(ensemble.log_odds(scores), proba)
     if wrong.any():
         raise TypeError(_text(estimator, wrong, where))
-    return labels
 
 
 def _differ(log_odds, proba):
