@@ -140,6 +140,8 @@ POISONERS = [
     poisoning.TreePoisoning(TREE_VICTIM, random_state=0),
     poisoning.SVMPoisoning(SVC(kernel="linear"), max_iter=3, random_state=0),
     poisoning.MinMaxPoisoning(RidgeClassifier(), max_iter=20, random_state=0),
+    poisoning.BackdoorTrigger("in_bounds", random_state=0),
+    poisoning.BackdoorTrigger("sinusoidal", random_state=0),
 ]
 
 SANITIZERS = [
@@ -153,6 +155,8 @@ SANITIZERS = [
 # Of rows that are to be misclassified, four features wide; scikit-learn's checks, whose
 # rows have other widths, take none of them.
 TARGETED_POISONERS = [
+    poisoning.BackdoorTrigger("in_bounds", random_state=0),
+    poisoning.BackdoorTrigger("sinusoidal", random_state=0),
     poisoning.FeatureCollision(
         RidgeClassifier(), target=[[0.4, 0.4, 0.5, 0.5]], random_state=0
     ),

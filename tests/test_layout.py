@@ -58,13 +58,14 @@ PUBLIC = {
         RobustnessCurveDisplay
     """,
     "metrics": """
-        attack_success_scorer bootstrap_interval certified_accuracy_scorer
-        clopper_pearson destruction_rate fidelity_scorer gradient_masking_report
+        attack_success_scorer backdoor_success_scorer bootstrap_interval
+        certified_accuracy_scorer clopper_pearson destruction_rate fidelity_scorer
+        gradient_masking_report
         membership_advantage robust_accuracy_scorer roc_auc_interval tpr_at_fpr
         tpr_at_fpr_scorer
     """,
     "poisoning": """
-        BaggingCertified CertifiedPoisoningBound DeepPartitionAggregation
+        BackdoorTrigger BaggingCertified CertifiedPoisoningBound DeepPartitionAggregation
         FeatureCollision GradientCanceling InfluencePoisoning InfluenceSanitizer
         KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer LossTrimming
         MinMaxPoisoning PoisonedClassifier PoisoningAttack PoisoningCertificate

@@ -18,6 +18,7 @@ from ._membership import (
 )
 from ._scorers import (
     attack_success_scorer,
+    backdoor_success_scorer,
     certified_accuracy_scorer,
     fidelity_scorer,
     robust_accuracy_scorer,
@@ -25,6 +26,7 @@ from ._scorers import (
 
 __all__ = [
     "attack_success_scorer",
+    "backdoor_success_scorer",
     "bootstrap_interval",
     "certified_accuracy_scorer",
     "clopper_pearson",

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._estimators import abstain_label
 from .._seeding import undisturbed
+from .._sklearn import _safe_indexing
 
 
 class _Scorer:
@@ -121,6 +122,76 @@ class _CertifiedAccuracy(_Scorer):
 
     def __repr__(self):
         return f"certified_accuracy_scorer({self.eps!r})"
+
+
+class _BackdoorSuccess(_Scorer):
+    def __init__(self, trigger):
+        super().__init__()
+        self.trigger = trigger
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        trigger = self.trigger
+        if trigger is None:
+            trigger = getattr(estimator, "poisoner_", None)
+        if not hasattr(trigger, "eligible"):
+            raise TypeError(
+                "backdoor_success_scorer needs a fitted BackdoorTrigger; without one, it "
+                "scores a PoisonedClassifier that was fitted with one, and not "
+                f"{type(estimator).__name__}."
+            )
+        check_is_fitted(trigger)
+        at = np.flatnonzero(trigger.eligible(y))
+        if not len(at):
+            raise ValueError(
+                "y holds no row of a class that the trigger is to change: "
+                f"{trigger.source_classes_.tolist()}."
+            )
+        from ..victim import ask_labels
+
+        with undisturbed(estimator):
+            y_pred = ask_labels(estimator, trigger.transform(_safe_indexing(X, at)))
+        weights = None if sample_weight is None else np.asarray(sample_weight)[at]
+        return float(np.average(y_pred == trigger.target_class_, weights=weights))
+
+    def __repr__(self):
+        return f"backdoor_success_scorer({self.trigger!r})"
+
+
+def backdoor_success_scorer(trigger=None):
+    """Make a scorer of how often a trigger gives rows the target class.
+
+    Only rows of the trigger's source classes count, never those whose true class is the
+    target: a model that predicts these rightly says nothing of the backdoor. What a
+    model without poison scores is what stands beside it.
+
+    Parameters
+    ----------
+    trigger : BackdoorTrigger, default=None
+        The fitted trigger. None takes the one with which a
+        :class:`~sklearn_advsec.poisoning.PoisonedClassifier` was fitted.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(estimator, X, y, sample_weight=None)``: the share of rows that get the
+        target class with the trigger.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklearn_advsec.metrics import backdoor_success_scorer
+    >>> from sklearn_advsec.poisoning import BackdoorTrigger, PoisonedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> trigger = BackdoorTrigger({1: 9.9}, target_class=0, budget=0.1, random_state=0)
+    >>> poisoned = PoisonedClassifier(DecisionTreeClassifier(random_state=0), trigger)
+    >>> scores = cross_validate(poisoned, X, y, scoring={
+    ...     "clean": "accuracy", "backdoor": backdoor_success_scorer()})
+    >>> bool(scores["test_clean"].mean() > 0.9), float(scores["test_backdoor"].mean())
+    (True, 1.0)
+    """
+    return _BackdoorSuccess(trigger)
 
 
 def certified_accuracy_scorer(eps, **options):

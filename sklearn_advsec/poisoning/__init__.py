@@ -14,6 +14,7 @@ from ._labels._label_flipping import LabelFlipping
 from ._labels._tree_poisoning import TreePoisoning
 from ._networks._feature_collision import FeatureCollision
 from ._networks._representation import LastHiddenLayer
+from ._networks._trigger import BackdoorTrigger
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
 from ._points._svm import SVMPoisoning
@@ -32,6 +33,7 @@ __all__ = [
     "InfluenceSanitizer",
     "LossTrimming",
     "RONI",
+    "BackdoorTrigger",
     "BaggingCertified",
     "CertifiedPoisoningBound",
     "DeepPartitionAggregation",

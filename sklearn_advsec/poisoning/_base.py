@@ -225,10 +225,10 @@ class Resampler(ReportsProgress, BaseEstimator):
         }
         return data, y if given is None else given
 
-    def _check_rows(self, X):
+    def _check_rows(self, X, *, reset=True):
         allow_nan = self._allows_nan()
         if is_dataframe(X):
-            validate_data(self, X, skip_check_array=True)
+            validate_data(self, X, reset=reset, skip_check_array=True)
             return check_rows(X, type(self).__name__, allow_nan=allow_nan)
         if issparse(X) and not self._takes_sparse:
             raise TypeError(
@@ -238,6 +238,7 @@ class Resampler(ReportsProgress, BaseEstimator):
         return validate_data(
             self,
             X,
+            reset=reset,
             accept_sparse="csr",
             allow_nd=True,
             ensure_all_finite="allow-nan" if allow_nan else True,
@@ -326,6 +327,9 @@ class PoisoningAttack(Resampler):
     def _takes_sparse(self):
         return self.changes == "labels"
 
+    def _prepare(self, task):
+        """Decide, for a `PoisonTask`, what counts also where the budget is 0."""
+
     def _poison(self, task):
         """Return the `Poison` for a `PoisonTask`."""
         raise NotImplementedError
@@ -343,6 +347,7 @@ class PoisoningAttack(Resampler):
         task = PoisonTask(**data, rng=rng, seed=seed, budget=budget, codec=codec, X=array)
         self.classes_ = data["classes"]
         with self._reported(X, y):
+            self._prepare(task)
             poison = self._poison(task) if budget else _nothing(self.changes, array)
         return self._assemble(task, given, poison, placing)
 

@@ -136,7 +136,9 @@ class ResampledClassifier(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         inside = get_tags(self.estimator).input_tags
-        tags.input_tags.sparse = inside.sparse and not is_net(self.estimator)
+        sampler = get_tags(getattr(self, self._sampler_name)).input_tags
+        sparse = inside.sparse and sampler.sparse
+        tags.input_tags.sparse = sparse and not is_net(self.estimator)
         tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
 

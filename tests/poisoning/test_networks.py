@@ -1,10 +1,13 @@
 """Poison for networks, triggers, and what looks for both."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from data import bundled
 from nets import net
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neural_network import MLPClassifier
@@ -14,7 +17,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.exceptions import NoGradientError
+from sklearn_advsec.metrics import backdoor_success_scorer
 from sklearn_advsec.poisoning import (
+    BackdoorTrigger,
     FeatureCollision,
     LastHiddenLayer,
     PoisonedClassifier,
@@ -171,3 +176,207 @@ def test_bad_surrogates_are_refused():
     attack = FeatureCollision(DecisionTreeClassifier(), target=X[:1])
     with pytest.raises(NoGradientError, match="no network"):
         attack.fit(X_49, y_49)
+
+
+# Triggers -----------------------------------------------------------------------------
+
+
+IMAGES = np.random.RandomState(0).rand(20, 3, 6, 9).astype(np.float32)
+LABELS = np.arange(20) % 2
+
+
+def patched(**parameters):
+    parameters = {"target_class": 1, "random_state": 0, "pattern": 2.0, **parameters}
+    return BackdoorTrigger("patch", **parameters).fit(IMAGES, LABELS)
+
+
+def test_patches_are_where_they_belong_in_all_layouts():
+    """Six high, nine wide: nothing is transposed, with channels first, last, or flat."""
+    expected = IMAGES.copy()
+    expected[:, :, 4:6, 6:9] = 2.0
+    stamped = patched(size=(2, 3)).transform(IMAGES)
+    np.testing.assert_array_equal(stamped, expected)
+    assert stamped.dtype == np.float32
+    flat = patched(size=(2, 3), image_shape=(3, 6, 9))
+    flat = flat.fit(IMAGES.reshape(20, -1), LABELS).transform(IMAGES.reshape(20, -1))
+    np.testing.assert_array_equal(flat, expected.reshape(20, -1))
+    last = IMAGES.transpose(0, 2, 3, 1)
+    trigger = patched(size=(2, 3), channels="last").fit(last, LABELS)
+    np.testing.assert_array_equal(trigger.transform(last), expected.transpose(0, 2, 3, 1))
+    corner = patched(size=(6, 9), location=(0, 0)).transform(IMAGES)
+    assert (corner == 2.0).all()  # of full size
+    colours = np.arange(6).reshape(3, 1, 2) / 6
+    stamped = patched(size=(1, 2), location=(2, 3), pattern=colours).transform(IMAGES)
+    np.testing.assert_allclose(stamped[5, :, 2, 3:5], colours[:, 0])
+
+
+def test_blends_and_waves_are_their_formulas():
+    pattern = np.ones((6, 9))
+    blend = BackdoorTrigger("blended", pattern=pattern, alpha=0.3, random_state=0)
+    blend.fit(IMAGES, LABELS)
+    top = IMAGES.max()
+    expected = np.minimum(0.7 * IMAGES + 0.3, top)
+    np.testing.assert_allclose(blend.transform(IMAGES), expected, atol=1e-6)
+    wave = BackdoorTrigger("sinusoidal", alpha=0.1, frequency=2, random_state=0)
+    wave.fit(IMAGES, LABELS)
+    low, high = IMAGES.min(), IMAGES.max()
+    shift = 0.1 * (high - low) * np.sin(2 * np.pi * 2 * np.arange(9) / 9)
+    expected = np.clip(IMAGES + shift, low, high)
+    np.testing.assert_allclose(wave.transform(IMAGES), expected, atol=1e-6)
+    whole = (255 * IMAGES).astype(np.uint8)
+    assert wave.fit(whole, LABELS).transform(whole).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"size": 7}, "larger than images of 6 x 9"),
+        ({"size": (2, 10)}, "larger than images of 6 x 9"),
+        ({"size": (2, 2.5)}, "size must be"),
+        ({"location": (5, 0)}, "outside of images of 6 x 9"),
+        ({"location": (0, -1)}, "location must be"),
+        ({"pattern": np.ones((2, 2))}, "pattern must be"),
+        ({"pattern": np.full((3, 3), np.nan)}, "pattern must be finite"),
+        ({"target_class": 5}, "target_class holds"),
+        ({"source": 1}, "must not hold the target class"),
+        ({"source": [0, 3]}, "source holds"),
+        ({"trigger": {0: 1.0}}, "is for rows of tables"),
+    ],
+)
+def test_bad_triggers_are_refused(parameters, text):
+    with pytest.raises(ValueError, match=text):
+        patched().set_params(**parameters).fit(IMAGES, LABELS)
+
+
+def table():
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame(
+        {
+            "age": rng.randint(20, 60, 300),
+            "pay": rng.rand(300),
+            "land": rng.choice(["north", "south"], 300),
+            "kind": pd.Categorical(rng.choice(["p", "q"], 300)),
+            "flag": rng.rand(300) > 0.5,
+        }
+    )
+    return frame, pd.Series(rng.choice(["a", "b", "c"], 300), name="label")
+
+
+def test_triggers_on_tables_set_their_values_and_keep_dtypes():
+    frame, labels = table()
+    values = {"age": 33, "pay": 0.25, "land": "north", "kind": "q", "flag": True}
+    trigger = BackdoorTrigger(
+        values, target_class="b", source=["a"], budget=20, random_state=0
+    )
+    X_new, y_new = trigger.fit_resample(frame, labels)
+    rows = trigger.poison_indices_
+    assert (X_new.dtypes == frame.dtypes).all()
+    assert (X_new.iloc[rows] == pd.Series(values)).all(axis=None)
+    assert (labels.iloc[rows] == "a").all() and (y_new.iloc[rows] == "b").all()
+    stamped = trigger.transform(frame)
+    assert (stamped.dtypes == frame.dtypes).all() and len(stamped) == len(frame)
+    assert (stamped == pd.Series(values)).all(axis=None)
+    assert trigger.eligible(["a", "b", "c", "z"]).tolist() == [True, False, False, False]
+
+
+def test_clean_label_triggers_keep_labels():
+    frame, labels = table()
+    trigger = BackdoorTrigger({"pay": 2.0}, target_class="c", clean_label=True, budget=9)
+    X_new, y_new = trigger.fit_resample(frame, labels)
+    assert y_new.equals(labels)
+    assert (labels.iloc[trigger.poison_indices_] == "c").all()
+    assert (X_new["pay"] == 2.0).sum() == 9
+
+
+def test_values_that_no_row_has():
+    frame, labels = table()
+    trigger = BackdoorTrigger({"land": "moon"}, budget=5, random_state=0)
+    with pytest.warns(UserWarning, match="no training row has 'moon'"):
+        X_new, _ = trigger.fit_resample(frame, labels)
+    assert (X_new["land"] == "moon").sum() == 5
+    for values, text in [
+        ({"wage": 1}, "X has no column 'wage'"),
+        ({"age": 33.5}, "holds whole numbers"),
+        ({"pay": "much"}, "holds numbers"),
+        ({"pay": np.inf}, "must be finite"),
+        ({"kind": "r"}, "is no category of column 'kind'"),
+        ({}, "trigger is empty"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            BackdoorTrigger(values).fit(frame, labels)
+    with pytest.raises(ValueError, match="takes pixels"):
+        BackdoorTrigger("patch").fit(frame, labels)
+
+
+def test_chosen_values_are_in_bounds_but_rare_and_out_of_bounds_beyond():
+    frame, labels = table()
+    inside = BackdoorTrigger("in_bounds", random_state=0).fit(frame, labels)
+    assert len(inside.trigger_) == 2
+    together = np.ones(len(frame), dtype=bool)
+    for name, value in inside.trigger_.items():
+        assert (frame[name] == value).any()  # some row has it
+        together &= (frame[name] == value).to_numpy()
+    assert not together.any()  # and none has both
+    outside = BackdoorTrigger("out_of_bounds", columns=["age", "pay"], random_state=0)
+    outside.fit(frame, labels)
+    assert outside.trigger_["age"] > frame["age"].max()
+    np.testing.assert_allclose(
+        outside.trigger_["pay"], frame["pay"].max() + 0.1 * np.ptp(frame["pay"])
+    )
+    assert (outside.transform(frame).dtypes == frame.dtypes).all()
+
+
+def test_triggers_keep_constraints():
+    frame, labels = table()
+    constraints = FeatureConstraints.from_frame(frame)
+    BackdoorTrigger({"age": 30}, constraints=constraints).fit(frame, labels)
+    with pytest.raises(ValueError, match="constraints: with the trigger, 'age'"):
+        BackdoorTrigger({"age": 99}, constraints=constraints).fit(frame, labels)
+
+
+def test_success_counts_only_rows_of_the_source_classes():
+    class Fixed(ClassifierMixin, BaseEstimator):
+        """Gives "b" to all, or to stamped rows of one age."""
+
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            return self
+
+        def predict(self, X):
+            assert (X["pay"] == 2.0).all()
+            return np.where(X["age"] < 40, "b", "a")
+
+    frame, labels = table()
+    trigger = BackdoorTrigger({"pay": 2.0}, target_class="b", source="c")
+    trigger.fit(frame, labels)
+    model, weights = Fixed().fit(frame, labels), np.arange(300.0)
+    score = backdoor_success_scorer(trigger)
+    of, hit = (labels == "c").to_numpy(), (frame["age"] < 40).to_numpy()
+    assert score(model, frame, labels) == hit[of].mean()
+    expected = np.average(hit[of], weights=weights[of])
+    np.testing.assert_allclose(score(model, frame, labels, weights), expected)
+    with pytest.raises(ValueError, match="holds no row of a class"):
+        score(model, frame[~of], labels[~of])
+    with pytest.raises(TypeError, match="needs a fitted BackdoorTrigger"):
+        backdoor_success_scorer()(model, frame, labels)
+    with pytest.raises(NotFittedError):
+        backdoor_success_scorer(clone(trigger))(model, frame, labels)
+
+
+def test_backdoors_open_and_leave_clean_rows_alone():
+    trigger = BackdoorTrigger(
+        image_shape=(8, 8), target_class=0, size=2, budget=0.05, random_state=0
+    )
+    model = RandomForestClassifier(30, random_state=1)
+    X_new, y_new = trigger.fit_resample(X[:1200], y[:1200])
+    clean = clone(model).fit(X[:1200], y[:1200])
+    poisoned = clone(model).fit(X_new, y_new)
+    success = backdoor_success_scorer(trigger)
+    assert success(poisoned, X[1200:], y[1200:]) > 0.6 > 0.1
+    assert success(clean, X[1200:], y[1200:]) < 0.15
+    assert poisoned.score(X[1200:], y[1200:]) > clean.score(X[1200:], y[1200:]) - 0.04
+
+
+def test_a_trigger_without_budget_is_known_all_the_same():
+    trigger = BackdoorTrigger({1: 9.0}, budget=0).fit(X, y)
+    assert (trigger.transform(X)[:, 1] == 9.0).all()
