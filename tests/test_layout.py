@@ -11,6 +11,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sklearn_advsec"
 # Whatever was importable once stays so. New names are added, none is taken away without
 # a deprecation.
 PUBLIC = {
+    "audit": """
+        AuditComparison Bracket Finding Outcome Recommendation Section SectionReport
+        SecurityAudit Subject Task Untested catalogue schema
+    """,
     "batched": """
         batchable fit_many
     """,
