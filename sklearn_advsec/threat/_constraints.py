@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_consistent_length, check_random_state, gen_batches
 
+from .._labels import find_positions
 from .._rows import RowCodec, is_dataframe, plain_rows
 from ._constraints_file import read, write
 from ._features import NAMED, SCALES, Feature, did_you_mean, infer_features
@@ -861,10 +862,9 @@ def _missing_codes(codec):
 
 def _code(values, feature):
     """Return the positions of numbers in the categories; -1 where unknown."""
-    known = np.asarray(feature.categories, dtype=np.float64)
-    order = np.argsort(known)
-    at = order[np.minimum(np.searchsorted(known, values, sorter=order), len(known) - 1)]
-    codes = np.where(known[at] == values, at, -1.0)
+    categories = np.asarray(feature.categories, dtype=np.float64)
+    position, known = find_positions(values, categories)
+    codes = np.where(known, position, -1.0)
     return np.where(np.isnan(values), np.nan, codes)
 
 

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._estimators import is_net
+from ..._labels import find_positions
 from ..._sklearn import Interval, fit_context
 from ...differentiable._views import one_hot_votes, smoothed_log
 from ...victim._fitting import as_victim, warn_if_fitted
@@ -262,12 +263,11 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         """Count predictions of the classifier inside, of shape (n_rows, n_classes)."""
         votes = np.zeros((len(X), len(self.classes_)))
         rows = np.arange(len(X))
-        order = np.argsort(self.classes_)
         for noise in _draws(self.seed_, stream, n_draws, X, self.sigma):
             for one in np.array_split(rows, -(-len(X) * len(noise) // _AT_ONCE)):
                 noisy = X[one][:, None] + noise
                 labels = self._ask("predict", noisy.reshape(-1, *X.shape[1:]))
-                at = order[np.searchsorted(self.classes_, labels, sorter=order)]
+                at, _ = find_positions(labels, self.classes_)
                 at = at.reshape(len(one), len(noise))
                 for k in range(len(self.classes_)):
                     votes[one, k] += (at == k).sum(1)
