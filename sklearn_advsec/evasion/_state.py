@@ -10,6 +10,7 @@ from sklearn.utils import _safe_indexing
 from .._rows import RowCodec, is_dataframe
 from ..victim._answers import ABSTAINED
 
+_NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1"}
 # On a GPU, finding out which rows are done stalls the queue: look less often.
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}
 
@@ -48,6 +49,30 @@ class EvasionResult:
     correct : ndarray of bool, shape (n_rows,), or None
         Where the victim's predictions are right in spite of the attack: the label, or, of
         a regressor, within `delta` of `y`.
+    norm : float
+        The norm of the distances.
+    unit : {"feature", "scale"}
+        What they are measured in: each feature's own unit, or, under constraints, its
+        `scale`.
+
+    See Also
+    --------
+    EvasionAttack : Its `run` returns this.
+    sklearn_advsec.inspection.RobustnessCurveDisplay : Draws the distances.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.evasion import ProjectedGradientDescent
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = ProjectedGradientDescent(LogisticRegression(max_iter=500), eps=0.5)
+    >>> result = attack.fit(X, y).run(X[::10], y[::10])
+    >>> result.clean_accuracy > result.robust_accuracy
+    True
+    >>> list(result.to_frame())
+    ['label', 'before', 'after', 'success', 'distance', 'n_queries', 'n_changed',
+     'finished', 'abstained']
     """
 
     X_adv: object
@@ -62,6 +87,11 @@ class EvasionResult:
     y: np.ndarray | None
     y_before: np.ndarray | None
     correct: np.ndarray | None
+    norm: float
+    unit: str
+
+    # What is said of all rows at once.
+    _OF_ALL = ("norm", "unit")
 
     def __len__(self):
         return len(self.rows)
@@ -92,7 +122,9 @@ class EvasionResult:
     def select(self, at):
         """Return the result of some of the rows, by a mask or by their order here."""
         kept = {
-            name: None if values is None else _safe_indexing(values, at)
+            name: values
+            if values is None or name in self._OF_ALL
+            else _safe_indexing(values, at)
             for name, values in vars(self).items()
         }
         return type(self)(**kept)
@@ -142,7 +174,7 @@ class EvasionResult:
                 summary[name] = f"{getattr(self, name):.3f}"
         summary["success_rate"] = f"{self.success_rate:.3f}"
         summary["median_distance"] = (
-            f"{np.median(reached):.4g}" if len(reached) else "nan"
+            f"{np.median(reached):.4g} ({self._measure()})" if len(reached) else "nan"
         )
         summary["mean_queries"] = f"{self.n_queries.mean():.1f}"
         if self.abstained.any():
@@ -150,6 +182,16 @@ class EvasionResult:
         if not self.finished.all():
             summary["unfinished_rows"] = f"{(~self.finished).sum()}"
         return summary
+
+    def _measure(self):
+        """Return what distances are measured in."""
+        if self.norm == 0:
+            return "features changed"
+        unit = "in units of the constraints' scale"
+        if self.unit == "feature":
+            images = np.ndim(self.X) > 2
+            unit = "of pixel values" if images else "in each feature's own unit"
+        return f"{_NORM_NAMES[self.norm]} {unit}"
 
     def converted(self, convert):
         """Return the same result with its rows in another form."""
@@ -179,7 +221,9 @@ def concatenate(results):
     joined = {}
     for name in vars(results[0]):
         parts = [getattr(result, name) for result in results]
-        if is_dataframe(parts[0]):
+        if name in EvasionResult._OF_ALL:
+            joined[name] = parts[0]
+        elif is_dataframe(parts[0]):
             import pandas as pd
 
             joined[name] = pd.concat(parts)
@@ -291,6 +335,8 @@ class AttackState:
             y=self.y,
             y_before=self._predictions_before(distance, rows),
             correct=correct,
+            norm=self.norm,
+            unit="feature" if access.region is None else "scale",
         )
 
     def _predictions_before(self, distance, rows):

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from ..exceptions import QueryBudgetExceeded
 from ._styles import line_style, make_axes
@@ -11,7 +12,7 @@ from ._styles import line_style, make_axes
 class ExtractionCurveDisplay:
     """Fidelity of copies against the number of queries they took.
 
-    Use :meth:`from_estimator` or :meth:`from_predictions`.
+    Use :meth:`from_estimator`, :meth:`from_result` or :meth:`from_predictions`.
 
     Parameters
     ----------
@@ -100,6 +101,39 @@ class ExtractionCurveDisplay:
         name = type(attack).__name__ if name is None else name
         display = cls(np.array(queries), np.array(fidelity), name=name)
         return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_result(cls, copies, X_test, *, name=None, ax=None, **kwargs):
+        """Draw the curve of copies that were stolen already.
+
+        Parameters
+        ----------
+        copies : list of extraction attacks
+            Fitted, each with a budget of its own.
+        X_test : {array-like, DataFrame} of shape (n_test, n_features)
+            Rows on which copies and victim are compared; the victim is asked about them.
+        name : str, default=None
+            The attack's name; by default that of its class.
+        ax : matplotlib Axes, default=None
+            Where to draw; by default on a new figure.
+        **kwargs : dict
+            Passed to `Axes.plot`.
+
+        Returns
+        -------
+        display : ExtractionCurveDisplay
+            The display.
+        """
+        ax = make_axes(ax, "ExtractionCurveDisplay.from_result")
+        if not len(copies):
+            raise ValueError("copies is empty: give fitted extraction attacks.")
+        for copy in copies:
+            check_is_fitted(copy)
+        copies = sorted(copies, key=lambda copy: copy.n_queries_)
+        name = type(copies[0]).__name__ if name is None else name
+        n_queries = np.array([copy.n_queries_ for copy in copies])
+        fidelity = np.array([copy.fidelity(X_test) for copy in copies])
+        return cls(n_queries, fidelity, name=name).plot(ax=ax, **kwargs)
 
     @classmethod
     def from_predictions(

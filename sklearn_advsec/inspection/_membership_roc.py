@@ -12,8 +12,8 @@ class MembershipRocDisplay:
     """ROC curves of membership attacks with both axes logarithmic.
 
     On linear axes, attacks that name a few members with certainty look like guessing.
-    Use :meth:`from_estimator` or :meth:`from_predictions`; for several attacks in one
-    axes, pass ``ax=display.ax_`` to the next call.
+    Use :meth:`from_estimator`, :meth:`from_result` or :meth:`from_predictions`; for
+    several attacks in one axes, pass ``ax=display.ax_`` to the next call.
 
     Parameters
     ----------
@@ -86,6 +86,31 @@ class MembershipRocDisplay:
         name = type(attack).__name__ if name is None else name
         scores = attack.decision_function(X)
         return cls.from_predictions(y, scores, name=name, ax=ax, **kwargs)
+
+    @classmethod
+    def from_result(cls, result, attack, *, name=None, ax=None, **kwargs):
+        """Draw how well a fitted attack tells who was in a round of the game.
+
+        Parameters
+        ----------
+        result : MembershipRound
+            A target, records, and who of them was in its training set.
+        attack : membership attack
+            Fitted, on records of its own or on some of the round's.
+        name : str, default=None
+            Name in the legend; None is the class name.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a figure.
+        **kwargs : dict
+            For `matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        display : MembershipRocDisplay
+            The display.
+        """
+        records, member = result.records, result.membership
+        return cls.from_estimator(attack, records, member, name=name, ax=ax, **kwargs)
 
     @classmethod
     def from_predictions(cls, y_true, y_score, *, name=None, ax=None, **kwargs):

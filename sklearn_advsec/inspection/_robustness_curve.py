@@ -20,6 +20,7 @@ _UNITS = {
     "std": "the features' standard deviation",
     "range": "the features' range",
     "iqr": "the features' interquartile range",
+    "scale": "the constraints' scale",
 }
 _NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
 
@@ -307,9 +308,9 @@ class RobustnessCurveDisplay:
         eps : array-like of shape (n_eps,), default=None
             The bounds; by default the distances at which rows fell.
         norm : float, default=None
-            The norm of the distances, for the axis.
+            The norm of the distances, for the axis; by default what the results say.
         unit : str, default=None
-            What they are measured in, for the axis.
+            What they are measured in, for the axis; by default what the results say.
         name : str, default=None
             Name of the curve of a single result.
         ax : matplotlib Axes, default=None
@@ -330,6 +331,16 @@ class RobustnessCurveDisplay:
         sizes = {len(distance) for distance in fallen.values()}
         if len(sizes) > 1:
             raise ValueError(f"result: all must be of the same rows; got {sizes} rows.")
+        measures = {(found.norm, found.unit) for found in results.values()}
+        if len(measures) > 1 and norm is None:
+            raise ValueError(
+                f"result: one axis has one norm and unit, these have {sorted(measures)}: "
+                "draw them in figures of their own."
+            )
+        measured, told = measures.pop()
+        norm = measured if norm is None else norm
+        if unit is None and measured != 0:
+            unit = _UNITS.get(told)
         eps = _breakpoints(fallen.values()) if eps is None else _increasing(eps)
         accuracy = {label: _standing(d, eps) for label, d in fallen.items()}
         display = cls(eps, accuracy, sizes.pop(), norm=norm, unit=unit)

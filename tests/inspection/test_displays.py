@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from nets import CNN
 from scipy.stats import norm
@@ -7,6 +8,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.defense import AdversarialDetector, certify
 from sklearn_advsec.evasion import (
@@ -14,13 +16,17 @@ from sklearn_advsec.evasion import (
     FastGradientMethod,
     ProjectedGradientDescent,
 )
+from sklearn_advsec.extraction import KnockoffNets
 from sklearn_advsec.inspection import (
     AdversarialExamplesDisplay,
     ExtractionCurveDisplay,
+    MembershipRocDisplay,
     RobustnessCurveDisplay,
 )
 from sklearn_advsec.metrics import robust_accuracy_scorer
 from sklearn_advsec.pretrained import PretrainedModule
+from sklearn_advsec.privacy import LossThreshold, MembershipGame
+from sklearn_advsec.threat import FeatureConstraints
 
 X, y = load_iris(return_X_y=True)
 victim = LogisticRegression(max_iter=1000).fit(X, y)
@@ -260,3 +266,41 @@ def test_extraction_curve_of_predictions():
     assert failed.line_.get_linestyle() != display.line_.get_linestyle()
     with pytest.raises(ValueError, match="y_copies"):
         ExtractionCurveDisplay.from_predictions(y, [y], n_queries=[10, 20])
+
+
+def test_results_say_what_their_axis_measures():
+    frozen = FrozenEstimator(victim)
+    results = {}
+    for p in (2, np.inf):
+        attack = ProjectedGradientDescent(frozen, norm=p, eps=1.0, max_iter=5)
+        results[f"PGD {p}"] = attack.fit(X).run(X[::10], y[::10])
+    display = RobustnessCurveDisplay.from_result(results["PGD 2"])
+    assert display.ax_.get_xlabel() == "eps (L2 norm), in units of the features"
+    with pytest.raises(ValueError, match="one norm and unit"):
+        RobustnessCurveDisplay.from_result(results)
+    assert "(Linf in each feature's own unit)" in repr(results["PGD inf"])
+    constraints = FeatureConstraints.from_frame(pd.DataFrame(X, columns=list("abcd")))
+    attack = ProjectedGradientDescent(frozen, eps=1.0, constraints=constraints)
+    result = attack.fit(X).run(X[::10], y[::10])
+    assert result.select(result.success).unit == "scale"
+    assert (
+        "constraints' scale"
+        in RobustnessCurveDisplay.from_result(result).ax_.get_xlabel()
+    )
+
+
+def test_copies_and_rounds_in_hand_are_drawn_as_they_are():
+    frozen = FrozenEstimator(victim)
+    copies = [
+        KnockoffNets(frozen, max_queries=n, random_state=0).fit(X) for n in (60, 20)
+    ]
+    display = ExtractionCurveDisplay.from_result(copies, X)
+    assert display.n_queries.tolist() == [20, 60]
+    assert display.fidelity[1] == copies[0].fidelity(X)
+    with pytest.raises(ValueError, match="copies is empty"):
+        ExtractionCurveDisplay.from_result([], X)
+    game = MembershipGame(DecisionTreeClassifier(random_state=0), random_state=0)
+    played = next(iter(game.play(X, y)))
+    attack = LossThreshold(played.target).fit(played.records[::2], played.membership[::2])
+    roc = MembershipRocDisplay.from_result(played, attack)
+    assert 0.5 < roc.roc_auc <= 1
