@@ -386,7 +386,7 @@ def orion(model, X):
         for layer, folded in ((net.first, first), (net.last, last)):
             layer.weight.copy_(torch.as_tensor(folded.weight))
             layer.bias.copy_(torch.as_tensor(folded.bias))
-    X = torch.as_tensor(X)
+    X = torch.as_tensor(X, dtype=torch.float32)
     ring = CKKSParams(
         logn=13,
         logq=(46, 38, 38, 38),

@@ -31,7 +31,7 @@ from .._rows import is_dataframe
 from .._sklearn import fit_context, validate_data
 from ..exceptions import NoGradientError
 from ..trees import is_tree_ensemble
-from ..victim._fitting import fit_victim
+from ..victim import AnswerCheck, ask_labels, fit_victim
 from ._graph import Activation, graph
 from ._halves import (
     PACKINGS,
@@ -216,9 +216,6 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
                 )
             return check_array(X, dtype=np.float64)
         return validate_data(self, X, reset=reset, dtype=np.float64, allow_nd=True)
-
-    def _plain_predictions(self, rows):
-        return np.asarray(self.estimator_.predict(rows))
 
     def _compile(self, layers, X, kept, held, plain):
         """Compile with the smallest degree whose labels agree on the rows held out."""
@@ -483,7 +480,9 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
     depth_ : int
         How many products in a row an evaluation takes; with TFHE, how many look-ups.
     agreement_ : float
-        Share of equal labels on the rows that were held out and are in the range.
+        Share of equal labels on the rows that were held out and are in the range. Where
+        there was a choice of degrees, these rows made it too; of fewer than five rows
+        none is held out, and all are asked.
     refused_ : float
         Share of the held-out rows that are outside of the range.
     polynomials_ : list of PolynomialActivation
@@ -616,6 +615,24 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         wrong = -np.expm1(cost["bootstraps"] * np.log1p(-scheme.error_probability))
         self.cost_ = {"tfhe": {**cost, "rows_per_message": 1, "error_probability": wrong}}
 
+    def _plain_predictions(self, rows):
+        return ask_labels(self.estimator_, rows)
+
+    def predict(self, X):
+        """Encrypt rows, evaluate the classifier on them, and decrypt the labels.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, ...)
+            Rows, inside of the range that was compiled.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels.
+        """
+        return super().predict(X).astype(self.classes_.dtype, copy=False)
+
     def _from_scores(self, scores):
         return self.classes_[positions_of(scores)]
 
@@ -672,8 +689,9 @@ class EncryptedRegressor(RegressorMixin, _EncryptedPredictor):
     """A regressor that predicts on rows that its server cannot read.
 
     It is :class:`EncryptedClassifier` for regressors: linear models, `MLPRegressor`, and
-    pipelines that begin with affine steps. Predictions are rounded to what `precision`
-    is worth, since the noise of decrypted values can give the secret key away.
+    pipelines that begin with affine steps. Predictions are rounded to the last decimal
+    that is not below `precision_`, since the noise of decrypted values can give the
+    secret key away: they are off by up to `precision_` and half of that decimal.
 
     Parameters
     ----------
@@ -746,10 +764,11 @@ class EncryptedRegressor(RegressorMixin, _EncryptedPredictor):
             )
 
     def _plain_predictions(self, rows):
-        plain = np.asarray(self.estimator_.predict(rows), dtype=np.float64)
+        plain = np.asarray(self.estimator_.predict(rows))
         if plain.ndim == 2 and plain.shape[1] > 1:
             raise TypeError(f"estimator: {name_of(self.estimator_)} has several outputs.")
-        return plain.ravel()
+        check = AnswerCheck(self.estimator_)
+        return check.values(plain, len(rows)).astype(np.float64)
 
     def _from_scores(self, scores):
         return scores[:, 0]

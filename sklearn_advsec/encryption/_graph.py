@@ -18,6 +18,7 @@ from sklearn.linear_model import (
     RidgeClassifier,
     RidgeClassifierCV,
     SGDClassifier,
+    SGDRegressor,
 )
 from sklearn.linear_model._base import LinearModel
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
@@ -175,6 +176,11 @@ def _pipeline(pipeline, row_shape, where):
         shape = row_shape if not layers else (n_features,)
         read = _read(step, shape, at)
         if isinstance(read, Graph):
+            if position < len(pipeline.steps) - 1:
+                raise TypeError(
+                    f"{at}{name_of(step)} is used as a transformer, and only its "
+                    "predictions can be computed under encryption."
+                )
             read.layers = layers + read.layers
             result = read
         else:
@@ -186,6 +192,7 @@ def _pipeline(pipeline, row_shape, where):
 
 def scores_of(coef, intercept, where):
     """Make one layer of a linear model's coefficients."""
+    coef = coef.toarray() if sparse.issparse(coef) else coef
     weight = np.atleast_2d(np.asarray(coef, dtype=np.float64))
     bias = np.zeros(len(weight)) + np.asarray(intercept, dtype=np.float64)
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
@@ -214,6 +221,7 @@ def linear_classifier(estimator, n_features):
 
 @register_graph(LinearModel)
 @register_graph(LinearSVR)
+@register_graph(SGDRegressor)
 def linear_regressor(estimator, n_features):
     """Read a linear regressor."""
     if not is_regressor(estimator):

@@ -1,5 +1,6 @@
 """The two halves of encrypted inference: who has the keys, and who has the weights."""
 
+import hmac
 import json
 import os
 import secrets
@@ -7,6 +8,7 @@ import struct
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy import sparse
@@ -15,6 +17,7 @@ from scipy.special import expit, softmax
 from ._columns import Columns
 from ._graph import Affine
 from ._messages import (
+    MAC_BYTES,
     MAC_KEY_BYTES,
     MessageError,
     join,
@@ -27,8 +30,11 @@ from ._messages import (
 from ._polynomials import Cubic, Plan, Quadratic, Quartic, Series
 from ._program import Program
 from ._rows_packed import Rows
-from ._seal import Arithmetic, Parameters, Ring, sealapi
+from ._seal import BUDGET, Arithmetic, Parameters, Ring, sealapi
 
+# What reading another file ends in.
+_NOT_SAVED_HERE = (KeyError, TypeError, AttributeError, ValueError, EOFError, BadZipFile)
+TAKEN = "Another client has registered with this identity."
 PACKINGS = {"columns": Columns, "rows": Rows}
 OVERFLOW = (
     "The answer decrypts to values that no row in the range can give: the server used "
@@ -85,11 +91,56 @@ class PublicModel:
 
     @classmethod
     def from_json(cls, text):
-        """Read it."""
-        values = json.loads(text)
-        given = values["parameters"]
-        values["parameters"] = Parameters(**{**given, "bits": tuple(given["bits"])})
-        return cls(**values)
+        """Read it, and refuse what no model can be: it comes from a server.
+
+        Raises
+        ------
+        MessageError
+            If it is none, or contradicts itself.
+        """
+        try:
+            values = json.loads(text)
+            given = values["parameters"]
+            values["parameters"] = Parameters(**{**given, "bits": tuple(given["bits"])})
+            model = cls(**values)
+            wrong = model._contradiction()
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            raise MessageError("model", "This describes no model.") from error
+        if wrong:
+            raise MessageError("model", f"The model contradicts itself: {wrong}.")
+        return model
+
+    def _contradiction(self):
+        """Return what cannot be; None where all fits."""
+        ring, low, high = self.parameters, np.array(self.low), np.array(self.high)
+        n_classes = 0 if self.classes is None else len(self.classes)
+        if self.packing not in PACKINGS or ring.scheme != "CKKS":
+            return "its packing or its scheme is unknown"
+        if ring.degree not in BUDGET or not 0 < sum(ring.bits) <= BUDGET[ring.degree]:
+            return "its ring has less than 128-bit security"
+        if not 0 < ring.scale_bits <= min(ring.bits):
+            return "its scale is none"
+        if low.ndim != 1 or low.shape != high.shape or not (low < high).all():
+            return "its ranges are none"
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            return "its ranges are not finite"
+        if not (0 < self.bound < np.inf and 0 < self.precision < np.inf):
+            return "its bounds are none"
+        if self.n_scores < 1 or n_classes not in (0, max(self.n_scores, 2)):
+            return f"it has {self.n_scores} scores for {n_classes} classes"
+        if self.link not in (None, "softmax", "sigmoid"):
+            return "its link is unknown"
+        if not all(0 < step < ring.n_slots for step in self.steps):
+            return "its rotations are none"
+        if self.packing == "rows":
+            source, outputs = np.array(self.source), np.array(self.outputs)
+            if source.shape != (ring.n_slots,) or outputs.shape != (self.n_scores,):
+                return "its slots are of another ring"
+            if not (-1 <= source.min() and source.max() < len(low)):
+                return "its slots hold features that rows have not"
+            if not (0 <= outputs.min() and outputs.max() < ring.n_slots):
+                return "its scores stand in no slot"
+        return None
 
     @property
     def n_features(self):
@@ -429,20 +480,18 @@ class Server:
         header = read_header(message, "keys", digest)
         # The key of the authentication is in the message itself: it tells damage, and the
         # channel has to keep it secret.
-        start = len(message) - header.length - 32
-        first = split_first(message[start : start + header.length])
-        _, payload = open_message(message, "keys", digest, first)
+        _, payload = open_message(message, "keys", digest, mac_key_of(message, header))
         mac_key, *parts = split(payload)
+        before = self._sessions.get(header.key_id)
+        if before is not None and not hmac.compare_digest(before["mac"], mac_key):
+            raise MessageError("taken", TAKEN)
         try:
             keys = self._read_keys(header.key_id, parts)
         except ValueError as error:
             raise MessageError("corrupted", f"The evaluation keys are broken: {error}")
-        self._sessions[header.key_id] = {
-            "mac": mac_key,
-            "keys": keys,
-            "seen": set(),
-            "floor": 0,
-        }
+        # A client that registers again has not unasked its questions.
+        session = before or {"mac": mac_key, "seen": set(), "floor": 0}
+        self._sessions[header.key_id] = {**session, "keys": keys}
         self._sessions.move_to_end(header.key_id)
         while len(self._sessions) > self.max_clients:
             self._sessions.popitem(last=False)
@@ -559,6 +608,13 @@ class Server:
     @classmethod
     def load(cls, path, **options):
         """Read what :meth:`save` wrote; nothing in the file is run."""
+        try:
+            return cls._loaded(path, options)
+        except _NOT_SAVED_HERE as error:
+            raise ValueError(f"{path} is no file of Server.save: {error}") from error
+
+    @classmethod
+    def _loaded(cls, path, options):
         with np.load(path, allow_pickle=False) as file:
             model = PublicModel.from_json(file["model"].tobytes().decode())
             state = json.loads(file["plans"].tobytes().decode())
@@ -607,8 +663,10 @@ def _note(session, number):
         session["seen"] = set(ordered[2049:])
 
 
-def split_first(payload):
-    """Return the key of authentication from the keys of a client."""
+def mac_key_of(message, header):
+    """Return the key of authentication from a client's message with its keys."""
+    start = len(message) - header.length - MAC_BYTES
+    payload = message[start : start + header.length]
     try:
         (length,) = struct.unpack_from(">Q", payload, 4)
     except struct.error:

@@ -15,8 +15,8 @@ VERSION = 1
 KINDS = {"keys": 1, "question": 2, "answer": 3}
 # Magic, version, kind, parameters, key, sequence number, length of the payload.
 _HEADER = struct.Struct(">4sHH8s16sQQ")
-_MAC_BYTES = 32
-OVERHEAD = _HEADER.size + _MAC_BYTES
+MAC_BYTES = 32
+OVERHEAD = _HEADER.size + MAC_BYTES
 MAC_KEY_BYTES = 32
 # Larger messages are refused before they are read.
 MAX_BYTES = {"keys": 2**30, "question": 2**31, "answer": 2**31}
@@ -29,7 +29,9 @@ class MessageError(ValueError):
     ----------
     reason : str
         "truncated", "foreign" (no message of this package), "version", "kind",
-        "parameters", "too_large", "unknown_key", "corrupted", "replayed" or "overflow".
+        "parameters", "too_large", "unknown_key", "taken" (an identity that another
+        client has), "corrupted", "replayed", "overflow", or "model" (what a server says
+        of its model cannot be).
     """
 
     def __init__(self, reason, text):
@@ -142,7 +144,7 @@ def read_header(message, kind, parameters=None):
 def open_message(message, kind, parameters, mac_key):
     """Check a message whole, and return its header and payload."""
     header = read_header(message, kind, parameters)
-    body, tag = message[:-_MAC_BYTES], message[-_MAC_BYTES:]
+    body, tag = message[:-MAC_BYTES], message[-MAC_BYTES:]
     if not hmac.compare_digest(hmac.new(mac_key, body, sha256).digest(), tag):
         raise MessageError(
             "corrupted",

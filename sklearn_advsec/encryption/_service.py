@@ -1,5 +1,6 @@
 """Encrypted inference over HTTP: a service of worker processes, and its client."""
 
+import hmac
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import urllib.request
 from collections import OrderedDict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,9 +24,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._sklearn import fit_context, validate_data
-from ._halves import Client, PublicModel, Server
-from ._messages import MAX_BYTES, MessageError, read_header
+from ._halves import TAKEN, Client, PublicModel, Server, mac_key_of
+from ._messages import MAX_BYTES, OVERHEAD, MessageError, read_header
 
+# A client reads no more of an answer.
+_MOST_BYTES = MAX_BYTES["answer"] + OVERHEAD
 # Of what a worker has opened; a process of its own, so a module holds it.
 _worker = {}
 
@@ -147,30 +151,42 @@ class EncryptionService:
 
     def register(self, message):
         """Check evaluation keys in a worker, and keep them."""
+        header = read_header(message, "keys", self.model.digest())
+        mac_key = mac_key_of(message, header)
+        self._known(header.key_id, mac_key)  # before a worker takes them in
         key_id = self._compute(_check_keys, message)
         with self._lock:
+            client = self._known(key_id, mac_key)
             path = Path(self._folder.name) / key_id.hex()
             fresh = path.with_suffix(".new")
             fresh.write_bytes(message)
             os.replace(fresh, path)
-            self._clients[key_id] = set()
+            self._clients[key_id] = client
             self._clients.move_to_end(key_id)
             while len(self._clients) > self._max_clients:
                 old, _ = self._clients.popitem(last=False)
                 (Path(self._folder.name) / old.hex()).unlink(missing_ok=True)
         return key_id
 
+    def _known(self, key_id, mac_key):
+        """Return what is known of a client, unless it is another one of that name."""
+        client = self._clients.get(key_id, {"mac": mac_key, "seen": set()})
+        if not hmac.compare_digest(client["mac"], mac_key):
+            raise MessageError("taken", TAKEN)
+        return client
+
     def answer(self, message):
         """Answer a question in a worker; of two of one number, one is answered."""
         header = read_header(message, "question", self.model.digest())
         with self._lock:
-            seen = self._clients.get(header.key_id)
-            if seen is None:
+            client = self._clients.get(header.key_id)
+            if client is None:
                 raise MessageError(
                     "unknown_key",
                     "The keys of this client are not here (any more): register them.",
                 )
             self._clients.move_to_end(header.key_id)
+            seen = client["seen"]
             if header.sequence in seen:
                 raise MessageError(
                     "replayed", f"Question {header.sequence} was answered before."
@@ -339,7 +355,7 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         ConnectionError
             If nothing answers at `url`.
         """
-        model = PublicModel.from_json(self._request("/model").decode())
+        model = PublicModel.from_json(self._request("/model"))
         if model.classes is None:
             raise TypeError(f"url: the model at {self.url} is a regressor.")
         self.classes_ = np.asarray(model.classes)
@@ -407,7 +423,10 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         started = time.monotonic()
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                return response.read()
+                answer = response.read(_MOST_BYTES + 1)
+            if len(answer) > _MOST_BYTES:
+                raise MessageError("too_large", f"{self.url} answers without an end.")
+            return answer
         except urllib.error.HTTPError as error:
             told = _read_error(error)
             if error.code == 503:
@@ -418,7 +437,7 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
             raise TimeoutError(
                 f"{self.url} did not answer within {waited:.0f} s; raise timeout."
             ) from error
-        except (urllib.error.URLError, ConnectionError) as error:
+        except (urllib.error.URLError, HTTPException, ConnectionError) as error:
             if isinstance(getattr(error, "reason", None), TimeoutError):
                 raise TimeoutError(
                     f"{self.url} did not answer within {self.timeout} s; raise timeout."

@@ -1,5 +1,6 @@
 """Client and server: what each holds, and what happens to messages on the way."""
 
+import json
 import pickle
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn_advsec.encryption import (
     MessageError,
     Server,
 )
+from sklearn_advsec.encryption._halves import PublicModel
 from sklearn_advsec.encryption._messages import OVERHEAD, join, seal_message, split
 
 seal = pytest.importorskip("tenseal.sealapi")
@@ -95,15 +97,25 @@ def test_halves_agree_with_the_model_also_from_files(tmp_path, packing):
         np.testing.assert_array_equal(labels, fitted.simulate(X[:2]))
 
 
-def test_damaged_messages_are_each_refused(pair):
+@pytest.mark.parametrize("n", [800, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("whose", ["question", "answer"])
+def test_damaged_messages_are_each_refused(model, pair, whose, n):
     """Bits flipped, ends cut, parts of others: an error, never a label."""
     client, server = pair
     rng = np.random.RandomState(0)
     (question,) = client.encrypt(X[:3])
+    (another,) = client.encrypt(X[3:6])
+    whole, read = question, server.evaluate
+    if whose == "answer":
+        whole, another = server.evaluate(question), server.evaluate(another)
+        read = client.decrypt
+    stranger = model.client()
+    (foreign,) = stranger.encrypt(X[:3])
+    old = read(another)  # which is a replay from now on
     reasons = {}
-    for trial in range(3000):
-        message = bytearray(question)
-        kind = trial % 4
+    for trial in range(n):
+        message = bytearray(whole)
+        kind = trial % 6
         if kind == 0:
             at = rng.randint(len(message)) if trial % 8 else rng.randint(OVERHEAD)
             message[at] ^= 1 << rng.randint(8)
@@ -111,18 +123,24 @@ def test_damaged_messages_are_each_refused(pair):
             del message[rng.randint(len(message)) :]
         elif kind == 2:
             message += rng.bytes(rng.randint(1, 50))
-        else:
+        elif kind == 3:
             a, b = sorted(rng.randint(len(message), size=2))
             message[a:b] = message[a:b][::-1]
-            if message == question:
-                continue
+        elif kind == 4:  # the beginning of one, and the end of another
+            a = rng.randint(40, len(message))
+            message[a:] = another[a:]
+        else:
+            message = (another, foreign, rng.bytes(rng.randint(200)))[trial // 6 % 3]
+        if message == whole:
+            continue
         with pytest.raises(MessageError) as caught:
-            server.evaluate(bytes(message))
+            read(bytes(message))
         reasons[caught.value.reason] = reasons.get(caught.value.reason, 0) + 1
-    assert set(reasons) >= {"corrupted", "truncated"}
-    assert sum(reasons.values()) > 2900
-    # It was not the question's fault.
-    assert len(client.decrypt(server.evaluate(question))) == 3
+    assert set(reasons) >= {"corrupted", "truncated", "replayed"}
+    assert sum(reasons.values()) > 0.98 * n
+    # It was not the message's fault.
+    assert len(client.decrypt(read(whole) if whose == "question" else whole)) == 3
+    assert old is not None
 
 
 def reason_of(call):
@@ -181,6 +199,71 @@ def test_answers_of_a_wrong_key_are_noticed(model):
     client._asked[1] = 50
     assert reason_of(lambda: client.decrypt(answer)) == "overflow"
     del question
+
+
+def test_nobody_takes_the_place_of_a_client(model):
+    client, thief, server = model.client(), model.client(), model.server()
+    keys = client.evaluation_keys()
+    server.register(keys)
+    (question,) = client.encrypt(X[:4])
+    answer = server.evaluate(question)
+    thief.key_id = client.key_id
+    assert reason_of(lambda: server.register(thief.evaluation_keys())) == "taken"
+    server.register(keys)  # again, which makes no question new
+    assert reason_of(lambda: server.evaluate(question)) == "replayed"
+    assert len(client.decrypt(answer)) == 4
+
+
+def test_what_a_server_says_of_its_model_is_looked_at(model):
+    def told(**changes):
+        values = json.loads(model._public("columns").to_json())
+        for name, value in changes.items():
+            part = values["parameters"] if name in values["parameters"] else values
+            part[name] = value
+        return json.dumps(values)
+
+    assert PublicModel.from_json(told()).n_features == 6
+    for text in (
+        "",
+        "<html>",
+        "[]",
+        "null",
+        "{}",
+        told(degree=1024),
+        told(degree="4096"),
+        told(bits=[60] * 9),
+        told(bits=None),
+        told(scale_bits=500),
+        told(scheme="BFV"),
+        told(packing="heap"),
+        told(low=[0.0]),
+        told(low=[1e9] * 6),
+        told(high=[float("nan")] * 6),
+        told(high=[float("inf")] * 6),
+        told(classes=["a"]),
+        told(classes=list("abc")),
+        told(n_scores=0),
+        told(bound=-1.0),
+        told(precision="x"),
+        told(link="sorcery"),
+        told(steps=[10**9]),
+        told(packing="rows", source=[0], outputs=[0]),
+        told(more=1),
+    ):
+        assert reason_of(lambda text=text: PublicModel.from_json(text)) == "model"
+
+
+def test_files_that_are_no_models(tmp_path):
+    path = tmp_path / "file"
+    for content in (b"", b"junk" * 100, join([b"a"] * 5)):
+        path.write_bytes(content)
+        for half in (Server, Client):
+            with pytest.raises((ValueError, EOFError)):
+                half.load(path)
+    with open(path, "wb") as file:
+        np.savez(file, model=np.zeros(3))
+    with pytest.raises(ValueError, match="no file of Server.save"):
+        Server.load(path)
 
 
 def test_few_clients_are_kept(model):

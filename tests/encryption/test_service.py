@@ -1,5 +1,6 @@
 """Encrypted inference over loopback, in processes of their own."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from sklearn_advsec.encryption import (
     EncryptionService,
     MessageError,
 )
+from sklearn_advsec.encryption._messages import OVERHEAD, join, seal_message, split
 
 pytest.importorskip("tenseal.sealapi")
 
@@ -125,6 +128,77 @@ def test_wrong_requests_have_their_own_errors(service, path):
         EncryptedClient("ftp://127.0.0.1").fit()
     with pytest.raises(ValueError, match="outside of the range"):
         client.predict(np.full((1, 4), 1e9))
+
+
+class Liar(BaseHTTPRequestHandler):
+    """Answers with what the test puts into `says`."""
+
+    says = {}
+
+    def do_GET(self):
+        self._say()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._say()
+
+    def _say(self):
+        status, body, promised = self.says[self.path]
+        self.send_response(status)
+        self.send_header("Content-Length", str(promised or len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *args):
+        pass
+
+
+def test_a_server_that_lies(fitted):
+    model = json.loads(fitted._public("columns").to_json())
+
+    def told(**changes):
+        return json.dumps({**model, **changes}).encode()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        for body in (b"", b"<html>", b"\xff\xfe", told(bound=0), told(classes=[1] * 9)):
+            Liar.says = {"/model": (200, body, None)}
+            with pytest.raises(MessageError) as caught:
+                EncryptedClient(url).fit()
+            assert caught.value.reason == "model"
+        Liar.says = {"/model": (200, told()[:9], 5000)}  # less than it promised
+        with pytest.raises(MessageError, match="describes no model"):
+            EncryptedClient(url).fit()
+        Liar.says = {"/model": (500, b"oops", None)}
+        with pytest.raises(MessageError, match="none of ours"):
+            EncryptedClient(url).fit()
+        Liar.says = {"/model": (200, told(), None), "/keys": (200, b"", None)}
+        client = EncryptedClient(url).fit()
+        for body in (b"", b"junk" * 100, client.client_.encrypt(X[:2])[0]):
+            Liar.says["/questions"] = (200, body, None)
+            with pytest.raises(MessageError):
+                client.predict(X[:2])
+        # Whoever has the client's key of authentication may send any ciphertext of its
+        # own, such as the first feature.
+        question = client.client_.encrypt(X[:2])[0]
+        mac_key = client.client_._mac_key
+        number = client.client_._sequence
+        part = split(question[OVERHEAD - 32 + 4 : -32])[0]
+        answer = seal_message(
+            "answer",
+            client.client_.model.digest(),
+            client.client_.key_id,
+            number + 1,
+            join([part]),
+            mac_key,
+        )
+        Liar.says["/questions"] = (200, answer, None)
+        try:  # rows are within -1 and 1, as scores are: a lie that nobody can tell
+            assert set(client.predict(X[:2])) <= set(client.classes_)
+        except MessageError as error:
+            assert error.reason == "overflow"
+        server.shutdown()
 
 
 def test_slow_and_dying_clients_block_nobody(service, fitted):
