@@ -31,7 +31,7 @@ from .._progress import ReportsProgress
 from .._rows import check_rows, check_weights, is_dataframe
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import HasMethods, _check_y, fit_context, validate_data
-from ..victim import ask_labels
+from ..victim import ask_labels, ask_scores
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -250,7 +250,7 @@ class TrainingDefense(
         with undisturbed(self.estimator_):
             if method == "predict":
                 return ask_labels(self.estimator_, X)
-            return np.asarray(getattr(self.estimator_, method)(X))
+            return ask_scores(self.estimator_, X, method)
 
     def _fit_net(self, net, X, y, weights, seed):
         """Train a clone of the user's net on float32 rows and labels 0..K-1.

@@ -45,7 +45,9 @@ class ActiveExtraction(PoolExtraction):
     temperature : float, default=1.0
         By what logits are divided before the copy is trained on their softmax.
     score_kind : {"auto", "probability", "logit"}, default="auto"
-        What the scores of the victim are; "auto" looks at them.
+        What the scores of the victim are. With "auto", `predict_proba` gives
+        probabilities, and anything else is an error; a decision function gives logits.
+        "logit" takes what a service calls probabilities for logits.
     max_queries : int, default=None
         How many rows may be sent in all; see :class:`ExtractionAttack`.
     batch_size : int, default=1024

@@ -40,9 +40,9 @@ from ._victim import (
     classes_of,
     gives_scores,
     is_estimator,
-    kind_of_scores,
     labels_of,
     scores_of,
+    soft_targets,
 )
 
 
@@ -196,8 +196,10 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _victims_probabilities(self, rows):
         rows = as_nets_take_them(self._rows_for_victim(rows), unwrap(self.estimator_))
+        kind = self._score_kind()
         with undisturbed(self.estimator_):
-            return np.asarray(self.estimator_.predict_proba(rows))
+            scores = scores_of(self.estimator_, rows, kind)
+        return scores if kind == "probability" else soft_targets(scores, kind)
 
     def _rows_for_victim(self, rows):
         if is_dataframe(rows):
@@ -400,7 +402,9 @@ class ExtractionAttack(ReportsProgress, StolenModel):
 
     def _responder(self, kind):
         """Return the function that asks the victim for answers of a kind."""
-        return partial(labels_of if kind == "label" else scores_of, self.estimator_)
+        if kind == "label":
+            return partial(labels_of, self.estimator_)
+        return partial(scores_of, self.estimator_, kind=self._score_kind())
 
     def _ask_victim(self, respond, rows):
         """Ask about rows as the victim takes them, and leave it as it was."""
@@ -466,9 +470,12 @@ class ExtractionAttack(ReportsProgress, StolenModel):
         """The victim's classes, or what can be told of them from answers."""
         return classes_of(self.estimator_, seen)
 
-    def _score_kind(self, scores):
-        """Whether answers are a "probability" or a "logit"."""
-        return kind_of_scores(self.estimator_, scores)
+    def _score_kind(self):
+        """Whether scores are a "probability" or a "logit": what they have to be.
+
+        A decision function is never a probability, even where its values look like some.
+        """
+        return "probability" if hasattr(self.estimator_, "predict_proba") else "logit"
 
     def _check_X(self, X, *, reset):
         """Validate rows: DataFrames stay, all else becomes an array of floats."""

@@ -375,7 +375,7 @@ class EquationSolving(ExtractionAttack):
             self.residual_ = share * error + (1 - share) * self.residual_
             wrong = error > 0.1
         else:
-            shown = soft_targets(answers, self._score_kind(answers))
+            shown = soft_targets(answers, self._score_kind())
             error = float(np.abs(self.copy_.predict_proba(rows) - shown).max())
             self.residual_ = float(np.fmax(self.residual_, error))
             step = 10.0**-self.decimals_ if self.decimals_ else 0.0
@@ -396,7 +396,7 @@ class EquationSolving(ExtractionAttack):
         rows = probes.cross()
         scores = oracle.ask(rows)
         self.classes_ = self._victim_classes(np.arange(scores.shape[1]))
-        kind = self._score_kind(scores)
+        kind = self._score_kind()
         self.decimals_ = decimals_of(scores) if self.decimals == "auto" else self.decimals
         if kind == "probability" and self.decimals_ is not None:
             return self._solve_rounded(oracle, probes, rows, scores)
@@ -494,7 +494,7 @@ class EquationSolving(ExtractionAttack):
         if n_more > 0:
             rows = np.concatenate([first, probes.informative(n_more, None)])
         scores = oracle.ask(rows)
-        kind = self._score_kind(scores)
+        kind = self._score_kind()
         targets = soft_targets(scores, kind)
         (w1, b1, w2, b2), _ = fit_network(
             probes.standardize(rows),

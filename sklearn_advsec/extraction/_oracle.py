@@ -4,7 +4,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from ..exceptions import QueryBudgetExceeded
+from ..exceptions import BadAnswerError, QueryBudgetExceeded
 
 
 class QueryLog:
@@ -155,10 +155,7 @@ class Oracle:
         for start in self.tasks(range(0, within, self.batch_size)):
             batch = new[start : min(start + self.batch_size, within)]
             answers = np.asarray(self.respond(self.log.codec.decode(array[batch])))
-            if len(answers) != len(batch):
-                raise ValueError(
-                    f"estimator returned {len(answers)} answers for {len(batch)} rows."
-                )
+            self._check_shape(answers, len(batch))
             self.log.append(array[batch], [keys[i] for i in batch], answers)
             if self.name is not None and self.n_queries >= self._next_report:
                 of = "" if self.max_queries is None else f" of {self.max_queries}"
@@ -170,6 +167,20 @@ class Oracle:
                 f"{len(new) - within} more are needed."
             )
         return self.log.answers[self.log.positions(keys)]
+
+    def _check_shape(self, answers, n_rows):
+        """Raise where answers are too few, or of another width than all before."""
+        if answers.ndim == 0 or len(answers) != n_rows:
+            given = len(answers) if answers.ndim else answers.item()
+            raise BadAnswerError(
+                f"estimator returned {given!r} answers for {n_rows} rows."
+            )
+        before = self.log.answers.shape[1:]
+        if len(self.log) and answers.shape[1:] != before:
+            raise BadAnswerError(
+                f"estimator answered rows {len(self.log)} and after with arrays of shape "
+                f"{answers.shape[1:]}, and those before with {before}."
+            )
 
     def ask_what_fits(self, array):
         """Ask about the first rows, as many as the budget allows, and all that are free.

@@ -44,6 +44,15 @@ class PoolExtraction(ExtractionAttack):
                 stacklevel=4,
             )
 
+    def _score_kind(self):
+        kind = super()._score_kind()
+        if self.score_kind == "probability" and kind == "logit":
+            raise ValueError(
+                "score_kind='probability', but estimator has no predict_proba: a "
+                "decision function gives logits. Use score_kind='auto'."
+            )
+        return kind if self.score_kind == "auto" else self.score_kind
+
     def _query(self, oracle, array, y, rng):
         """Ask about rows.
 
@@ -93,13 +102,7 @@ class PoolExtraction(ExtractionAttack):
                 f"estimator has {len(self.classes_)} classes_ but gives "
                 f"{answers.shape[1]} scores per row."
             )
-        found = self._score_kind(answers)
-        if self.score_kind == "probability" and found == "logit":
-            raise ValueError(
-                "score_kind='probability', but the victim's scores are not in [0, 1] or "
-                "do not sum to 1: they are logits. Use score_kind='logit' or 'auto'."
-            )
-        self.score_kind_ = found if self.score_kind == "auto" else self.score_kind
+        self.score_kind_ = self._score_kind()
         return soft_targets(answers, self.score_kind_, self.temperature)
 
     def _n_wanted(self, oracle, array):

@@ -44,16 +44,15 @@ class Logits:
         The victim.
     probes : Probes
         The scale of the features.
-    kind_of : callable
-        Tells whether scores are a "probability" or a "logit"; the first ones are looked
-        at.
+    kind : {"probability", "logit"}
+        What the scores are.
     """
 
-    def __init__(self, oracle, probes, kind_of):
+    def __init__(self, oracle, probes, kind):
         self.oracle = oracle
         self.probes = probes
-        self._kind_of = kind_of
-        self._kind = None
+        self._kind = kind
+        self._is_exact = False
         self.n_features = probes.n_features
         self.noise = 1e-14
         pool = probes.standardize(probes.pool)
@@ -69,9 +68,9 @@ class Logits:
         """Return the logits, NaN where they have lost their digits, and the winners."""
         sent = self.oracle.as_sent(self.probes.center + rows * self.probes.scale)
         scores = self.oracle.ask(sent)
-        if self._kind is None:
-            self._kind = self._kind_of(scores)
+        if not self._is_exact:  # the first ones tell
             self._check_exact(scores)
+            self._is_exact = True
         logits = centered_logits(scores, self._kind)
         if self._kind == "probability":
             # Of two classes, one probability is 1 less the other, and loses its digits.
@@ -507,7 +506,7 @@ class ReLUExtraction(ExtractionAttack):
         if array.ndim != 2:
             raise ValueError(f"X must have two dimensions; got {array.ndim}.")
         probes = Probes(array, oracle, check_random_state(self.random_state))
-        victim = Logits(oracle, probes, self._score_kind)
+        victim = Logits(oracle, probes, self._score_kind())
         planes = np.empty((0, array.shape[1] + 1))
         rows = victim.spread(victim.n_features + 10)
         try:

@@ -5,26 +5,11 @@ from scipy.special import softmax
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.tree import BaseDecisionTree
+from sklearn.utils.validation import _num_samples
 
 from ..exceptions import BadAnswerError
 from ..trees._steps import features_of, is_skipped
 from ..victim import AnswerCheck, ask_labels, ask_scores
-
-# Probabilities may be rounded to two decimals, each column by itself.
-_SUM_SLACK = 0.006
-
-
-def score_kind(scores):
-    """Tell probabilities from logits.
-
-    Rows of probabilities lie in [0, 1] and sum to 1, up to rounding; those of which only
-    the largest are shown sum to less.
-    """
-    inside = scores.min() >= 0 and scores.max() <= 1
-    slack = 1e-5 + _SUM_SLACK * scores.shape[1]
-    if inside and scores.sum(axis=1).max() <= 1 + slack:
-        return "probability"
-    return "logit"
 
 
 def soft_targets(scores, kind, temperature=1.0):
@@ -92,32 +77,34 @@ def labels_of(victim, rows):
     return np.asarray(victim.classes_)[best] if hasattr(victim, "classes_") else best
 
 
-def scores_of(victim, rows):
-    """Ask for one score per class: probabilities, or else the decision function."""
+def scores_of(victim, rows, kind="probability"):
+    """Ask for one score per class, by `predict_proba`, or else the decision function.
+
+    Parameters
+    ----------
+    victim : object
+        Who is asked.
+    rows : {array-like, DataFrame} of shape (n_rows, ...)
+        Rows as the victim takes them.
+    kind : {"probability", "logit"}, default="probability"
+        What `predict_proba` has to answer; of some services it is no probability.
+    """
     if hasattr(victim, "predict_proba"):
-        scores = np.asarray(victim.predict_proba(rows))
-        if scores.ndim != 2 or scores.shape[1] < 2:
-            raise BadAnswerError(
-                f"estimator.predict_proba gave an array of shape {scores.shape} for "
-                f"{len(rows)} rows; it must have one column per class."
-            )
-        # Of some services they are logits: see `kind_of_scores`.
         check = AnswerCheck(victim, getattr(victim, "classes_", None))
-        return check.finite(scores.astype(np.float64), None, "predict_proba")
+        answer, proba = victim.predict_proba(rows), kind == "probability"
+        scores = check.scores(answer, _num_samples(rows), probability=proba)
+        wide = np.ndim(scores) == 2 and scores.shape[1] > 1
+        if wide:
+            return scores.astype(np.float64)
+        raise BadAnswerError(
+            f"estimator.predict_proba gave an array of shape {scores.shape} for "
+            f"{len(scores)} rows; it must have one column per class."
+        )
     scores = ask_scores(victim, rows, "decision_function").astype(np.float64)
     if scores.ndim == 2 and scores.shape[1] > 1:
         return scores
     scores = scores.reshape(len(scores))
     return np.column_stack([np.zeros(len(scores)), scores])
-
-
-def kind_of_scores(victim, scores):
-    """Tell whether a victim's scores are a "probability" or a "logit".
-
-    A decision function is never a probability, even where its values look like some;
-    what `predict_proba` gives may be logits all the same, so it is looked at.
-    """
-    return score_kind(scores) if hasattr(victim, "predict_proba") else "logit"
 
 
 def classes_of(victim, seen):
@@ -139,18 +126,13 @@ def outputs_of(victim, rows):
         answer = ask_labels(victim, rows)
         return (answer[:, None] == np.asarray(victim.classes_)).astype(np.float64)
     answer = np.asarray(victim.predict(rows))
-    if answer.dtype.kind not in "buif":
+    if answer.size and isinstance(answer.ravel()[0], str):
         raise ValueError(
             f"estimator answers {answer.ravel()[0]!r} and says nowhere which other "
             "labels there are: give it classes_ or predict_proba."
         )
-    if answer.size != len(answer):
-        raise ValueError(
-            "estimator must have one output; it predicted an array of shape "
-            f"{answer.shape} for {len(answer)} rows."
-        )
-    values = answer.reshape(-1).astype(np.float64)
-    return AnswerCheck(victim).finite(values, None, "predict")[:, None]
+    values = AnswerCheck(victim).values(answer, _num_samples(rows))
+    return values.astype(np.float64)[:, None]
 
 
 def has_box_leaves(victim, n_features):

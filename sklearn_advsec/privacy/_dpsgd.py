@@ -273,13 +273,19 @@ class DPSGDClassifier(TrainingDefense):
             warnings.simplefilter("ignore")  # the optimal order is the largest it tries
             self.noise_multiplier_ = self.noise_multiplier
             if self.epsilon is not None:
-                self.noise_multiplier_ = get_noise_multiplier(
-                    target_epsilon=self.epsilon,
-                    target_delta=self.delta,
-                    sample_rate=rate,
-                    steps=n_steps,
-                    accountant="rdp",
-                )
+                try:
+                    self.noise_multiplier_ = get_noise_multiplier(
+                        target_epsilon=self.epsilon,
+                        target_delta=self.delta,
+                        sample_rate=rate,
+                        steps=n_steps,
+                        accountant="rdp",
+                    )
+                except ValueError as error:
+                    raise ValueError(
+                        f"epsilon={self.epsilon} is so small that no noise which the "
+                        "accountant tries keeps to it."
+                    ) from error
             self.history_ = [*self.history_, (self.noise_multiplier_, rate, n_steps)]
             accountant = RDPAccountant()
             accountant.history = self.history_

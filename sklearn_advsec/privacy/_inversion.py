@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -167,6 +168,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         dtype = [np.float64, np.float32]
         X = validate_data(self, X, reset=False, dtype=dtype, allow_nd=True)
         y = column_or_1d(y)
+        check_classification_targets(y)
         check_consistent_length(X, y)
         rows = _standardised(X - self._mean)
         nearest = (rows @ _standardised(self.representatives_ - self._mean).T).argmax(1)

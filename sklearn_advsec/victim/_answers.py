@@ -151,8 +151,8 @@ class AnswerCheck:
         fine[off] = _sums_by_rounding(proba[off])
         for bad, reason in (
             (~finite, "probabilities must be finite"),
-            (finite & ~inside, "probabilities must lie between 0 and 1"),
-            (off & ~fine, "its probabilities do not sum to 1"),
+            (finite & ~inside, "probabilities must lie between 0 and 1" + _LOGITS),
+            (off & ~fine, "its probabilities do not sum to 1" + _LOGITS),
         ):
             if bad.any():
                 self._refuse(bad, proba, rows, method, reason)
@@ -216,6 +216,7 @@ class AnswerCheck:
         raise error from cause
 
 
+_LOGITS = " (other scores than probabilities are a decision_function's)"
 _ONE_OUTPUT = (
     " Wrap a service that gives the score of one class only: BinaryScores(estimator)."
 )

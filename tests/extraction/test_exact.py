@@ -259,7 +259,7 @@ def test_regression_tree():
     two = DecisionTreeRegressor(max_depth=2).fit(X, X[:, :2])
     attack = PathFinding(Counted(tree)).fit(X)  # remote, without a word on what it is
     np.testing.assert_array_equal(attack.predict(X), tree.predict(X))
-    with pytest.raises(ValueError, match="one output"):
+    with pytest.raises(ValueError, match="one value for each"):
         PathFinding(FrozenEstimator(two)).fit(X)
 
 

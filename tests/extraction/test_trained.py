@@ -24,7 +24,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.evasion import FastGradientMethod, TransferAttack
-from sklearn_advsec.exceptions import QueryBudgetExceeded
+from sklearn_advsec.exceptions import BadAnswerError, QueryBudgetExceeded
 from sklearn_advsec.extraction import (
     ActiveExtraction,
     CopycatCNN,
@@ -41,7 +41,7 @@ from sklearn_advsec.extraction import (
     TopKProbabilities,
 )
 from sklearn_advsec.extraction._surrogates import train
-from sklearn_advsec.extraction._victim import decimals_of, score_kind, soft_targets
+from sklearn_advsec.extraction._victim import decimals_of, soft_targets
 from sklearn_advsec.inspection import ExtractionCurveDisplay
 from sklearn_advsec.metrics import fidelity_scorer
 
@@ -266,11 +266,70 @@ def test_logits_are_never_taken_for_probabilities(iris):
             return self.model.decision_function(X)
 
     attack = KnockoffNets(Logits(model), surrogate=LogisticRegression(max_iter=5000))
-    attack.fit(X)
+    for kind in ("auto", "probability"):
+        with pytest.raises(BadAnswerError, match="predict_proba returned"):
+            attack.set_params(score_kind=kind).fit(X)
+    attack.set_params(score_kind="logit").fit(X)
     assert attack.score_kind_ == "logit"
     assert attack.fidelity(X) > 0.95
-    with pytest.raises(ValueError, match="they are logits"):
+    assert attack.extraction_report(X)["R_test_TV"] < 0.1
+
+
+@pytest.mark.parametrize("attack", [ActiveExtraction, EquationSolving, KnockoffNets])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_bad_answers_are_refused_and_what_was_paid_before_them_is_kept(
+    iris, attack, batch
+):
+    X, _, model = iris
+    bad = {
+        "sums to two": lambda proba: 2 * proba,
+        "above one": lambda proba: proba + [1, -1, 0],
+        "too wide": lambda proba: np.hstack([proba, proba]) / 2,
+        "narrower": lambda proba: proba[:, :2],
+        "nan": lambda proba: proba * np.nan,
+    }
+
+    for spoil in bad.values():
+        sent = []
+
+        class Service:
+            classes_ = model.classes_
+
+            def predict_proba(self, X, spoil=spoil, sent=sent):
+                sent.append(len(X))
+                proba = model.predict_proba(X)
+                return spoil(proba) if len(sent) == batch else proba
+
+        thief = attack(Service(), batch_size=4)
+        with pytest.raises(BadAnswerError, match="estimator"):
+            thief.fit(X)
+        assert len(thief.query_log_) == sum(sent[: batch - 1])
+        assert not hasattr(thief, "copy_")
+
+
+def test_a_victim_that_says_nowhere_how_many_classes_it_has_keeps_to_what_it_said(iris):
+    X, _, model = iris
+
+    class Service:
+        n_calls = 0
+
+        def predict_proba(self, X):
+            self.n_calls += 1
+            proba = model.predict_proba(X)
+            return proba if self.n_calls < 3 else np.hstack([proba, proba]) / 2
+
+    attack = KnockoffNets(Service(), batch_size=10)
+    with pytest.raises(BadAnswerError, match=r"shape \(6,\)"):
+        attack.fit(X)
+    assert attack.n_queries_ == 20
+
+
+def test_a_probability_is_wanted_of_a_victim_that_has_none():
+    X, y = load_iris(return_X_y=True)
+    attack = KnockoffNets(FrozenEstimator(LinearSVC().fit(X, y)))
+    with pytest.raises(ValueError, match="estimator has no predict_proba"):
         attack.set_params(score_kind="probability").fit(X)
+    assert not hasattr(attack, "n_queries_")  # before anything was asked
 
 
 def test_a_decision_function_is_no_probability_even_where_it_looks_like_one():
@@ -298,13 +357,9 @@ def test_one_probability_for_two_classes_is_refused(iris):
         KnockoffNets(First(model)).fit(X[:100])
 
 
-def test_score_kinds_and_temperature():
+def test_targets_of_probabilities_and_of_logits_and_temperature():
     logits = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3]])
     proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert score_kind(logits) == "logit"
-    assert score_kind(proba) == score_kind(proba.round(2)) == "probability"
-    assert score_kind(np.array([[0.6, 0.0, 0.0]])) == "probability"  # top 1
-    assert score_kind(1 / (1 + np.exp(-logits))) == "logit"  # one against the rest
     soft = soft_targets(logits, "logit", temperature=4.0)
     np.testing.assert_allclose(soft_targets(proba, "probability", 4.0), soft)
     np.testing.assert_allclose(soft.sum(axis=1), 1)

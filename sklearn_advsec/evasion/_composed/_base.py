@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import HasMethods
 
 from ... import differentiable
 from ..._rows import RowCodec
+from ...victim import ask_labels, ask_scores
 from ...victim._fitting import as_victim
 from .._base import EvasionAttack, shared
 from .._gradient._projected_gradient import ProjectedGradientDescent
@@ -65,15 +66,15 @@ class MeanClassifier(Surrogate):
 
 def _log_probability(member, X):
     if hasattr(member, "predict_proba"):
-        proba = torch.as_tensor(np.asarray(member.predict_proba(X), dtype=np.float64))
+        proba = torch.as_tensor(ask_scores(member, X).astype(np.float64))
         return torch.log(proba.clamp_min(1e-30))
     if hasattr(member, "decision_function"):
-        decision = np.asarray(member.decision_function(X), dtype=np.float64)
+        decision = ask_scores(member, X, "decision_function").astype(np.float64)
         return torch.log_softmax(
             differentiable.binary_logits(torch.as_tensor(decision)), 1
         )
     # Labels alone: a vote.
-    vote = np.asarray(member.predict(X))[:, None] == np.asarray(member.classes_)
+    vote = ask_labels(member, X)[:, None] == np.asarray(member.classes_)
     return torch.as_tensor(np.where(vote, 0.0, -1.0))
 
 
