@@ -1,6 +1,38 @@
 """Labels as positions in classes, and columns of probabilities in their order."""
 
 import numpy as np
+from sklearn.utils import column_or_1d
+
+
+def as_labels(labels, name, shape=None):
+    """Return labels as an array, one for each row or of a given shape, or raise.
+
+    Parameters
+    ----------
+    labels : array-like
+        The labels.
+    name : str
+        What errors call them.
+    shape : tuple of int, default=None
+        What their shape must be; None is one dimension.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise ValueError(f"{name} must hold rows of labels, all of one length.") from None
+    if shape is None:
+        array = column_or_1d(array, input_name=name)
+    elif array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
+    if array.dtype.kind == "f":
+        none = ~np.isfinite(array)
+    elif array.dtype == object:
+        none = np.array([v is None or v != v for v in array.ravel().tolist()], bool)
+    else:
+        none = np.zeros(0, bool)
+    if none.any() or array.dtype.kind == "c":
+        raise ValueError(f"{name} holds values that are no labels: NaN, None or such.")
+    return array
 
 
 def find_positions(labels, classes):

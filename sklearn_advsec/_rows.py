@@ -333,23 +333,30 @@ def writable(array):
     return array.copy()
 
 
-def check_rows(X, estimator_name, *, allow_nan=False):
+def check_rows(X, estimator_name, *, allow_nan=False, name="X"):
     """Check that rows are finite, not empty and numeric where they must be.
 
     DataFrames keep their columns; anything else becomes an array of floats, or stays one
-    of integers or booleans, of two or more dimensions.
+    of integers or booleans, of two or more dimensions. Errors call them by their `name`.
     """
+    try:
+        return _checked(X, estimator_name, "allow-nan" if allow_nan else True)
+    except (TypeError, ValueError) as error:
+        if name == "X":
+            raise
+        raise type(error)(f"{name}: {error}") from None
+
+
+def _checked(X, estimator_name, finite):
     refuse_masked(X)
     X, _ = plain_rows(X)
+    checks = {
+        "ensure_all_finite": finite,
+        "estimator": estimator_name,
+        "input_name": "X",
+    }
     if not is_dataframe(X):
-        return check_array(
-            X,
-            dtype=NUMBERS,
-            allow_nd=True,
-            ensure_all_finite="allow-nan" if allow_nan else True,
-            estimator=estimator_name,
-            input_name="X",
-        )
+        return check_array(X, dtype=NUMBERS, allow_nd=True, **checks)
     if not len(X):
         raise ValueError(
             f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is "
@@ -358,13 +365,7 @@ def check_rows(X, estimator_name, *, allow_nan=False):
     _refuse_sparse(X)
     numbers = X.select_dtypes("number")
     if numbers.shape[1]:
-        check_array(
-            numbers,
-            dtype=np.float64,
-            ensure_all_finite="allow-nan" if allow_nan else True,
-            estimator=estimator_name,
-            input_name="X",
-        )
+        check_array(numbers, dtype=np.float64, **checks)
     return X
 
 

@@ -3,6 +3,7 @@
 Everything that may move in its next version is imported here, and only here.
 """
 
+import inspect
 from functools import wraps
 from numbers import Integral, Real
 
@@ -21,7 +22,7 @@ from sklearn.utils._param_validation import (
     Options,
     RealNotInt,
     StrOptions,
-    validate_params,
+    validate_parameter_constraints,
 )
 from sklearn.utils.metadata_routing import _routing_enabled
 from sklearn.utils.validation import _check_sample_weight, _check_y
@@ -43,6 +44,7 @@ __all__ = [
     "_routing_enabled",
     "_safe_indexing",
     "check_matplotlib_support",
+    "check_parameters",
     "fit_context",
     "refuse_masked",
     "validate_data",
@@ -80,8 +82,53 @@ def check_values(estimator):
     InvalidParameterError
         It names the parameter.
     """
-    for name, value in estimator.get_params(deep=False).items():
-        wanted = estimator._parameter_constraints.get(name, "no_validation")
+    parameters = estimator.get_params(deep=False)
+    _check_values(parameters, estimator._parameter_constraints, type(estimator).__name__)
+
+
+def check_parameters(parameters, constraints, owner):
+    """Check parameters of what has no `fit`: as scikit-learn does, and their values.
+
+    Parameters
+    ----------
+    parameters : dict
+        Their values, by name.
+    constraints : dict
+        What each may be, as in ``_parameter_constraints``.
+    owner : str
+        Whose they are, for the error.
+
+    Raises
+    ------
+    InvalidParameterError
+        It names the parameter.
+    """
+    known = {name: v for name, v in parameters.items() if name in constraints}
+    validate_parameter_constraints(constraints, known, owner)
+    _check_values(known, constraints, owner)
+
+
+def validate_params(constraints):
+    """Decorate a function: its arguments are checked by `check_parameters`."""
+
+    def decorate(function):
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def checked(*args, **kwargs):
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            check_parameters(given.arguments, constraints, function.__qualname__)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _check_values(parameters, constraints, owner):
+    for name, value in parameters.items():
+        wanted = constraints.get(name, "no_validation")
         wanted = [] if isinstance(wanted, str) else wanted
         if isinstance(value, (bool, np.bool_)):
             problem = None if _takes_booleans(wanted) else "must be a number"
@@ -94,8 +141,7 @@ def check_values(estimator):
             problem = None if _is_array(value, wanted) else "must be an array"
         if problem:
             raise InvalidParameterError(
-                f"The {name!r} parameter of {type(estimator).__name__} {problem}; got "
-                f"{value!r}."
+                f"The {name!r} parameter of {owner} {problem}; got {value!r}."
             )
 
 

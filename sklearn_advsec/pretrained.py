@@ -1,6 +1,7 @@
 """Trained torch modules as classifiers: the torch counterpart of `FrozenEstimator`."""
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -10,15 +11,11 @@ from sklearn.utils.validation import check_array
 from . import differentiable
 from ._images import looks_channels_last
 from ._rows import writable
+from ._sklearn import Interval, StrOptions, check_parameters
 from .differentiable._neural import module_view, output_width
 from .differentiable._outputs import OutputReader
 
 __all__ = ["PretrainedModule"]
-
-_VALUES = {
-    "outputs": ("auto", "logits", "probabilities"),
-    "channels": ("first", "last"),
-}
 
 
 class PretrainedModule(ClassifierMixin, BaseEstimator):
@@ -83,6 +80,14 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
     >>> classifier.predict_proba([[0.0, 1.0]]).shape
     (1, 3)
     """
+
+    _parameter_constraints = {
+        "classes": ["array-like", None],
+        "device": [str, torch.device, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "outputs": [StrOptions({"auto", "logits", "probabilities"})],
+        "channels": [StrOptions({"first", "last"})],
+    }
 
     def __init__(
         self,
@@ -157,7 +162,7 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
                     reader.logits(
                         self.module(before(part.to(parameter.device, parameter.dtype)))
                     )
-                    for part in torch.as_tensor(writable(X)).split(self.batch_size)
+                    for part in torch.as_tensor(writable(X)).split(int(self.batch_size))
                 ]
         finally:
             for layer, mode in modes.items():
@@ -236,11 +241,8 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
                 )
 
     def _check(self):
-        for name, values in _VALUES.items():
-            if getattr(self, name) not in values:
-                raise ValueError(
-                    f"{name} must be one of {values}; got {getattr(self, name)!r}."
-                )
+        parameters = self.get_params(deep=False)
+        check_parameters(parameters, self._parameter_constraints, type(self).__name__)
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(
                 "module must be a trained torch.nn.Module instance; got "
@@ -248,7 +250,10 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
             )
         parameter = next(self.module.parameters(), None)
         if self.device is not None and parameter is not None:
-            wanted, found = torch.device(self.device), parameter.device
+            try:
+                wanted, found = torch.device(self.device), parameter.device
+            except RuntimeError as error:
+                raise ValueError(f"device={self.device!r}: {error}") from None
             if wanted.type != found.type or wanted.index not in (None, found.index):
                 raise ValueError(
                     f"device is {str(wanted)!r}, but the module is on {str(found)!r}; "

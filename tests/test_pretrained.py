@@ -256,7 +256,7 @@ def test_channels_last_is_noticed_and_can_be_told():
             PretrainedModule(module).predict(images)
     with pytest.warns(UserWarning, match="read as 8 channels"):
         image_shape_of((8, 9, 3))
-    with pytest.raises(ValueError, match="channels must be one of"):
+    with pytest.raises(ValueError, match="'channels' parameter"):
         PretrainedModule(module, channels="middle").predict(images)
     with pytest.raises(ValueError, match="outputs must be one of"):
         PretrainedModule(module, outputs="proba").fit()

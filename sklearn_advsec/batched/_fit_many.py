@@ -9,6 +9,7 @@ and hands all others to joblib.
 import sys
 import warnings
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
@@ -22,12 +23,14 @@ from sklearn.base import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_memory
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _num_samples, check_memory
 
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seeded
+from .._sklearn import HasMethods, refuse_masked, validate_params
 from ._linear import (
     logistic_is_batchable,
     ridge_is_batchable,
@@ -72,6 +75,19 @@ def batchable(estimator, device=None):
     return _trainer(_split(estimator)[1], device) is not None
 
 
+@validate_params(
+    {
+        "estimator": [HasMethods(["fit", "get_params"])],
+        "X": ["array-like", "sparse matrix"],
+        "y": ["array-like"],
+        "subsets": [list, tuple, np.ndarray],
+        "random_states": ["array-like"],
+        "n_jobs": [Integral, None],
+        "memory": [str, HasMethods("cache"), None],
+        "verbose": ["verbose"],
+        "callback": [callable, None],
+    }
+)
 def fit_many(
     estimator,
     X,
@@ -164,18 +180,18 @@ def fit_many(
     >>> bool(np.abs(models[3].predict_proba(X) - single.predict_proba(X)).max() < 1e-4)
     True
     """
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    if n_rows != len(y):
-        raise ValueError(f"y has {len(y)} labels for the {n_rows} rows of X.")
+    refuse_masked(X)
+    y = column_or_1d(y)
+    if _num_samples(X) != len(y):
+        raise ValueError(f"y has {len(y)} labels for the {_num_samples(X)} rows of X.")
+    if is_classifier(estimator):
+        check_classification_targets(y)
     subsets = [_positions(subset, len(y)) for subset in subsets]
-    seeds = [int(seed) for seed in random_states]
+    seeds = _seeds(random_states)
     if len(seeds) != len(subsets):
         raise ValueError(
             f"random_states has {len(seeds)} seeds for {len(subsets)} subsets."
         )
-    if any(not len(subset) for subset in subsets):
-        raise ValueError("subsets: every model needs at least one row; one has none.")
-    y = np.asarray(y)
     memory = check_memory(memory)
     steps, last = _split(estimator)
     if _trainer(last, device) is None or (issparse(X) and not steps):
@@ -206,12 +222,28 @@ def fit_many(
     return models
 
 
+def _seeds(random_states):
+    seeds = np.asarray(random_states)
+    if seeds.dtype.kind not in "iu" or (seeds < 0).any() or (seeds >= 2**32).any():
+        raise ValueError(
+            "random_states must be whole numbers from 0 to 2**32 - 1, one for each model."
+        )
+    return seeds.tolist()
+
+
 def _positions(subset, n_rows):
     subset = np.asarray(subset)
+    if subset.ndim != 1 or len(subset) and subset.dtype.kind not in "biu":
+        raise ValueError(
+            "subsets must hold, for each model, positions of rows or a mask of them; one "
+            f"is {subset!r}."
+        )
     if subset.dtype == bool:
         if len(subset) != n_rows:
             raise ValueError(f"subsets: a mask has {len(subset)} entries, not {n_rows}.")
-        return np.flatnonzero(subset)
+        subset = np.flatnonzero(subset)
+    if not len(subset):
+        raise ValueError("subsets: every model needs at least one row; one has none.")
     return subset.astype(np.intp, copy=False)
 
 

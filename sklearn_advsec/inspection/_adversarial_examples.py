@@ -1,14 +1,17 @@
 """Images before and after an attack, drawn."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
 )
 
+from .._labels import as_labels
+from .._rows import check_rows
 from .._seeding import undisturbed
 from .._sklearn import check_matplotlib_support
 
@@ -248,19 +251,22 @@ class AdversarialExamplesDisplay:
             The display, drawn.
         """
         check_matplotlib_support("AdversarialExamplesDisplay.from_predictions")
-        X, X_adv = np.asarray(X), np.asarray(X_adv)
-        y_pred, y_pred_adv = column_or_1d(y_pred), column_or_1d(y_pred_adv)
+        owner = "AdversarialExamplesDisplay"
+        X = np.asarray(check_rows(X, owner))
+        X_adv = np.asarray(check_rows(X_adv, owner, name="X_adv"))
+        y_pred = as_labels(y_pred, "y_pred")
+        y_pred_adv = as_labels(y_pred_adv, "y_pred_adv")
         check_consistent_length(X, X_adv, y_pred, y_pred_adv)
         return cls(
             _as_images(X, image_shape),
-            _as_images(X_adv, image_shape),
+            _as_images(X_adv, image_shape, "X_adv"),
             list(y_pred.astype(str)),
             list(y_pred_adv.astype(str)),
             y_pred != y_pred_adv,
         ).plot(ax, name=name, **kwargs)
 
 
-def _as_images(X, image_shape=None):
+def _as_images(X, image_shape=None, name="X"):
     """Return rows as images that matplotlib draws: channels last, or none.
 
     Parameters
@@ -269,6 +275,8 @@ def _as_images(X, image_shape=None):
         Images with channels first, or flat rows.
     image_shape : tuple, default=None
         ``(height, width)`` or ``(channels, height, width)`` of flat rows.
+    name : str, default="X"
+        What errors call them.
 
     Returns
     -------
@@ -276,10 +284,12 @@ def _as_images(X, image_shape=None):
         The images.
     """
     if image_shape is not None:
-        if np.prod(image_shape) != np.prod(X.shape[1:]):
+        sizes = image_shape if isinstance(image_shape, (tuple, list)) else [image_shape]
+        whole = all(isinstance(size, Integral) for size in sizes)
+        if not whole or np.prod(sizes) != np.prod(X.shape[1:]):
             raise ValueError(
-                f"image_shape={tuple(image_shape)} does not fit rows of shape "
-                f"{X.shape[1:]}."
+                f"image_shape={image_shape!r} does not fit rows of {name}, which have "
+                f"shape {X.shape[1:]}."
             )
         X = X.reshape(len(X), *image_shape)
     if X.ndim == 3:

@@ -5,6 +5,7 @@ from sklearn.base import clone
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from .._labels import as_labels
 from ..exceptions import QueryBudgetExceeded
 from ._styles import line_style, make_axes
 
@@ -162,13 +163,14 @@ class ExtractionCurveDisplay:
             The display.
         """
         ax = make_axes(ax, "ExtractionCurveDisplay.from_predictions")
-        y_victim, n_queries = column_or_1d(y_victim), column_or_1d(n_queries)
-        y_copies = np.asarray(y_copies)
-        if y_copies.shape != (len(n_queries), len(y_victim)):
+        y_victim, n_queries = as_labels(y_victim, "y_victim"), column_or_1d(n_queries)
+        if n_queries.dtype.kind not in "iu" or (n_queries < 1).any():
             raise ValueError(
-                f"y_copies has shape {y_copies.shape}; it must be (n_budgets, n_rows) = "
-                f"{(len(n_queries), len(y_victim))}."
+                "n_queries must be a whole number of queries for each copy; got "
+                f"{n_queries[:5].tolist()}."
             )
+        shape = len(n_queries), len(y_victim)
+        y_copies = as_labels(y_copies, "y_copies", shape)
         fidelity = (y_copies == y_victim).mean(axis=1)
         return cls(n_queries, fidelity, name=name).plot(ax=ax, **kwargs)
 

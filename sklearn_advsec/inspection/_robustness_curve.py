@@ -1,5 +1,7 @@
 """Robustness curves: accuracy against the size of the perturbation."""
 
+from numbers import Real
+
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.base import clone
@@ -12,7 +14,9 @@ from sklearn.utils.validation import (
 )
 
 from .._estimators import abstain_label
+from .._labels import as_labels
 from .._seeding import undisturbed
+from .._sklearn import Interval, check_parameters
 from ._styles import line_style, make_axes
 
 _UNITS = {
@@ -23,6 +27,9 @@ _UNITS = {
     "scale": "the constraints' scale",
 }
 _NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
+
+
+_LEVEL = {"level": [Interval(Real, 0, 1, closed="neither")]}
 
 
 class RobustnessCurveDisplay:
@@ -105,6 +112,7 @@ class RobustnessCurveDisplay:
         low, high : ndarray of shape (n_eps,)
             Bounds of the accuracy on rows from the same source.
         """
+        check_parameters({"level": level}, _LEVEL, "RobustnessCurveDisplay.interval")
         counts = np.rint(self.accuracy[name] * self.n_samples).astype(int)
         bounds = [
             binomtest(int(k), self.n_samples).proportion_ci(level, method="wilson")
@@ -131,6 +139,7 @@ class RobustnessCurveDisplay:
         self : RobustnessCurveDisplay
             The display.
         """
+        check_parameters({"level": level}, _LEVEL, "RobustnessCurveDisplay.plot")
         ax = make_axes(ax, "RobustnessCurveDisplay.plot")
         self.lines_ = []
         for label, accuracy in self.accuracy.items():
@@ -389,16 +398,11 @@ class RobustnessCurveDisplay:
             The display, drawn.
         """
         ax = make_axes(ax, "RobustnessCurveDisplay.from_predictions")
-        eps, y_true = _increasing(eps), column_or_1d(y_true)
+        eps, y_true = _increasing(eps), as_labels(y_true, "y_true")
         curves = y_pred if isinstance(y_pred, dict) else {name or "Classifier": y_pred}
         accuracy = {}
         for label, predictions in curves.items():
-            predictions = np.asarray(predictions)
-            if predictions.shape != (len(eps), len(y_true)):
-                raise ValueError(
-                    f"y_pred has shape {predictions.shape}; it must be (n_eps, "
-                    f"n_samples) = {(len(eps), len(y_true))}."
-                )
+            predictions = as_labels(predictions, "y_pred", (len(eps), len(y_true)))
             accuracy[label] = (predictions == y_true).mean(axis=1)
         display = cls(eps, accuracy, len(y_true), norm=norm, unit=unit)
         return display.plot(ax, level=level, **kwargs)

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._estimators import may_take_nan
 from .._labels import class_positions
 from .._rows import check_rows, is_dataframe
 from .._seeding import undisturbed
@@ -22,7 +23,6 @@ from .._sklearn import Interval, validate_params
         "n_repeats": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     },
-    prefer_skip_nested_validation=True,
 )
 def destruction_rate(
     estimator,
@@ -97,7 +97,13 @@ def destruction_rate(
 
     check_victim(estimator)
     name = type(estimator).__name__
-    X, X_adv = (check_rows(rows, name, allow_nan=True) for rows in (X, X_adv))
+    allow_nan = may_take_nan(estimator)
+    X = check_rows(X, name, allow_nan=allow_nan)
+    X_adv = check_rows(X_adv, name, allow_nan=allow_nan, name="X_adv")
+    if X_adv.shape[1:] != X.shape[1:]:
+        raise ValueError(
+            f"X_adv has rows of shape {X_adv.shape[1:]}, and X of {X.shape[1:]}."
+        )
     y = column_or_1d(y)
     check_consistent_length(X, X_adv, y)
     class_positions(y, np.asarray(estimator.classes_), "y")  # raises where it is none

@@ -12,9 +12,21 @@ from sklearn.utils.validation import check_is_fitted
 from .._estimators import abstain_label
 from .._labels import class_positions
 from .._seeding import undisturbed
+from .._sklearn import HasMethods, Options, validate_params
 from ..exceptions import GradientMaskingWarning
 
 
+@validate_params(
+    {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "X": ["array-like"],
+        "y": ["array-like"],
+        "attack": [HasMethods(["fit", "run", "get_params"])],
+        "black_box": [HasMethods(["fit", "run"]), Options(bool, {False}), None],
+        "surrogate": [HasMethods(["fit", "predict"]), None],
+        "random_state": ["random_state"],
+    }
+)
 def gradient_masking_report(
     estimator, X, y, attack, *, black_box=None, surrogate=None, random_state=0
 ):

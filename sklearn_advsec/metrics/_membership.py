@@ -25,7 +25,6 @@ _FEW = 10
         "fpr": [Interval(Real, 0, 1, closed="neither")],
         "sample_weight": ["array-like", None],
     },
-    prefer_skip_nested_validation=True,
 )
 def tpr_at_fpr(y_true, y_score, *, fpr=0.01, sample_weight=None):
     """Compute the share of members found at a small false positive rate.
@@ -151,14 +150,15 @@ def membership_advantage(y_true, y_pred):
     >>> membership_advantage([0, 0, 1, 1], [0, 1, 1, 1])
     0.5
     """
-    values = np.unique(column_or_1d(y_true))
+    given = column_or_1d(y_true)
     y_true, _ = _check(y_true, np.zeros(len(y_true)))
+    values = np.unique(given)
     y_pred = column_or_1d(y_pred)
     check_consistent_length(y_true, y_pred)
-    unknown = np.setdiff1d(y_pred, values)
-    if len(unknown):
+    unknown = [v for v in dict.fromkeys(y_pred.tolist()) if v not in values.tolist()]
+    if unknown:
         raise ValueError(
-            f"y_pred holds {unknown[:3].tolist()}, which y_true does not; hand over "
+            f"y_pred holds {unknown[:3]}, which y_true does not; hand over "
             "decisions, not scores."
         )
     y_pred = y_pred == values[1]
@@ -171,7 +171,6 @@ _CONFIDENCE = {"confidence": [Interval(Real, 0, 1, closed="neither")]}
 
 @validate_params(
     {**_CONFIDENCE, "n_successes": [_COUNT], "n_trials": [_COUNT]},
-    prefer_skip_nested_validation=True,
 )
 def clopper_pearson(n_successes, n_trials, confidence=0.95):
     """Compute the exact interval of a rate.
@@ -209,7 +208,7 @@ def clopper_pearson(n_successes, n_trials, confidence=0.95):
     return float(low), float(high)
 
 
-@validate_params(_CONFIDENCE, prefer_skip_nested_validation=True)
+@validate_params(_CONFIDENCE)
 def roc_auc_interval(y_true, y_score, confidence=0.95):
     """Compute DeLong's interval of the area under the ROC curve, on the logit scale.
 
@@ -274,7 +273,6 @@ def _variance(values):
         "n_bootstraps": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     },
-    prefer_skip_nested_validation=True,
 )
 def bootstrap_interval(
     metric, y_true, y_score, *, confidence=0.95, n_bootstraps=1000, random_state=0
@@ -345,11 +343,12 @@ def _check(y_true, y_score):
     """Return membership as a mask, and scores."""
     y_true, y_score = column_or_1d(y_true), column_or_1d(y_score)
     check_consistent_length(y_true, y_score)
-    values = np.unique(y_true)
-    if type_of_target(y_true) != "binary" or len(values) != 2:
+    binary = type_of_target(y_true) == "binary"
+    values = np.unique(y_true) if binary else list(dict.fromkeys(y_true.tolist()))
+    if not binary or len(values) != 2:
         raise ValueError(
             f"y_true must hold two values, for non-members and members; it holds "
-            f"{values[:3].tolist()}."
+            f"{list(values[:3])}."
         )
     if y_score.dtype.kind not in "biuf":
         raise ValueError(f"y_score must hold numbers; it is of type {y_score.dtype}.")

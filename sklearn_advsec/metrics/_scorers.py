@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._estimators import abstain_label
 from .._seeding import undisturbed
-from .._sklearn import _safe_indexing
+from .._sklearn import Interval, StrOptions, _safe_indexing, validate_params
 
 
 class _Scorer:
@@ -194,6 +194,7 @@ def backdoor_success_scorer(trigger=None):
     return _BackdoorSuccess(trigger)
 
 
+@validate_params({"eps": [Interval(Real, 0, None, closed="left")]})
 def certified_accuracy_scorer(eps, **options):
     """Make a scorer of the accuracy that no attack of a size can take.
 
@@ -225,11 +226,12 @@ def certified_accuracy_scorer(eps, **options):
     >>> float(score.mean().round(1))
     0.9
     """
-    if not isinstance(eps, Real) or not 0 <= eps < np.inf:
-        raise ValueError(f"eps must be a finite radius, not negative; got {eps!r}.")
     return _CertifiedAccuracy(eps, options)
 
 
+@validate_params(
+    {"abstain": [StrOptions({"handled", "wrong"})], "check_masking": ["boolean"]}
+)
 def robust_accuracy_scorer(attack, *, abstain="handled", check_masking=False):
     """Make a scorer of the accuracy that is left under an attack.
 
@@ -283,8 +285,6 @@ def robust_accuracy_scorer(attack, *, abstain="handled", check_masking=False):
             "attack must be an evasion attack, such as "
             f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
         )
-    if abstain not in ("handled", "wrong"):
-        raise ValueError(f"abstain must be 'handled' or 'wrong'; got {abstain!r}.")
     return _RobustAccuracy(attack, check_masking, abstain)
 
 

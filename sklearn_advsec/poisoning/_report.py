@@ -1,11 +1,14 @@
 """Cross-validation with poison, inside of the folds and before the split."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import cross_val_score
 
+from .._sklearn import HasMethods, StrOptions, validate_params
 from ._classifiers import PoisonedClassifier, lend
 
 _PLACES = ("inside", "before_split")
@@ -32,6 +35,18 @@ class PoisoningReport:
     before_split: np.ndarray | None = None
 
 
+@validate_params(
+    {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "poisoner": [HasMethods(["fit_resample", "get_params"])],
+        "X": ["array-like", "sparse matrix"],
+        "y": ["array-like"],
+        "where": [list, tuple, StrOptions(set(_PLACES))],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "n_jobs": [Integral, None],
+    }
+)
 def poisoning_report(
     estimator, poisoner, X, y, *, where=_PLACES, cv=None, scoring=None, n_jobs=None
 ):
@@ -80,7 +95,12 @@ def poisoning_report(
     unknown = [place for place in places if place not in _PLACES]
     if unknown or not places:
         raise ValueError(f"where must be among {_PLACES}; got {where!r}.")
-    options = {"cv": cv, "scoring": scoring, "n_jobs": n_jobs}
+    counted = cv is None or isinstance(cv, Integral)
+    if not counted and not hasattr(cv, "get_n_splits"):
+        cv = list(cv)
+        if not cv or not all(hasattr(s, "__len__") and len(s) == 2 for s in cv):
+            raise ValueError("cv must hold a pair of training and test rows per split.")
+    options = {"cv": cv, "scoring": scoring, "n_jobs": n_jobs, "error_score": "raise"}
     report = PoisoningReport(cross_val_score(estimator, X, y, **options))
     if "inside" in places:
         poisoned = PoisonedClassifier(clone(estimator), clone(poisoner))

@@ -9,7 +9,12 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
 
 from .._estimators import allows_nan, may_take_nan
 from .._rows import check_rows, is_dataframe, plain_rows
@@ -217,7 +222,9 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Accuracy less the accuracy of the baseline.
         """
         check_is_fitted(self)
-        y = np.asarray(y)
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
         return float(
             np.mean(self.predict(X) == y) - np.mean(self.predict_baseline(X) == y)
         )

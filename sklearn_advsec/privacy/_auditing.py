@@ -7,12 +7,13 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, validate_params
+from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
 from .._rows import check_rows
+from .._sklearn import validate_params
 from ..batched import fit_many
 from ._signals import log_loss, probabilities
 
@@ -25,7 +26,6 @@ from ._signals import log_loss, probabilities
         "delta": [Interval(Real, 0, 1, closed="left")],
         "confidence": [Interval(Real, 0, 1, closed="neither")],
     },
-    prefer_skip_nested_validation=True,
 )
 def epsilon_from_guesses(n_correct, n_guesses, *, n_canaries, delta=0.0, confidence=0.95):
     """Bound epsilon from below by how often membership was guessed right.
@@ -103,7 +103,6 @@ def _p_value(n_correct, n_guesses, n_canaries, epsilon, delta):
         "confidence": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
     },
-    prefer_skip_nested_validation=True,
 )
 def epsilon_lower_bound(
     estimator, X, y, *, n_canaries=1000, delta=1e-5, confidence=0.95, random_state=0

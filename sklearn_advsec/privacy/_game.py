@@ -11,6 +11,7 @@ from sklearn.utils.validation import column_or_1d
 
 from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
 from .._rows import check_rows
+from .._sklearn import HasMethods, Interval, RealNotInt, check_parameters
 from ..batched import fit_many
 from ._records import make_records
 
@@ -91,6 +92,18 @@ class MembershipGame:
     1.0 True
     """
 
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "n_targets": [Interval(Integral, 1, None, closed="left")],
+        "train_size": [
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "n_jobs": [Integral, None],
+        "memory": [str, HasMethods("cache"), None],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
         estimator,
@@ -128,6 +141,7 @@ class MembershipGame:
         ValueError
             If `train_size` leaves no members or no non-members, or `estimator` is frozen.
         """
+        check_parameters(vars(self), self._parameter_constraints, type(self).__name__)
         X = check_rows(X, type(self).__name__, allow_nan=allows_nan(self.estimator))
         X = as_nets_take_them(X, self.estimator)
         y = column_or_1d(y)

@@ -3,9 +3,10 @@
 from hashlib import blake2b
 
 import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from .._rows import is_dataframe, plain_rows
+from .._rows import check_rows, is_dataframe, plain_rows
 
 
 class Records:
@@ -163,14 +164,16 @@ def make_records(X, y):
     array([[0.5, 1. , 1. ],
            [2. , 3. , 0. ]])
     """
+    if not is_dataframe(plain_rows(X)[0]):
+        X = check_rows(X, "make_records", allow_nan=True)
     X, _ = plain_rows(X)
     y = column_or_1d(y)
+    check_classification_targets(y)
     check_consistent_length(X, y)
     if is_dataframe(X):
         if "label" in X.columns:
             raise ValueError("X has a column 'label' already; rename it.")
         return X.assign(label=y)
-    X = np.asarray(X)
     if X.ndim != 2:
         raise ValueError(
             f"Rows must be flat to carry a label; X has shape {X.shape}. Flatten them; a "

@@ -4,8 +4,9 @@ from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._sklearn import validate_params
 from ._shadow_base import ShadowAttack
 from ._signals import probabilities, true_probability
 
@@ -14,7 +15,6 @@ _TINY = 1e-30
 
 @validate_params(
     {"gamma": [Interval(Real, 0, None, closed="neither")]},
-    prefer_skip_nested_validation=True,
 )
 def rmia_scores(target_x, mean_x, target_z, mean_z, gamma=1.0):
     r"""Compute the score of RMIA from given probabilities.

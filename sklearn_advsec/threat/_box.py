@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .._rows import RowCodec
+from .._rows import RowCodec, check_rows
 
 
 class Box:
@@ -30,12 +30,17 @@ class Box:
     """
 
     def __init__(self, bounds, X):
+        X = check_rows(X, type(self).__name__, allow_nan=True)
         self.given = bounds is not None and not isinstance(bounds, str)
         if bounds is None:
             self.lower, self.upper = np.array(-np.inf), np.array(np.inf)
         elif self.given:
             self.lower, self.upper = _check_bounds(bounds, X.shape[1:])
             self.check(X)
+        elif bounds != "data":
+            raise ValueError(
+                f"bounds must be 'data', None or a pair (lower, upper); got {bounds!r}."
+            )
         else:
             rows = RowCodec(X).encode(X)
             axis = 0 if rows.ndim == 2 else None

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from sklearn.utils import check_consistent_length, check_random_state, gen_batches
 
-from .._labels import find_positions
+from .._labels import as_labels, find_positions
 from .._rows import RowCodec, is_dataframe, plain_rows
+from .._sklearn import check_parameters
 from ._constraints_file import read, write
 from ._features import NAMED, SCALES, Feature, did_you_mean, infer_features
 from ._region import Region
@@ -124,8 +125,6 @@ class FeatureConstraints:
                 f"{did_you_mean(scale, SCALES)}."
             )
         X = _as_rows(X)
-        if not len(X):
-            raise ValueError("X must hold rows of features; it holds none.")
         features, doubts = infer_features(X, scale)
         constraints = cls(features)
         constraints.doubts_ = doubts
@@ -215,7 +214,11 @@ class FeatureConstraints:
             If the text cannot be read (the position is shown), names an unknown column,
             or contradicts the bounds and the other linear relations.
         """
-        if repair is not None and not self._feature(repair).mutable:
+        try:
+            fixed = repair is not None and not self._feature(repair).mutable
+        except ValueError as error:
+            raise ValueError(f"repair: {error}") from None
+        if fixed:
             raise ValueError(f"repair={repair!r}: this column may not change.")
         return self._relate([(relation, repair)])
 
@@ -266,8 +269,7 @@ class FeatureConstraints:
             )
         if max_changed is not None and not (
             _is_number(max_changed)
-            and max_changed >= 0
-            and math.isfinite(max_changed)
+            and 0 <= max_changed < 2**63
             and max_changed == int(max_changed)
         ):
             raise ValueError(
@@ -303,10 +305,7 @@ class FeatureConstraints:
         if not (_is_number(strength) and 0 <= strength < math.inf):
             raise ValueError(f"strength must be a number >= 0; got {strength!r}.")
         X = self.encode(X).numpy()
-        y = np.asarray(y)
-        finite = y.dtype.kind not in "fc" or np.isfinite(y).all()
-        if y.ndim != 1 or y.dtype.kind == "c" or not finite:
-            raise ValueError("y must be one finite number, or one label, for each row.")
+        y = as_labels(y, "y")
         check_consistent_length(X, y)
         values = y.astype(float) if y.dtype.kind in "fiub" else None
         if values is None or len(np.unique(y)) <= 2:
@@ -314,7 +313,10 @@ class FeatureConstraints:
         weights = []
         for j, feature in enumerate(self.features.values()):
             weights.append(_association(X[:, j], values, feature.kind == "categorical"))
-        weights = np.maximum(weights, 1e-3) ** strength
+        with np.errstate(under="ignore"):
+            weights = np.maximum(weights, 1e-3) ** strength
+        if not weights.mean() > 0:
+            raise ValueError(f"strength={strength!r} leaves no feature any cost.")
         for feature, weight in zip(self.features.values(), weights, strict=True):
             feature.cost = float(weight / weights.mean())
         self._region = None
@@ -431,7 +433,7 @@ class FeatureConstraints:
            intersection of convex sets in Hilbert spaces", 1986.
         """
         X_ref, restore = plain_rows(X_ref)
-        self.check(X_ref)
+        self.check(X_ref, name="X_ref")
         ref, x = self._encode_both(X_ref, X)
         return restore(self._decode(X_ref, self.region.project(ref, x, exact=True)))
 
@@ -451,33 +453,39 @@ class FeatureConstraints:
             Valid rows, far from those given: uniform in the range of each feature.
         """
         X_ref, restore = plain_rows(X_ref)
-        self.check(X_ref)
+        self.check(X_ref, name="X_ref")
         ref = self.encode(X_ref)
+        check_parameters(
+            {"random_state": random_state}, {"random_state": ["random_state"]}, "sample"
+        )
         rng = check_random_state(random_state)
         return restore(self._decode(X_ref, self.region.sample(ref, rng)))
 
-    def check(self, X):
+    def check(self, X, *, name="X"):
         """Raise where rows break the constraints before anything was done to them.
 
         Parameters
         ----------
         X : {DataFrame, array-like} of shape (n_rows, n_features)
             Rows to be attacked.
+        name : str, default="X"
+            What errors call them.
 
         Raises
         ------
         ValueError
             If a row breaks a relation, or the columns are others.
         """
-        X = _as_rows(X)
+        X = _as_rows(X, name)
         for rows in gen_batches(len(X), _BATCH):
-            ref = self.encode(X.iloc[rows] if is_dataframe(X) else X[rows])
+            part = X.iloc[rows] if is_dataframe(X) else X[rows]
+            ref = self._encode(part, part, name)
             for relation in self.region.relations:
                 broken = ~relation.holds(ref, _tolerance(X))
                 if broken.any():
                     raise ValueError(
                         f"constraints exclude the data: row "
-                        f"{rows.start + int(broken.nonzero()[0])} of X breaks the "
+                        f"{rows.start + int(broken.nonzero()[0])} of {name} breaks the "
                         f"relation {relation.text!r}. Change the relation, or leave such "
                         "rows out."
                     )
@@ -515,10 +523,10 @@ class FeatureConstraints:
         X = _as_rows(X)
         return self._encode(X, X)
 
-    def _encode(self, X, known):
+    def _encode(self, X, known, name="X"):
         """Encode rows; categories that are not known get codes as in the rows `known`."""
         if is_dataframe(X):
-            self._check_columns(X)
+            self._check_columns(X, name)
             X = X[list(self.features)]
             codec = self._codec(known if is_dataframe(known) else X)
             array = missing_as_nan(codec, codec.encode(X))
@@ -529,18 +537,23 @@ class FeatureConstraints:
             return torch.as_tensor(array)
         if X.shape[1] != len(self.features):
             raise ValueError(
-                f"X has shape {X.shape}; the constraints are for rows of "
+                f"{name} has shape {X.shape}; the constraints are for rows of "
                 f"{len(self.features)} columns."
             )
-        return self.codes_of(X)
+        array = self.codes_of(X)
+        if X is known and torch.isinf(array).any():
+            raise ValueError(f"{name} must be finite, or NaN where values are missing.")
+        return array
 
-    def _check_columns(self, X):
+    def _check_columns(self, X, name="X"):
         unknown = [c for c in X.columns if c not in self.features]
         lost = [c for c in self.features if c not in X.columns]
         if unknown or lost or len(X.columns) != len(self.features):
-            what = "X names a column twice"
-            if unknown or lost:
-                what = f"{lost[0]!r} is missing in X" if lost else f"{unknown[0]!r} in X"
+            what = f"{name} names a column twice"
+            if lost:
+                what = f"{lost[0]!r} is missing in {name}"
+            elif unknown:
+                what = f"{unknown[0]!r} in {name}"
             raise ValueError(
                 f"unknown column: {what}; the constraints are for "
                 f"{few(list(self.features))}."
@@ -609,10 +622,11 @@ class FeatureConstraints:
         return x
 
     def _encode_both(self, X_ref, X):
-        X_ref = _as_rows(X_ref)
+        X_ref = _as_rows(X_ref, "X_ref")
         if is_dataframe(X_ref):
-            self._check_columns(X_ref)
-        ref, x = self._encode(X_ref, X_ref), self._encode(_as_rows(X), X_ref)
+            self._check_columns(X_ref, "X_ref")
+        ref = self._encode(X_ref, X_ref, "X_ref")
+        x = self._encode(_as_rows(X), X_ref)
         if len(ref) != len(x):
             raise ValueError(f"X_ref has {len(ref)} rows, and X has {len(x)}.")
         return ref, x
@@ -771,26 +785,30 @@ def _check_feasible(relations, features):
     )
 
 
-def _as_rows(X):
+def _as_rows(X, name="X"):
     """Return a DataFrame as it is, and anything else as an array."""
     if np.ma.isMaskedArray(X) and np.ma.getmaskarray(X).any():
         raise ValueError(
-            "X is a masked array: fill it, with NaN where values are missing."
+            f"{name} is a masked array: fill it, with NaN where values are missing."
         )
     X, _ = plain_rows(X)
-    if is_dataframe(X):
+    if is_dataframe(X) and all(X.shape):
         return X
     try:
         X = np.asarray(X)
     except ValueError:
-        raise ValueError("X must hold rows of features, all of one length.") from None
+        raise ValueError(
+            f"{name} must hold rows of features, all of one length."
+        ) from None
     if X.ndim != 2:
-        raise ValueError(f"X must hold rows of features; got shape {X.shape}.")
+        raise ValueError(f"{name} must hold rows of features; got shape {X.shape}.")
+    if not all(X.shape):
+        raise ValueError(f"{name} must hold rows of features; it holds none.")
     try:
         return X if X.dtype.kind in "biuf" else np.array(X.tolist(), dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            "X must hold numbers: give rows with text or categories as a DataFrame."
+            f"{name} must hold numbers: give rows with text or categories as a DataFrame."
         ) from None
 
 

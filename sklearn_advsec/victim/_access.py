@@ -1,6 +1,7 @@
 """Access to a victim by its answers: labels, or scores."""
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -9,12 +10,22 @@ from sklearn.base import is_regressor
 from .. import differentiable
 from .._estimators import may_take_nan, name_of
 from .._rows import RowCodec, check_rows
+from .._sklearn import Interval, StrOptions, check_parameters
 from ..exceptions import NoGradientError, QueryBudgetExceeded
 from ..trees import is_tree_ensemble
 from ._answerers import EstimatorAnswerer, answerer_of, host
 from ._answers import ABSTAINED, AnswerCheck
 from ._hardware import auto_batch_size, bfloat16_is_fast
 from ._validation import check_victim
+
+_PARAMETERS = {
+    "max_queries": [Interval(Integral, 0, None, closed="left"), None],
+    "max_total_queries": [Interval(Integral, 0, None, closed="left"), None],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "categories": [dict, None],
+    "on_bad_answer": [StrOptions({"raise", "skip"})],
+    "precision": [StrOptions({"full", "mixed"})],
+}
 
 
 class LabelAccess:
@@ -100,6 +111,14 @@ class LabelAccess:
         categories=None,
         on_bad_answer="raise",
     ):
+        given = {
+            "max_queries": max_queries,
+            "max_total_queries": max_total_queries,
+            "batch_size": batch_size,
+            "categories": categories,
+            "on_bad_answer": on_bad_answer,
+        }
+        check_parameters(given, _PARAMETERS, type(self).__name__)
         check_victim(estimator)
         X = check_rows(X, name_of(estimator), allow_nan=may_take_nan(estimator))
         names = getattr(estimator, "feature_names_in_", None)
@@ -362,6 +381,7 @@ class GradientAccess(ScoreAccess):
     knowledge = "gradient"
 
     def __init__(self, estimator, X, *, precision="full", **budget):
+        check_parameters({"precision": precision}, _PARAMETERS, type(self).__name__)
         super().__init__(estimator, X, **budget)
         # Gradients may come from a copy in another memory format and precision; answers
         # always come from the view as it is.

@@ -64,7 +64,20 @@ def fit_victim(estimator, X, y=None, *, owner, **fit_params):
     if y is None and needs_labels(victim):
         raise ValueError(labels_missing(owner, victim))
     warn_if_fitted(victim, owner, stacklevel=5)
+    if isinstance(victim, FrozenEstimator):
+        _check_width(victim, X)
     return clone(victim).fit(X, y, **fit_params)
+
+
+def _check_width(victim, X):
+    """Raise where rows are not as wide as those that a fitted victim was fitted on."""
+    n_features = getattr(victim, "n_features_in_", None)
+    shape = getattr(X, "shape", ())
+    if n_features is not None and len(shape) == 2 and shape[1] != n_features:
+        raise ValueError(
+            f"X has {shape[1]} features, but {_name(victim)} is expecting {n_features} "
+            "features as input."
+        )
 
 
 def warn_if_fitted(victim, owner, stacklevel=5):

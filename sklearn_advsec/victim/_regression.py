@@ -7,10 +7,11 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._sklearn import fit_context
 from ..differentiable._registry import register, subview
+from ._answers import AnswerCheck
 from ._fitting import fit_victim, needs_labels
 
 
@@ -104,9 +105,13 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             Predictions.
         """
         check_is_fitted(self)
-        return column_or_1d(self.estimator_.predict(X), dtype=np.float64)
+        answer = self.estimator_.predict(X)
+        values = AnswerCheck(self.estimator_).values(answer, _num_samples(X))
+        return values.astype(np.float64)
 
     def __sklearn_tags__(self):
+        if not hasattr(self.estimator, "predict"):
+            raise TypeError(f"estimator must be a regressor; got {self.estimator!r}.")
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         tags.target_tags.required = needs_labels(self.estimator)

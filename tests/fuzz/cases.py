@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from fuzz.functions import CALLED, FUNCTIONS
+from fuzz.functions import FREE as FREE_ARGUMENTS
 from registry import FAMILIES
 from scipy.sparse import csr_array
-from sklearn.tree import DecisionTreeClassifier
-
-from sklearn_advsec import metrics, privacy, trees
 
 # Values for a parameter of a constructor or of a function, whatever it is.
 WRONG = {
@@ -58,13 +57,6 @@ VALUES = WRONG | DOUBTFUL
 FREE = {"abstain_label", "memory"}
 # A loop of 10**30 steps is what the caller asked for, and two jobs start processes.
 UNENDING = re.compile("n_|max_iter|max_epochs|population|max_queries|verbose")
-
-ROWS, LABELS = 30, np.arange(30) % 2
-RNG = np.random.RandomState(0)
-X = np.round(RNG.uniform(size=(ROWS, 4)), 2)
-X[:, 0] = np.round((X[:, 0] + LABELS) / 2, 2)  # something to learn
-FEW = slice(0, 6)
-TREE = DecisionTreeClassifier(max_depth=3, random_state=0).fit(X, LABELS)
 
 
 def _spoil(X, value):
@@ -129,6 +121,11 @@ BAD_ARGUMENTS = {
     "y": BAD_LABELS,
     "target": BAD_LABELS,
     "sample_weight": BAD_WEIGHTS,
+    "X_ref": BAD_ROWS,
+    "X_adv": BAD_ROWS,
+    "y_true": BAD_LABELS,
+    "y_pred": BAD_LABELS,
+    "y_victim": BAD_LABELS,
 }
 # Right where the estimator says so: the result is looked at.
 DOUBTFUL_ARGUMENTS = {
@@ -146,6 +143,24 @@ DOUBTFUL_ARGUMENTS = {
     ("target", "one class"),
     ("target", "scalar"),
     ("X", "objects"),
+    ("y_true", "unknown number"),
+    ("y_true", "unknown text"),
+    ("y_pred", "unknown number"),
+    ("y_pred", "unknown text"),
+    ("y_pred", "one class"),
+    ("y_victim", "unknown number"),
+    ("y_victim", "unknown text"),
+    ("y_victim", "one class"),
+    ("y_true", "continuous"),
+    ("y_true", "one class"),
+    ("y_pred", "continuous"),
+    ("y_victim", "continuous"),
+    ("X_adv", "nan"),
+    ("X_adv", "frame of other names"),
+    ("X_adv", "too large for float32"),
+    ("X_ref", "too large for float32"),
+    ("X_ref", "nan"),
+    ("X_ref", "objects"),
     ("sample_weight", "no weight"),
 }
 
@@ -178,41 +193,14 @@ METHODS = {
     "fidelity": ("X", "sample_weight"),
     "detect": ("X",),
     "certify": ("X",),
-}
-
-# Functions with arguments that are right, of which a case replaces one.
-SCORES = np.linspace(0.1, 0.9, ROWS)
-FUNCTIONS = {
-    metrics.clopper_pearson: {"n_successes": 3, "n_trials": 10, "confidence": 0.9},
-    metrics.membership_advantage: {"y_true": LABELS, "y_pred": LABELS[::-1]},
-    metrics.roc_auc_interval: {"y_true": LABELS, "y_score": SCORES, "confidence": 0.9},
-    metrics.tpr_at_fpr: {"y_true": LABELS, "y_score": SCORES, "fpr": 0.2},
-    metrics.tpr_at_fpr_scorer: {"fpr": 0.1},
-    metrics.certified_accuracy_scorer: {"eps": 0.1},
-    privacy.epsilon_from_guesses: {
-        "n_correct": 60,
-        "n_guesses": 80,
-        "n_canaries": 100,
-        "delta": 1e-5,
-        "confidence": 0.95,
-    },
-    privacy.make_records: {"X": X, "y": LABELS},
-    privacy.rmia_scores: {
-        "target_x": np.linspace(0.1, 0.9, 5),
-        "mean_x": np.full(5, 0.5),
-        "target_z": np.linspace(0.1, 0.9, 7),
-        "mean_z": np.full(7, 0.5),
-        "gamma": 1.0,
-    },
-    trees.certified_radii: {
-        "estimator": TREE,
-        "X": X[FEW],
-        "eps": 0.1,
-        "norm": np.inf,
-        "method": "bounds",
-        "time_limit": 1.0,
-    },
-    trees.leaf_boxes: {"ensemble": trees.tree_ensemble(TREE), "X": X[FEW]},
+    "advantage": ("X", "y"),
+    "predict_baseline": ("X",),
+    "votes": ("X",),
+    "detection_score": ("X",),
+    "detection_scores": ("X",),
+    "reconstruct": ("X",),
+    "simulate": ("X",),
+    "extraction_report": ("X",),
 }
 
 
@@ -238,13 +226,10 @@ for _family in FAMILIES.values():
         INSTANCES[_name] = _instance
 
 
-# They take scores that are no probabilities, as of services that show them changed.
-_TAKE_ANY_SCORES = {
-    "ActiveExtraction",
-    "EquationSolving",
-    "KnockoffNets",
-    "ReLUExtraction",
-}
+def _values_for(parameter):
+    unending = UNENDING.match(parameter)
+    large = {"huge integer", "huge float", "infinite"} if unending else set()
+    return WRONG if parameter == "n_jobs" else [v for v in VALUES if v not in large]
 
 
 def all_cases():
@@ -255,11 +240,7 @@ def all_cases():
         for parameter in sorted(set(parameters) - FREE):
             cases += [
                 Case("parameter", name, parameter, value)
-                for value in VALUES
-                if value in WRONG
-                or not UNENDING.match(parameter)
-                or value not in ("huge integer", "huge float", "infinite")
-                and parameter != "n_jobs"
+                for value in _values_for(parameter)
             ]
         for method, arguments in METHODS.items():
             own = getattr(type(instance), method, None)
@@ -271,12 +252,24 @@ def all_cases():
                     Case(method, name, argument, value)
                     for value in sorted(BAD_ARGUMENTS[argument])
                 ]
-        if "estimator" in parameters and name not in _TAKE_ANY_SCORES:
-            cases += [Case("answers", name, "estimator", value) for value in BAD_ANSWERS]
-    for function, arguments in FUNCTIONS.items():
-        for argument in arguments:
+        if "estimator" in parameters:
             cases += [
-                Case("function", function.__name__, argument, value) for value in VALUES
+                Case("answers", name, "estimator", answer + when)
+                for answer in BAD_ANSWERS
+                for when in ("", " later")
+            ]
+    for name, (_, arguments) in FUNCTIONS.items():
+        for argument in arguments:
+            if (name, argument) not in FREE_ARGUMENTS:
+                cases += [
+                    Case("function", name, argument, value)
+                    for value in _values_for(argument)
+                    if value != "class" or argument not in CALLED
+                ]
+            cases += [
+                Case("given", name, argument, value)
+                for value in BAD_ARGUMENTS.get(argument, ())
+                if isinstance(arguments[argument], np.ndarray)
             ]
     return sorted(cases, key=str)
 

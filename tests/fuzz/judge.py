@@ -11,15 +11,12 @@ import numpy as np
 from fuzz.cases import (
     BAD_ARGUMENTS,
     DOUBTFUL_ARGUMENTS,
-    FEW,
-    FUNCTIONS,
     INSTANCES,
-    LABELS,
     METHODS,
     VALUES,
     WRONG,
-    X,
 )
+from fuzz.functions import FEW, FUNCTIONS, LABELS, X
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -42,7 +39,7 @@ SCIKIT_LEARN = re.compile(
     "inconsistent numbers of samples|could not convert string|Complex data not supported"
     "|setting an array element|must be a string or a real number|is a bad input shape"
     "|bad input shape|Singleton array|Expected sequence or array-like|1d array"
-    "|Input contains|at least 1 dimension|0 sample|Expected array-like"
+    "|Input contains|Input X contains|at least 1 dimension|0 sample|Expected array-like"
 )
 # Errors that are meant for callers.
 MEANT = (
@@ -62,6 +59,20 @@ PASS_ON = {
     "RoundedProbabilities",
     "TopKProbabilities",
 }
+# Functions that train, or only look: any width is right.
+HAVE_NO_WIDTH = {
+    "AdversarialExamplesDisplay.from_predictions",
+    "box",
+    "epsilon_lower_bound",
+    "fit_many",
+    "from_frame",
+    "label_access",
+    "make_records",
+    "poisoning_report",
+    "weigh_by_importance",
+}
+# What is wished for may be anywhere; it is only measured, or led back.
+WISHES = {"constraints_distance", "constraints_project", "constraints_violations"}
 IGNORE_Y = {"FeatureNoise", "FeatureSqueezing", "JPEGCompression"}
 
 
@@ -104,11 +115,13 @@ def fault(case):
 
 def _names(error, case):
     words = SYNONYMS.get(case.argument, re.escape(case.argument))
+    if case.argument in ("y_true", "y_pred", "y_victim"):
+        words = f"{case.argument}|{SYNONYMS['y']}"
     if case.kind == "answers" and case.subject == "AttributeInference":
         return True  # its victim takes another column, the attribute
     if case.kind == "answers":
         words = f"{SYNONYMS['estimator']}|{SYNONYMS['y']}|Spoiled|probabilities"
-    is_data = case.kind == "function" or case.argument in BAD_ARGUMENTS
+    is_data = case.kind in ("function", "given") or case.argument in BAD_ARGUMENTS
     if is_data and SCIKIT_LEARN.search(str(error)):
         return True
     return re.search(rf"(?<![A-Za-z])({words})(?![A-Za-z])", str(error)) is not None
@@ -123,7 +136,10 @@ def _cannot_be_right(case):
         return False
     if case.value == "masked" and case.subject in PASS_ON:
         return False
-    if case.kind in ("fit", "partial_fit", "fit_resample"):
+    if case.value == "infinite" and case.subject in WISHES:
+        return False
+    trains = case.kind in ("fit", "partial_fit", "fit_resample")
+    if trains or case.subject in HAVE_NO_WIDTH:
         if case.value in ("too wide", "too narrow"):  # there is no width yet
             return False
     return (case.argument, case.value) not in DOUBTFUL_ARGUMENTS
@@ -157,17 +173,22 @@ def _limited(seconds):
 
 def _run(case):
     """Return what a case returns, and what it has to be."""
-    if case.kind == "function":
-        function, arguments = next(
-            (f, a) for f, a in FUNCTIONS.items() if f.__name__ == case.subject
-        )
-        return function(**arguments | {case.argument: VALUES[case.value]}), [_is_finite]
+    if case.kind in ("function", "given"):
+        function, arguments = FUNCTIONS[case.subject]
+        if case.kind == "function":
+            value = VALUES[case.value]
+        else:
+            spoil = BAD_ARGUMENTS[case.argument][case.value]
+            value = spoil(arguments[case.argument])
+        checks = [] if case.value in ("nan", "objects") else [_is_finite]
+        return function(**arguments | {case.argument: value}), checks
     if case.kind == "parameter":
         return _used(_instance(case.subject, **{case.argument: VALUES[case.value]}))
     if case.kind == "answers":
         Spoiled.n_given = 0
         victim = Spoiled(case.value).fit(X, LABELS)
-        return _used(_instance(case.subject, estimator=FrozenEstimator(victim)))
+        used = _used(_instance(case.subject, estimator=FrozenEstimator(victim)))
+        return used[0], [_is_finite]  # to ask it once more tells nothing
     arguments = {"X": X, "y": LABELS, "sample_weight": np.ones(len(X))}
     if case.kind in ("fit", "partial_fit", "fit_resample"):
         subject = _instance(case.subject)
@@ -258,7 +279,13 @@ class Spoiled(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(y)
         self.n_features_in_ = X.shape[1]
         self.model_ = LogisticRegression().fit(X, y)
+        self.n_calls_ = 0
         return self
+
+    def _behaves(self):
+        """Whether this call is answered rightly: the first ones, of "... later"."""
+        self.n_calls_ += 1
+        return self.how.endswith(" later") and self.n_calls_ <= 3
 
     def predict(self, X):
         labels = self.model_.predict(X)
@@ -271,13 +298,16 @@ class Spoiled(ClassifierMixin, BaseEstimator):
             "table of labels": lambda: np.column_stack([labels, labels]),
             "nan": lambda: np.full(len(labels), np.nan),
         }
-        if self.how not in spoiled:
+        how = self.how.removesuffix(" later")
+        if how not in spoiled or self._behaves():
             return labels
         Spoiled.n_given += 1
-        return spoiled[self.how]()
+        return spoiled[how]()
 
     def predict_proba(self, X):
         proba = self.model_.predict_proba(X)
+        if self._behaves():
+            return proba
         Spoiled.n_given += 1
         return {
             "nan": lambda: np.full_like(proba, np.nan),
@@ -292,7 +322,7 @@ class Spoiled(ClassifierMixin, BaseEstimator):
             "text": lambda: "no scores",
             "unknown labels": lambda: np.hstack([proba, proba]) / 2,
             "table of labels": lambda: proba[:, :, None],
-        }[self.how]()
+        }[self.how.removesuffix(" later")]()
 
 
 # What has to hold ---------------------------------------------------------------------

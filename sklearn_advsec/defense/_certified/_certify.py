@@ -11,7 +11,7 @@ from torch import nn
 from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
-from ..._sklearn import Interval, StrOptions, validate_params
+from ..._sklearn import HasMethods, Interval, StrOptions, validate_params
 from ...threat import Box
 from ...threat._ball import as_norm
 from ...victim import ask_labels
@@ -34,12 +34,12 @@ _ROUNDING = 1e-4
 
 @validate_params(
     {
+        "estimator": [HasMethods("predict")],
         "eps": [Interval(Real, 0, None, closed="left"), None],
         "method": [StrOptions({"auto", "exact", "ibp", "crown-ibp", "crown"})],
         "bounds": [tuple, list, None],
         "max_radius": [Interval(Real, 0, None, closed="neither"), None],
     },
-    prefer_skip_nested_validation=True,
 )
 def certify(
     estimator, X, *, norm=np.inf, eps=None, method="auto", bounds=None, max_radius=None

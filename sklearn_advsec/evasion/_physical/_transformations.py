@@ -2,10 +2,13 @@
 
 from functools import cache
 from math import cos, pi, sqrt
+from numbers import Real
 
 import torch
 from sklearn.base import BaseEstimator
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
+
+from ..._sklearn import Interval, check_parameters
 
 __all__ = [
     "Blur",
@@ -26,6 +29,9 @@ _JPEG_TABLE = """
 14 17 22 29 51 87 80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92
 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99
 """
+
+
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
 
 class Draws:
@@ -65,6 +71,8 @@ class ImageTransformation(BaseEstimator):
     result has their shape and a gradient. A subclass writes `_transform(images, draws)`.
     """
 
+    _parameter_constraints = {}
+
     # Whether it moves no pixel, so that it makes sense for rows that are no images.
     pixelwise = False
 
@@ -84,6 +92,8 @@ class ImageTransformation(BaseEstimator):
         -------
         transformed : tensor of the shape of `images`
         """
+        parameters = self.get_params(deep=False)
+        check_parameters(parameters, self._parameter_constraints, type(self).__name__)
         return self._transform(images, Draws(generator, shared))
 
 
@@ -100,6 +110,8 @@ class Rotation(ImageTransformation):
     degrees : float, default=20.0
         Angles are uniform in ``[-degrees, degrees]``.
     """
+
+    _parameter_constraints = {"degrees": [_NOT_NEGATIVE]}
 
     def __init__(self, degrees=20.0):
         self.degrees = degrees
@@ -124,6 +136,11 @@ class Scaling(ImageTransformation):
         Factors are uniform in ``[low, high]``.
     """
 
+    _parameter_constraints = {
+        "low": [Interval(Real, 0, None, closed="neither")],
+        "high": [Interval(Real, 0, None, closed="neither")],
+    }
+
     def __init__(self, low=0.8, high=1.2):
         self.low = low
         self.high = high
@@ -143,6 +160,8 @@ class Shift(ImageTransformation):
     pixels : float, default=2.0
         Both shifts are uniform in ``[-pixels, pixels]``.
     """
+
+    _parameter_constraints = {"pixels": [_NOT_NEGATIVE]}
 
     def __init__(self, pixels=2.0):
         self.pixels = pixels
@@ -165,6 +184,8 @@ class Perspective(ImageTransformation):
         The tilts of the plane are uniform in ``[-strength, strength]``: by how much the
         picture's one edge is nearer than its centre.
     """
+
+    _parameter_constraints = {"strength": [_NOT_NEGATIVE]}
 
     def __init__(self, strength=0.2):
         self.strength = strength
@@ -189,6 +210,8 @@ class Brightness(ImageTransformation):
 
     pixelwise = True
 
+    _parameter_constraints = {"amount": [_NOT_NEGATIVE]}
+
     def __init__(self, amount=0.1):
         self.amount = amount
 
@@ -207,6 +230,8 @@ class Contrast(ImageTransformation):
     """
 
     pixelwise = True
+
+    _parameter_constraints = {"amount": [_NOT_NEGATIVE]}
 
     def __init__(self, amount=0.2):
         self.amount = amount
@@ -227,6 +252,8 @@ class GaussianNoise(ImageTransformation):
 
     pixelwise = True
 
+    _parameter_constraints = {"sigma": [_NOT_NEGATIVE]}
+
     def __init__(self, sigma=0.05):
         self.sigma = sigma
 
@@ -243,6 +270,8 @@ class Blur(ImageTransformation):
     sigma : float, default=1.0
         Standard deviations, in pixels, are uniform in ``[0, sigma]``.
     """
+
+    _parameter_constraints = {"sigma": [_NOT_NEGATIVE]}
 
     def __init__(self, sigma=1.0):
         self.sigma = sigma
@@ -273,6 +302,11 @@ class JPEG(ImageTransformation):
     low, high : int, default=50 and 95
         Qualities are uniform in ``[low, high]``, of JPEG's 1 to 100.
     """
+
+    _parameter_constraints = {
+        "low": [Interval(Real, 1, 100, closed="both")],
+        "high": [Interval(Real, 1, 100, closed="both")],
+    }
 
     def __init__(self, low=50, high=95):
         self.low = low
@@ -307,6 +341,8 @@ class PrintScan(ImageTransformation):
     strength : float, default=1.0
         Factor of all effects; 0 leaves images as they are up to compression.
     """
+
+    _parameter_constraints = {"strength": [_NOT_NEGATIVE]}
 
     def __init__(self, strength=1.0):
         self.strength = strength
