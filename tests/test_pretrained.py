@@ -258,5 +258,5 @@ def test_channels_last_is_noticed_and_can_be_told():
         image_shape_of((8, 9, 3))
     with pytest.raises(ValueError, match="'channels' parameter"):
         PretrainedModule(module, channels="middle").predict(images)
-    with pytest.raises(ValueError, match="outputs must be one of"):
+    with pytest.raises(ValueError, match="'outputs' parameter"):
         PretrainedModule(module, outputs="proba").fit()

@@ -41,7 +41,7 @@ class PoisoningReport:
         "poisoner": [HasMethods(["fit_resample", "get_params"])],
         "X": ["array-like", "sparse matrix"],
         "y": ["array-like"],
-        "where": [list, tuple, StrOptions(set(_PLACES))],
+        "where": [list, tuple, str],
         "cv": ["cv_object"],
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "n_jobs": [Integral, None],

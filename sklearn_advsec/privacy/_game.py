@@ -1,7 +1,7 @@
 """The membership game: targets whose members are known."""
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -11,7 +11,7 @@ from sklearn.utils.validation import column_or_1d
 
 from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
 from .._rows import check_rows
-from .._sklearn import HasMethods, Interval, RealNotInt, check_parameters
+from .._sklearn import HasMethods, Interval, check_parameters
 from ..batched import fit_many
 from ._records import make_records
 
@@ -95,10 +95,7 @@ class MembershipGame:
     _parameter_constraints = {
         "estimator": [HasMethods(["fit", "predict"])],
         "n_targets": [Interval(Integral, 1, None, closed="left")],
-        "train_size": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-        ],
+        "train_size": [Interval(Real, 0, None, closed="neither")],
         "n_jobs": [Integral, None],
         "memory": [str, HasMethods("cache"), None],
         "random_state": ["random_state"],

@@ -649,7 +649,7 @@ def test_membership_game():
     with pytest.raises(ValueError, match="must be members and non-members"):
         MembershipGame(RECIPE, train_size=300).play(X, y)
     with pytest.raises(ValueError, match="must be flat"):  # before it trains anything
-        MembershipGame(None).play(X.reshape(-1, 1, 6, 10), y)
+        MembershipGame(RECIPE).play(X.reshape(-1, 1, 6, 10), y)
 
 
 def test_records_of_frames():
