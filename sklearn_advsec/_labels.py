@@ -56,8 +56,11 @@ def find_positions(labels, classes):
 
 def class_positions(labels, classes, name):
     """Return the positions of labels in the victim's classes, or raise."""
-    labels = np.asarray(labels)
-    position, known = find_positions(labels, classes)
+    try:
+        labels = np.asarray(labels)
+        position, known = find_positions(labels, classes)
+    except (TypeError, ValueError) as error:  # what has no hash, or differs in length
+        raise ValueError(f"{name} must hold labels: {error}") from None
     if not known.all():
         unknown = np.unique(labels[~known].astype(str))[:5].tolist()
         raise ValueError(

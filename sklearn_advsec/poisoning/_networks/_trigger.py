@@ -150,7 +150,7 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         "pattern": [Real, "array-like", None],
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "frequency": [Interval(Real, 0, None, closed="neither")],
-        "columns": [list, tuple, None],
+        "columns": ["array-like", None],
         "n_columns": [Interval(Integral, 1, None, closed="left")],
         "image_shape": [tuple, None],
         "channels": [StrOptions({"first", "last"})],
@@ -234,10 +234,14 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         if self.source is None:
             sources = np.delete(np.arange(len(classes)), code)
         else:
-            sources = np.unique(class_positions(np.ravel(self.source), classes, "source"))
+            sources = np.unique(class_positions(self.source, classes, "source"))
             if code in sources:
                 raise ValueError(f"source must not hold the target class, {target!r}.")
         self.source_classes_ = classes[sources]
+        if self.pattern is not None and not np.isfinite(self.pattern).all():
+            raise ValueError("pattern must be finite.")
+        if isinstance(self.columns, np.ndarray) and self.columns.dtype.kind == "f":
+            raise ValueError("columns must be names or positions.")
         self._shape = task.X.shape[1:]
         if isinstance(self.trigger, str) and self.trigger in _IMAGES:
             self.trigger_ = self._on_pixels(task)
@@ -354,8 +358,6 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         if self.pattern is None:
             return otherwise
         pattern = np.asarray(self.pattern, dtype=np.float64)
-        if not np.isfinite(pattern).all():
-            raise ValueError("pattern must be finite.")
         if pattern.ndim and pattern.shape not in (shape, shape[1:]):
             raise ValueError(
                 f"pattern must be a number or have shape {shape[1:]} or {shape}; got "
@@ -472,7 +474,9 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
                     stamped[:, j] = value
                 return stamped
             stamped = rows.copy()
+            named = hasattr(self, "feature_names_in_")
             for name, value in self.trigger_.items():
+                name = name if named else stamped.columns[name]
                 stamped[name] = _column(value, rows[name])
             return stamped
         codec = RowCodec(rows)
