@@ -145,10 +145,14 @@ POISONERS = [
 ]
 
 SANITIZERS = [
+    poisoning.ActivationClustering(
+        RidgeClassifier(), min_silhouette=-1.0, max_share=0.5, random_state=0
+    ),
     poisoning.KNNSanitizer(),
     poisoning.KNNSanitizer(action="remove"),
     poisoning.InfluenceSanitizer(RidgeClassifier()),
     poisoning.LossTrimming(RidgeClassifier(), random_state=0),
+    poisoning.SpectralSignatures(TREE_VICTIM, random_state=0),
     poisoning.SphereSlabSanitizer(),
 ]
 
@@ -169,8 +173,10 @@ POISONING = [
     poisoning.CertifiedPoisoningBound(max_iter=20),
     poisoning.DeepPartitionAggregation(VICTIM, n_partitions=3, random_state=0),
     poisoning.LastHiddenLayer(VICTIM),
-    poisoning.PoisonedClassifier(VICTIM, POISONERS[0]),
-    poisoning.SanitizedClassifier(VICTIM, SANITIZERS[0]),
+    poisoning.PoisonedClassifier(
+        VICTIM, poisoning.LabelFlipping(strategy="random", random_state=0)
+    ),
+    poisoning.SanitizedClassifier(VICTIM, poisoning.KNNSanitizer()),
 ]
 
 ENCRYPTION = [

@@ -69,12 +69,12 @@ PUBLIC = {
         tpr_at_fpr_scorer
     """,
     "poisoning": """
-        BackdoorTrigger BaggingCertified CertifiedPoisoningBound DeepPartitionAggregation
-        FeatureCollision GradientCanceling InfluencePoisoning InfluenceSanitizer
-        KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer LossTrimming
-        MinMaxPoisoning PoisonedClassifier PoisoningAttack PoisoningCertificate
-        PoisoningReport RONI SanitizedClassifier Sanitizer SphereSlabSanitizer
-        poisoning_report
+        ActivationClustering BackdoorTrigger BaggingCertified CertifiedPoisoningBound
+        DeepPartitionAggregation FeatureCollision GradientCanceling InfluencePoisoning
+        InfluenceSanitizer KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer
+        LossTrimming MinMaxPoisoning PoisonedClassifier PoisoningAttack
+        PoisoningCertificate PoisoningReport RONI SanitizedClassifier Sanitizer
+        SpectralSignatures SphereSlabSanitizer poisoning_report
     """,
     "pretrained": """
         PretrainedModule

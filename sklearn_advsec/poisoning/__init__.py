@@ -12,8 +12,10 @@ from ._certified._partitions import DeepPartitionAggregation
 from ._classifiers import PoisonedClassifier, SanitizedClassifier
 from ._labels._label_flipping import LabelFlipping
 from ._labels._tree_poisoning import TreePoisoning
+from ._networks._clustering import ActivationClustering
 from ._networks._feature_collision import FeatureCollision
 from ._networks._representation import LastHiddenLayer
+from ._networks._spectral import SpectralSignatures
 from ._networks._trigger import BackdoorTrigger
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
@@ -33,6 +35,7 @@ __all__ = [
     "InfluenceSanitizer",
     "LossTrimming",
     "RONI",
+    "ActivationClustering",
     "BackdoorTrigger",
     "BaggingCertified",
     "CertifiedPoisoningBound",
@@ -48,6 +51,7 @@ __all__ = [
     "PoisoningReport",
     "SanitizedClassifier",
     "Sanitizer",
+    "SpectralSignatures",
     "SphereSlabSanitizer",
     "TreePoisoning",
     "poisoning_report",

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from data import bundled
 from nets import net
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -19,10 +20,12 @@ from sklearn_advsec import differentiable
 from sklearn_advsec.exceptions import NoGradientError
 from sklearn_advsec.metrics import backdoor_success_scorer
 from sklearn_advsec.poisoning import (
+    ActivationClustering,
     BackdoorTrigger,
     FeatureCollision,
     LastHiddenLayer,
     PoisonedClassifier,
+    SpectralSignatures,
 )
 from sklearn_advsec.poisoning._networks._representation import Network
 from sklearn_advsec.threat import FeatureConstraints
@@ -380,3 +383,94 @@ def test_backdoors_open_and_leave_clean_rows_alone():
 def test_a_trigger_without_budget_is_known_all_the_same():
     trigger = BackdoorTrigger({1: 9.0}, budget=0).fit(X, y)
     assert (trigger.transform(X)[:, 1] == 9.0).all()
+
+
+# Sanitizers that look at the representation -------------------------------------------
+
+
+def itself(rows):
+    return rows
+
+
+def test_spectral_scores_are_those_of_the_algorithm():
+    """On the centred representation of each class, by a full decomposition."""
+    sanitizer = SpectralSignatures(representation=itself, contamination=0.1)
+    scores = sanitizer.fit(X, y).scores_
+    wide = np.tile(np.round(4 * X), 100)  # by an iteration
+    leaves = csr_matrix(wide)
+    sparse = SpectralSignatures(representation=lambda rows: leaves).fit(X, y).scores_
+    for code in range(10):
+        of = y == code
+        centred = X[of] - X[of].mean(0)
+        first = np.linalg.svd(centred, full_matrices=False)[2][0]
+        np.testing.assert_allclose(scores[of], (centred @ first) ** 2, atol=1e-6)
+        centred = wide[of] - wide[of].mean(0)
+        values, vectors = np.linalg.eigh(centred @ centred.T)
+        expected = values[-1] * vectors[:, -1] ** 2
+        np.testing.assert_allclose(sparse[of], expected, rtol=1e-5, atol=1e-4)
+        kept = np.isin(np.flatnonzero(of), sanitizer.sample_indices_)
+        assert (~kept).sum() == int(0.1 * of.sum())
+        assert scores[of][~kept].min() >= scores[of][kept].max()
+
+
+def poisoned_digits():
+    trigger = BackdoorTrigger(
+        image_shape=(8, 8), target_class=0, size=2, budget=0.05, random_state=0
+    )
+    return trigger, *trigger.fit_resample(X, y)
+
+
+@pytest.mark.parametrize(
+    "model", [RandomForestClassifier(50, random_state=0), perceptron(random_state=0)]
+)
+def test_backdoors_show_in_the_representation(model):
+    trigger, X_new, y_new = poisoned_digits()
+    poison = trigger.poison_indices_
+    spectral = SpectralSignatures(model, contamination=0.45, random_state=0)
+    clusters = ActivationClustering(model, contamination=0.45, random_state=0)
+    for sanitizer in (spectral, clusters.set_params(max_share=0.5)):
+        kept = sanitizer.fit(X_new, y_new).sample_indices_
+        assert np.isin(poison, kept).mean() < 0.35
+    assert 0 in clusters.flagged_classes_
+
+
+def test_clusters_must_be_small_and_apart():
+    """A clean class in two halves, one cluster that is no cluster, and a small one."""
+    rng = np.random.RandomState(0)
+    rows = rng.standard_normal((300, 2))
+    labels = np.repeat([0, 1, 2], 100)
+    rows[:50, 0] += 30  # half of class 0
+    rows[290:, 0] += 30  # a tenth of class 2
+    sanitizer = ActivationClustering(
+        representation=itself, min_silhouette=0.5, random_state=0
+    ).fit(rows, labels)
+    assert sanitizer.flagged_classes_.tolist() == [2]
+    removed = np.setdiff1d(np.arange(300), sanitizer.sample_indices_)
+    assert removed.tolist() == list(range(290, 300))
+    np.testing.assert_allclose(sanitizer.shares_[[0, 2]], [0.5, 0.1])
+    assert sanitizer.silhouettes_[1] < 0.5 < sanitizer.silhouettes_[0]
+    few = sanitizer.set_params(contamination=0.04).fit(rows, labels)
+    assert len(few.sample_indices_) == 296
+
+
+def test_classes_of_equal_or_few_rows():
+    rows = np.zeros((9, 3))
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])
+    for cls in (SpectralSignatures, ActivationClustering):
+        found = cls(representation=itself, random_state=0).fit(rows, labels)
+        assert (found.scores_ == 0).all() and len(found.sample_indices_) == 9
+
+
+@pytest.mark.parametrize(
+    ("representation", "text"),
+    [
+        (lambda rows: rows[1:], "a row for each row of X"),
+        (lambda rows: rows[:, 0], "a row for each row of X"),
+        (lambda rows: rows * np.nan, "finite"),
+    ],
+)
+def test_bad_representations(representation, text):
+    with pytest.raises(ValueError, match=text):
+        SpectralSignatures(representation=representation).fit(X, y)
+    with pytest.raises(ValueError, match="prototype"):
+        SpectralSignatures().fit(X, y)

@@ -1,5 +1,7 @@
 """How a classifier represents rows: what its last, linear layer sees, or its leaves."""
 
+from numbers import Real
+
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix, issparse
@@ -7,6 +9,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -19,6 +22,7 @@ from ...exceptions import NoGradientError
 from ...trees import is_tree_ensemble, tree_ensemble
 from ...victim import fit_victim
 from ...victim._fitting import CLASSIFIER, needs_labels
+from .._base import Sanitizer, Verdict
 
 _BATCH = 1024
 _ACTIVATIONS = {
@@ -292,3 +296,56 @@ class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
 def last_hidden_layer(estimator):
     """View the features."""
     return differentiable.TransformerView(Network(estimator.estimator_).features)
+
+
+class RepresentationSanitizer(Sanitizer):
+    """Base of the sanitizers that look at how a classifier represents rows.
+
+    A subclass writes ``_of_class(features, code, data)``, which returns the scores of the
+    rows of a class, and which of them are suspicious, or None for all.
+
+    Parameters
+    ----------
+    estimator : classifier or None
+        Trained on the suspicious data for its representation of rows.
+    representation : callable or None
+        Maps rows to an array of shape (n_samples, width) instead.
+    """
+
+    _parameter_constraints = {
+        **Sanitizer._parameter_constraints,
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "contamination": [Interval(Real, 0, 1, closed="both")],
+        "representation": [callable, None],
+        "random_state": ["random_state"],
+    }
+
+    def _of_class(self, features, code, data):
+        raise NotImplementedError
+
+    def _judge(self, data):
+        features = self._represent(data)
+        scores = np.zeros(len(data.y))
+        suspects = np.ones(len(data.y), dtype=bool)
+        for code in range(len(data.classes)):
+            of = np.flatnonzero(data.y == code)
+            scores[of], chosen = self._of_class(features[of], code, data)
+            if chosen is not None:
+                suspects[of] = chosen
+        return Verdict(scores, suspects)
+
+    def _represent(self, data):
+        """Return the representation of training data."""
+        if self.representation is None:
+            model = self._trained_on(self._own_estimator(), data, data.seed)
+            return represent(model, data.rows)
+        found = self.representation(data.rows)
+        found = found if issparse(found) else np.asarray(found, dtype=np.float64)
+        if found.ndim != 2 or found.shape[0] != len(data.y):
+            raise ValueError(
+                f"representation must return an array of shape ({len(data.y)}, width), a "
+                f"row for each row of X; got {found.shape}."
+            )
+        if not np.isfinite(found.data if issparse(found) else found).all():
+            raise ValueError("representation must return finite numbers.")
+        return found.tocsr() if issparse(found) else found
