@@ -54,13 +54,17 @@ def _forbidden(source):
                 yield node.lineno, ".eval(...)"
 
 
+# The command line loads a pickle where its user says --allow-pickle, and only there.
+ALLOWED = {("audit/_command_line.py", "joblib.load")}
+
+
 def test_nothing_that_is_handed_in_is_run():
     found = [
-        (str(path.relative_to(PACKAGE)), *what)
+        (path.relative_to(PACKAGE).as_posix(), *what)
         for path in sorted(PACKAGE.rglob("*.py"))
         for what in _forbidden(path.read_text())
     ]
-    assert found == []
+    assert {(name, what) for name, _, what in found} == ALLOWED and len(found) == 1
 
 
 @pytest.mark.parametrize(

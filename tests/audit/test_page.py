@@ -178,15 +178,21 @@ def test_the_page_in_a_browser(report, tmp_path, width, dark):
       const a = [...document.querySelectorAll('a, summary, [tabindex]')];
       const wide = [...document.querySelectorAll('body *')].filter(e =>
         !e.closest('.scroll, .skip') && e.getBoundingClientRect().right > innerWidth + 1);
-      document.title = JSON.stringify([document.documentElement.scrollWidth, innerWidth,
+      parent.postMessage(JSON.stringify([document.documentElement.scrollWidth, innerWidth,
         wide.length, a.length, a.filter(e => e.tabIndex !== 0).length,
-        getComputedStyle(document.body).backgroundColor]);
+        getComputedStyle(document.body).backgroundColor]), '*');
     }</script>"""
     text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))
     page.write_text(text.replace("</head>", measured + "</head>"), encoding="utf-8")
-    dom = browse(tmp_path, page, *options, "--dump-dom").stdout
+    # A window is 500 pixels wide at least, a frame in it is not.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        "<title></title><script>onmessage = e => { document.title = e.data; }</script>"
+        f'<iframe src="page.html" style="width: {width}px; height: 900px"></iframe>'
+    )
+    dom = browse(tmp_path, frame, *options, "--dump-dom", "--timeout=5000").stdout
     title = re.search(r"<title>(\[.*?\])</title>", dom).group(1)
     across, inner, n_wide, n_links, n_unreachable, colour = json.loads(title)
-    assert across <= inner and n_wide == 0
+    assert inner <= width and across <= inner and n_wide == 0
     assert n_links > 8 and n_unreachable == 0
     assert colour == ("rgb(15, 20, 26)" if dark else "rgb(255, 255, 255)")
