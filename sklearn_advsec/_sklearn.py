@@ -25,6 +25,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.metadata_routing import _routing_enabled
+from sklearn.utils.multiclass import _ovr_decision_function
 from sklearn.utils.validation import _check_sample_weight, _check_y
 from sklearn.utils.validation import validate_data as _validate_data
 
@@ -40,6 +41,7 @@ __all__ = [
     "StrOptions",
     "Tree",
     "_check_sample_weight",
+    "_ovr_decision_function",
     "_check_y",
     "_routing_enabled",
     "_safe_indexing",

@@ -431,12 +431,22 @@ class Sanitizer(Resampler):
         else:
             relabelled = chosen[verdict.y[chosen] != data.y[chosen]]
             codes = verdict.y[relabelled]
+            self._check_left(data, np.append(np.delete(data.y, relabelled), codes))
         self.sample_indices_, self.relabelled_ = kept, relabelled
         X = data.rows if len(kept) == len(data.y) else data.select(kept)
         y = _with_labels(given, kept, relabelled, data.labels(codes))
         if sample_weight is None:
             return X, y
         return X, y, data.sample_weight[kept]
+
+    def _check_left(self, data, codes):
+        """Raise where codes lack a class."""
+        left = np.isin(np.arange(len(data.classes)), codes)
+        if not left.all():
+            raise ValueError(
+                f"contamination={self.contamination} relabels every row of "
+                f"{data.classes[~left].tolist()[0]!r}: lower it."
+            )
 
     def _most_suspicious(self, data, verdict):
         """Return the rows of largest scores, in each class as many as are allowed."""
@@ -451,7 +461,9 @@ class Sanitizer(Resampler):
             order = np.argsort(-verdict.scores[allowed], kind="stable")
             chosen.append(allowed[order[:n_most]])
             if verdict.y is None and len(chosen[-1]) == len(rows):
-                name = "row" if data.classes is None else f"row of {data.classes[code]!r}"
+                name = "row"
+                if data.classes is not None:
+                    name += f" of {data.classes.tolist()[code]!r}"
                 raise ValueError(
                     f"contamination={self.contamination} removes every {name}: lower it."
                 )

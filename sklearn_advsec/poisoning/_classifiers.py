@@ -10,10 +10,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
 from .._estimators import allows_nan, check_trainable, is_net
+from .._labels import find_positions, in_columns
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from .._sklearn import fit_context, validate_data
 from ._base import train_on
+from ._class_scores import class_scores
 
 
 def _estimator_has(name):
@@ -66,7 +68,7 @@ class ResampledClassifier(
             resampled = sampler.fit_resample(*data)
             self.estimator_ = train_on(self.estimator, *resampled, seed=seed)
         setattr(self, f"{self._sampler_name}_", sampler)
-        self.classes_ = np.asarray(self.estimator_.classes_)
+        self.classes_ = np.unique(np.asarray(y))
         return self
 
     def predict(self, X):
@@ -100,7 +102,8 @@ class ResampledClassifier(
             Probabilities, in the order of `classes_`.
         """
         check_is_fitted(self)
-        return self.estimator_.predict_proba(self._check_X(X, reset=False))
+        proba = self.estimator_.predict_proba(self._check_X(X, reset=False))
+        return in_columns(proba, self.estimator_.classes_, self.classes_)
 
     @available_if(_estimator_has("decision_function"))
     def decision_function(self, X):
@@ -114,10 +117,14 @@ class ResampledClassifier(
         Returns
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            The classifier's decision function.
+            The classifier's decision function. A class whose labels were all flipped, so
+            that it does not know it, has the least score of each row.
         """
         check_is_fitted(self)
-        return self.estimator_.decision_function(self._check_X(X, reset=False))
+        X = self._check_X(X, reset=False)
+        if len(self.classes_) == len(self.estimator_.classes_):
+            return self.estimator_.decision_function(X)
+        return class_scores(self.estimator_, X, self.classes_)
 
     def _check_X(self, X, *, reset):
         allow_nan = allows_nan(self.estimator)
@@ -259,5 +266,23 @@ def lend(sampler, estimator):
 
 @differentiable.register(ResampledClassifier)
 def resampled_classifier(estimator):
-    """View the classifier inside."""
-    return differentiable.view(estimator.estimator_)
+    """View the classifier inside; classes that it does not know are never predicted."""
+    inside, classes = differentiable.view(estimator.estimator_), estimator.classes_
+    if len(classes) == len(inside.classes):
+        return inside
+    known = find_positions(np.asarray(inside.classes), classes)[0]
+
+    def logits(x):
+        found = inside.logits(x)
+        below = found.detach().min(dim=1, keepdim=True).values - 50.0  # e**-50 is 0
+        columns = found.new_tensor(known).long()
+        return below.repeat(1, len(classes)).index_copy(1, columns, found)
+
+    return differentiable.ClassifierView(
+        classes,
+        logits=logits,
+        dtype=inside.dtype,
+        device=inside.device,
+        module=inside.module,
+        precision=inside.precision,
+    )

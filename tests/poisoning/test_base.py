@@ -160,7 +160,12 @@ def test_what_is_trained_already_is_refused():
 
 
 def test_poison_that_leaves_one_class_is_an_error():
+    class AllAlike(PoisoningAttack):
+        estimator, budget = None, 10
+
+        def _poison(self, task):
+            return Poison(np.arange(10), np.ones(10, dtype=int))
+
     few = np.arange(20)[:, None].astype(float)
-    attack = LabelFlipping(RidgeClassifier(), strategy="farthest", target=1, budget=10)
     with pytest.raises(ValueError, match="leaves one class only"):
-        attack.fit(few, np.arange(20) // 10)
+        AllAlike().fit(few, np.arange(20) // 10)

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..._rows import is_dataframe
-from .._labels._label_flipping import class_scores
+from .._class_scores import class_scores
 from ._aggregation import Aggregation, PoisoningCertificate
 
 

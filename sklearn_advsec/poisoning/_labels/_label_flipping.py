@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_consistent_length
 from ..._labels import class_positions
 from ..._rows import is_dataframe
 from .._base import Poison, PoisoningAttack
+from .._class_scores import class_scores
 from ._retrained import retrained
 
 _ALFA_ROUNDS = 10  # alternations; most runs repeat themselves after three or four
@@ -39,7 +40,8 @@ class LabelFlipping(PoisoningAttack):
           of a pipeline, which stay as the clean data made them), and unrolled for
           `MLPClassifier` and skorch nets.
     budget : int or float, default=0.1
-        How many labels are flipped: a number, or a share of the rows.
+        How many labels are flipped: a number, or a share of the rows; one fewer where
+        that would leave one class only.
     goal : {"misclassification", "targeted"}, default="misclassification"
         Whether predictions shall be wrong, or shall be `target_class`.
     target : None, label, ndarray, DataFrame or callable, default=None
@@ -170,15 +172,14 @@ class LabelFlipping(PoisoningAttack):
         return choice.best(gains)
 
     def _farthest(self, task, choice):
-        scores = class_scores(self._surrogate(task, task.y), task.rows)
-        return choice.best(-_over_own(scores, task.y))
+        return choice.best(-_over_own(self._scores(task, task.y), task.y))
 
     def _alfa(self, task, choice):
-        clean = _hinge(class_scores(self._surrogate(task, task.y), task.rows))
+        clean = _hinge(self._scores(task, task.y))
         codes, seen = choice.best(_over_own(clean, task.y)), []
         for _ in range(_ALFA_ROUNDS):
             seen.append(codes)
-            tainted = _hinge(class_scores(self._surrogate(task, codes), task.rows))
+            tainted = _hinge(self._scores(task, codes))
             codes = choice.best(_over_own(clean - tainted, task.y))
             if any(np.array_equal(codes, old) for old in seen):
                 break
@@ -263,9 +264,11 @@ class LabelFlipping(PoisoningAttack):
                 model.fit(codes)
         return codes
 
-    def _surrogate(self, task, codes):
+    def _scores(self, task, codes):
+        """Return what the surrogate, trained on labels, gives each row and class."""
         changed = replace(task, y=codes)
-        return self._trained_on(self._own_estimator(), changed, task.seed)
+        model = self._trained_on(self._own_estimator(), changed, task.seed)
+        return class_scores(model, task.rows, task.classes)
 
     # Whose predictions, and which labels ------------------------------------------------
 
@@ -393,7 +396,8 @@ class _Choice:
     def best(self, gains, n_flips=None, kept=None):
         """Return codes with the flips of largest gain, shape (n_samples, n_classes).
 
-        Flips of the codes `kept` stay.
+        Flips of the codes `kept` stay. Classes may vanish, but not all but one: nothing
+        can be trained on what is left then, so that the least of the flips is undone.
         """
         codes = self.y.copy() if kept is None else kept.copy()
         n_flips = self.budget if n_flips is None else n_flips
@@ -407,6 +411,8 @@ class _Choice:
         rows = np.argsort(-best, kind="stable")[:n_more]
         rows = rows[best[rows] > -np.inf]
         codes[rows] = gains[rows].argmax(1)
+        if len(rows) and (codes == codes[0]).all():
+            codes[rows[-1]] = self.y[rows[-1]]
         return codes
 
 
@@ -445,17 +451,6 @@ class _Harm:
         slope[at] -= own[:, 0]
         slope /= len(proba)  # of the probability of another label
         return model.gains(self.Z, slope if self.aim is None else -slope)
-
-
-def class_scores(model, X):
-    """Return a classifier's score of each class, of shape (n_samples, n_classes)."""
-    if hasattr(model, "decision_function"):
-        scores = np.asarray(model.decision_function(X))
-        if scores.ndim == 1:  # the difference of the two is the decision
-            return np.stack([-scores, scores], axis=1) / 2
-        if scores.shape[1] == len(model.classes_):
-            return scores
-    return np.asarray(model.predict_proba(X))
 
 
 def _over_own(values, codes):

@@ -41,6 +41,7 @@ _LOSSES = {
     ),
 }
 _NEWTON_STEPS, _TOLERANCE = 50, 1e-6
+_BELOW = 10.0  # logits by which classes that labels lack lie below all others
 
 
 class RetrainedLinear:
@@ -283,7 +284,8 @@ class RetrainedNet:
     def fit(self, codes):
         """Retrain on other labels."""
         self.codes = codes
-        self.parameters, self.logits = _functional(self.train(codes))
+        self.parameters, logits = _functional(self.train(codes))
+        self.logits = _of_all_classes(logits, np.unique(codes), self.n_classes)
         return self
 
     def scores(self, Z):
@@ -434,6 +436,20 @@ def _functional(model):
         return torch.func.functional_call(module, given, (x,))
 
     return list(module.parameters()), logits
+
+
+def _of_all_classes(logits, known, n_classes):
+    """Give logits of the classes that a network was told the columns of all classes."""
+    if len(known) == n_classes:
+        return logits
+
+    def padded(parameters, x):
+        found = logits(parameters, x)
+        below = found.detach().min(dim=1, keepdim=True).values - _BELOW
+        columns = torch.as_tensor(known)
+        return below.repeat(1, n_classes).index_copy(1, columns, found)
+
+    return padded
 
 
 class _Logits(nn.Module):

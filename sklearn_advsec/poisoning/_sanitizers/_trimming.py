@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 
 from ..._labels import in_columns
 from .._base import Sanitizer, Verdict, train_on
+from .._class_scores import class_scores
 
 
 class LossTrimming(Sanitizer):
@@ -133,9 +134,7 @@ def row_losses(model, data):
     if hasattr(model, "predict_proba"):
         proba = in_columns(model.predict_proba(data.rows), model.classes_, data.classes)
         return -np.log(np.maximum(proba[at], np.finfo(float).tiny))
-    scores = np.asarray(model.decision_function(data.rows))
-    if scores.ndim == 1:
-        return np.maximum(0, 1 - (2.0 * data.y - 1) * scores)
+    scores = class_scores(model, data.rows, data.classes)
     own = scores[at]
     others = scores.copy()
     others[at] = -np.inf
