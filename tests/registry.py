@@ -142,6 +142,13 @@ POISONERS = [
     poisoning.MinMaxPoisoning(RidgeClassifier(), max_iter=20, random_state=0),
     poisoning.BackdoorTrigger("in_bounds", random_state=0),
     poisoning.BackdoorTrigger("sinusoidal", random_state=0),
+    poisoning.SleeperAgent(
+        RidgeClassifier(),
+        trigger=poisoning.BackdoorTrigger("in_bounds"),
+        budget=3,
+        max_iter=5,
+        random_state=0,
+    ),
 ]
 
 SANITIZERS = [
@@ -159,10 +166,18 @@ SANITIZERS = [
 # Of rows that are to be misclassified, four features wide; scikit-learn's checks, whose
 # rows have other widths, take none of them.
 TARGETED_POISONERS = [
-    poisoning.BackdoorTrigger("in_bounds", random_state=0),
-    poisoning.BackdoorTrigger("sinusoidal", random_state=0),
     poisoning.FeatureCollision(
         RidgeClassifier(), target=[[0.4, 0.4, 0.5, 0.5]], random_state=0
+    ),
+    poisoning.BullseyePolytope(
+        RidgeClassifier(), target=[[0.4, 0.4, 0.5, 0.5]], max_iter=5, random_state=0
+    ),
+    poisoning.GradientMatching(
+        LogisticRegression(),
+        target=[[0.4, 0.4, 0.5, 0.5]],
+        budget=3,
+        max_iter=5,
+        random_state=0,
     ),
 ]
 

@@ -69,11 +69,12 @@ PUBLIC = {
         tpr_at_fpr_scorer
     """,
     "poisoning": """
-        ActivationClustering BackdoorTrigger BaggingCertified CertifiedPoisoningBound
-        DeepPartitionAggregation FeatureCollision GradientCanceling InfluencePoisoning
-        InfluenceSanitizer KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer
-        LossTrimming MinMaxPoisoning PoisonedClassifier PoisoningAttack
-        PoisoningCertificate PoisoningReport RONI SanitizedClassifier Sanitizer
+        ActivationClustering BackdoorTrigger BaggingCertified BullseyePolytope
+        CertifiedPoisoningBound DeepPartitionAggregation FeatureCollision
+        GradientCanceling GradientMatching InfluencePoisoning InfluenceSanitizer
+        KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer LossTrimming
+        MinMaxPoisoning PoisonedClassifier PoisoningAttack PoisoningCertificate
+        PoisoningReport RONI SanitizedClassifier Sanitizer SleeperAgent
         SpectralSignatures SphereSlabSanitizer poisoning_report
     """,
     "pretrained": """

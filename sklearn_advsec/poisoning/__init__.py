@@ -14,6 +14,8 @@ from ._labels._label_flipping import LabelFlipping
 from ._labels._tree_poisoning import TreePoisoning
 from ._networks._clustering import ActivationClustering
 from ._networks._feature_collision import FeatureCollision
+from ._networks._gradient_matching import GradientMatching, SleeperAgent
+from ._networks._polytope import BullseyePolytope
 from ._networks._representation import LastHiddenLayer
 from ._networks._spectral import SpectralSignatures
 from ._networks._trigger import BackdoorTrigger
@@ -30,6 +32,7 @@ from ._sanitizers._trimming import LossTrimming
 __all__ = [
     "SVMPoisoning",
     "GradientCanceling",
+    "GradientMatching",
     "InfluencePoisoning",
     "KKTPoisoning",
     "InfluenceSanitizer",
@@ -38,6 +41,7 @@ __all__ = [
     "ActivationClustering",
     "BackdoorTrigger",
     "BaggingCertified",
+    "BullseyePolytope",
     "CertifiedPoisoningBound",
     "DeepPartitionAggregation",
     "FeatureCollision",
@@ -51,6 +55,7 @@ __all__ = [
     "PoisoningReport",
     "SanitizedClassifier",
     "Sanitizer",
+    "SleeperAgent",
     "SpectralSignatures",
     "SphereSlabSanitizer",
     "TreePoisoning",

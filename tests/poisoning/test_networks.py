@@ -22,9 +22,12 @@ from sklearn_advsec.metrics import backdoor_success_scorer
 from sklearn_advsec.poisoning import (
     ActivationClustering,
     BackdoorTrigger,
+    BullseyePolytope,
     FeatureCollision,
+    GradientMatching,
     LastHiddenLayer,
     PoisonedClassifier,
+    SleeperAgent,
     SpectralSignatures,
 )
 from sklearn_advsec.poisoning._networks._representation import Network
@@ -474,3 +477,94 @@ def test_bad_representations(representation, text):
         SpectralSignatures(representation=representation).fit(X, y)
     with pytest.raises(ValueError, match="prototype"):
         SpectralSignatures().fit(X, y)
+
+
+# Gradients and polytopes --------------------------------------------------------------
+
+
+def test_the_mean_of_the_polytope_meets_the_target():
+    """In a linear model, whose features are the rows."""
+    attack = BullseyePolytope(
+        RidgeClassifier(), target=X_49[:1], eps=1.0, max_iter=150, random_state=0
+    )
+    X_new, _ = attack.fit_resample(X_49[1:], y_49[1:])
+    rows = attack.poison_indices_
+    np.testing.assert_allclose(X_new[rows].mean(0), X_49[0], atol=0.02)
+    assert attack.loss_[1] < 1e-3 * attack.loss_[0]
+    near = clone(attack).set_params(eps=0.05, n_surrogates=2, max_iter=20)
+    X_new, _ = near.fit_resample(X_49[1:], y_49[1:])
+    assert np.abs(X_new - X_49[1:]).max() <= 0.05 + 1e-9
+    assert near.loss_[1] < near.loss_[0]
+
+
+def test_the_matched_gradients_are_those_of_the_model():
+    """Of logistic regression: the sum of (probability - label) times the row and 1."""
+    model = LogisticRegression(max_iter=500)
+    labels = (y_49 == 9).astype(int)
+    code = 1 - labels[0]
+    attack = GradientMatching(
+        model, target=X_49[:1], budget=20, eps=0.3, max_iter=30, random_state=0
+    )
+    X_new, y_new = attack.fit_resample(X_49[1:], labels[1:])
+    rows = attack.poison_indices_
+    assert len(rows) == 20 and (labels[1:][rows] == code).all()
+    assert np.abs(X_new - X_49[1:]).max() <= 0.3 + 1e-9
+    np.testing.assert_array_equal(y_new, labels[1:])
+    model.fit(X_49[1:], labels[1:])
+
+    def slope(some):
+        gaps = model.predict_proba(some)[:, 1] - code
+        return gaps @ np.column_stack([some, np.ones(len(some))])
+
+    one, other = slope(X_49[:1]), slope(X_new[rows])
+    cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    np.testing.assert_allclose(attack.loss_, 1 - cosine, atol=1e-6)
+
+
+def test_matched_gradients_teach_networks_trained_anew():
+    """With another seed, against noise of the same size on the same rows."""
+    rng, gains = np.random.RandomState(0), []
+    for target in rng.choice(np.flatnonzero(y_49 == 4), 3, replace=False):
+        rest = np.delete(np.arange(len(y_49)), target)
+        attack = GradientMatching(
+            perceptron(32),
+            target=X_49[[target]],
+            budget=0.1,
+            eps=0.5,
+            max_iter=60,
+            random_state=0,
+        )
+        X_new, y_new = attack.fit_resample(X_49[rest], y_49[rest])
+        noise, rows = X_49[rest].copy(), attack.poison_indices_
+        shift = 0.5 * rng.choice([-1, 1], (len(rows), 64))
+        noise[rows] = np.clip(noise[rows] + shift, 0, 1)
+        after, control = (
+            perceptron(32, random_state=7).fit(some, y_new).predict_proba(X_49[[target]])
+            for some in (X_new, noise)
+        )
+        gains.append(after[0, 1] - control[0, 1])
+    assert np.mean(gains) > 0.1
+
+
+def test_sleeper_agents_hide_their_trigger():
+    trigger = BackdoorTrigger(image_shape=(8, 8), size=2, target_class=9, pattern=1.0)
+    model = LogisticRegression(max_iter=500)
+    agent = SleeperAgent(
+        model,
+        trigger=trigger,
+        budget=0.2,
+        eps=0.3,
+        max_iter=30,
+        n_retrainings=1,
+        random_state=0,
+    )
+    X_new, y_new = agent.fit_resample(X_49, y_49)
+    assert (y_new == y_49).all() and (y_49[agent.poison_indices_] == 9).all()
+    assert np.abs(X_new - X_49).max() <= 0.3 + 1e-9
+    assert not (X_new[:, [54, 55, 62, 63]] == 1.0).all(1).any()  # nobody shows it
+    assert (agent.transform(X_49)[:, [54, 55, 62, 63]] == 1.0).all()
+    success = backdoor_success_scorer(agent)
+    clean = success(clone(model).fit(X_49, y_49), X_49, y_49)
+    poisoned = clone(model).fit(X_new, y_new)
+    assert success(poisoned, X_49, y_49) > clean + 0.2
+    assert poisoned.score(X_49, y_49) > 0.97

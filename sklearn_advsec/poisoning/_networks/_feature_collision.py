@@ -75,6 +75,8 @@ class FeatureCollision(CleanLabelAttack):
         and after, in the order of the rows.
     row_distance_ : ndarray of shape (n_crafted, 2)
         Distance of the target row, and of the crafted row, from the row as it was.
+    n_iter_ : int
+        Steps taken.
     classes_ : ndarray of shape (n_classes,)
         The labels.
 
@@ -175,6 +177,7 @@ class FeatureCollision(CleanLabelAttack):
             best = sum(parts(x))
         step = None
         for _ in self._tasks(range(self.max_iter), "step"):
+            crafting.n_steps += 1
             x = x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(parts(x)[0].sum(), x)
             x = x.detach()
