@@ -1,5 +1,5 @@
 # Everything needs only Python (3.11 or later), git and make:
-#   make demo    install into .venv and run the main job (about two minutes)
+#   make demo    install into .venv and audit three models (about four minutes)
 #   make test    install into .venv and run the tests
 #   make bench   the same, with the peers, and run the benchmarks
 PYTHON ?= python3
@@ -16,8 +16,8 @@ help:
 	@sed -n '2,4p' Makefile | cut -c3-
 
 demo: $(VENV)/.installed
-	@echo "==> The main job: attack, defend and cross-validate (examples/plot_quickstart.py)"
-	$(BIN)/python examples/plot_quickstart.py
+	@echo "==> The main job: audit three models (examples/audit_three_models.py)"
+	$(BIN)/python examples/audit_three_models.py reports
 
 test: $(VENV)/.installed
 	@echo "==> The tests (the slow ones: make test-slow)"

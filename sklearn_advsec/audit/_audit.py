@@ -359,6 +359,11 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         allow_nan = not hasattr(self.estimator, "fit") or allows_nan(self.estimator)
         for name, X, y in (("train", X_train, y_train), ("test", X_test, y_test)):
             X, _ = plain_rows(X)
+            if np.ndim(X) == 1:
+                raise ValueError(
+                    f"X_{name} must be rows of columns. Put texts into a column of a "
+                    "DataFrame, of which a ColumnTransformer takes them."
+                )
             X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
             y = column_or_1d(y)
             check_consistent_length(X, y)
@@ -373,7 +378,8 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             )
         if is_dataframe(X_train) and list(X_train.columns) != list(X_test.columns):
             raise ValueError("X_test has other columns than X_train.")
-        if not is_regressor(self.estimator):
+        # A client, which has no tags, is taken for a classifier.
+        if not (hasattr(self.estimator, "fit") and is_regressor(self.estimator)):
             check_classification_targets(y_train)
             unknown = np.setdiff1d(y_test.astype(object), y_train.astype(object))
             if len(unknown):
@@ -487,7 +493,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         parts, said = [], list(notes)
         for section in sections:
             own = [outcome for other, outcome in ends if other is section]
-            report = _report_of(section, subject, own)
+            report = _report_of(section, subject, own, untested[section.threat])
             report.untested = untested[section.threat] + report.untested
             left = Counter(o.note for o in own if o.status == "not started")
             for note, n in left.items():
@@ -771,8 +777,10 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 
-def _report_of(section, subject, outcomes):
+def _report_of(section, subject, outcomes, untested):
     """Return a section's report; what was found stays known where there is none."""
+    if not outcomes and untested:
+        return SectionReport(headline=f"Not tested: {untested[0].reason}.")
     try:
         return section.report(subject, outcomes)
     except Exception as error:

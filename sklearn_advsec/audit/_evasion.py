@@ -358,7 +358,10 @@ class _Rows:
             name: int((reached <= eps * (1 + _ROUNDING)).sum())
             for name, (_, reached, _) in self.by_attack.items()
         }
-        return f"{len(fallen)} attacks; alone, most by {max(fallen, key=fallen.get)}"
+        best = max(fallen, key=fallen.get)
+        if fallen[best] <= int((~self.right).sum()):
+            return f"{len(fallen)} attacks, none of which broke a row"
+        return f"{len(fallen)} attacks; alone, most by {best}"
 
     def proofs(self):
         """Return what the proofs are by."""
@@ -565,9 +568,10 @@ def _certified_radii(subject, X):
 
 
 def _note_failed_proofs(report, outcomes):
-    failed = [o for o in outcomes if o.task.name in _PROOFS and o.status != "done"]
+    own = [o for o in outcomes if o.task.name in _PROOFS]
+    failed = [o for o in own if o.status != "done"]
     if failed:
-        what = f"proofs for {len(failed)} chunks of rows"
+        what = f"proofs ({len(failed)} of {len(own)} parts)"
         report.untested.append(Untested("evasion", what, failed[0].note))
 
 

@@ -147,7 +147,9 @@ class ExtractionSection(Section):
                     name,
                     knowledge[name],
                     "a copy",
-                    f"max_queries={outcome.task.part[0]}" if outcome.task.part else "",
+                    f"max_queries={outcome.task.part[0]}, among the training rows"
+                    if outcome.task.part
+                    else "rows of its own making",
                     "fidelity",
                     value,
                     low,

@@ -504,12 +504,13 @@ def _evasion_chart(figures):
     if any(value for _, value in proof[1:]):
         lines.append(("proved (truth is not below)", proof, None))
         band = attack, proof
+    where = "in the shaded area" if band else "on the line, or below"
     chart = _chart(
         "Robustness curve",
         lines,
         "size of changes, as a share of each range",
         figures["quantity"],
-        "What is left under any change up to a size: the truth lies in the shaded area.",
+        f"What is left under any change up to a size: the truth lies {where}.",
         x=(0, curve[-1]["eps"], False),
         y=(0, 1, False),
         band=band,

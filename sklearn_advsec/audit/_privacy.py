@@ -58,7 +58,7 @@ class PrivacySection(Section):
             reason = f"it takes {2 * _FEW} rows that were trained on, and that were not"
             return [], [Untested("privacy", "all attacks", reason)]
         attacks = _attacks(subject)
-        if "score" not in subject.knowledge:
+        if not _gives_probabilities(subject):
             reason = f"{subject.name} gives no probabilities"
             untested.append(Untested("privacy", "attacks by probabilities", reason))
         elif subject.recipe is None:
@@ -129,10 +129,13 @@ class PrivacySection(Section):
         low, high = roc_auc_interval(
             member, done[best].evidence["scores"], 1 - 0.05 / len(done)
         )
+        several = len(done) > 1
+        who = f"{best}, the best of {len(done)} attacks," if several else best
         report.headline = (
-            f"{best}, the best of {len(done)} attacks, tells rows that the model was "
-            f"trained on from others with an AUC of {areas[best]:.3f} ({low:.3f} to "
-            f"{high:.3f}, at 95 % for all attacks together; guessing: 0.5)."
+            f"{who} tells rows that the model was trained on from others with an AUC of "
+            f"{areas[best]:.3f} "
+            f"({low:.3f} to {high:.3f}, at 95 %"
+            f"{' for all attacks together' if several else ''}; guessing: 0.5)."
         )
         return report
 
@@ -291,6 +294,10 @@ def _records(subject):
     return records, member[order], np.concatenate([inside, outside])[order]
 
 
+def _gives_probabilities(subject):
+    return "score" in subject.knowledge and hasattr(subject.estimator, "predict_proba")
+
+
 def _attacks(subject):
     """Return the attacks that the victim allows, by name."""
     target, n_shadows = subject.estimator, subject.effort.n_shadow_models
@@ -299,7 +306,7 @@ def _attacks(subject):
         label = {"label_column": "label"}
     seed = subject.seed % 2**31
     attacks = {"GapAttack": lambda: privacy.GapAttack(target, **label)}
-    if "score" not in subject.knowledge or not hasattr(target, "predict_proba"):
+    if not _gives_probabilities(subject):
         return attacks
     attacks["LossThreshold"] = lambda: privacy.LossThreshold(target, **label)
     if subject.recipe is None:

@@ -12,7 +12,7 @@ from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
 
-from .._estimators import name_of, unwrap
+from .._estimators import unwrap
 
 KNOWLEDGE = ("gradient", "score", "label")
 
@@ -151,8 +151,9 @@ class Subject:
 
     @property
     def name(self):
-        """The name of the victim's class."""
-        return name_of(self.estimator)
+        """The name of the victim's class, or of the client that answers for it."""
+        victim = unwrap(self.estimator)
+        return type(getattr(victim, "client", victim)).__name__
 
     @property
     def model(self):

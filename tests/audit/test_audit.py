@@ -27,7 +27,12 @@ from sklearn_advsec.audit import (
     schema,
 )
 from sklearn_advsec.audit import _audit as audit_module
-from sklearn_advsec.audit._evasion import EvasionSection, Plan, _Rows
+from sklearn_advsec.audit._evasion import (
+    EvasionSection,
+    Plan,
+    _Rows,
+    _warn_of_masking,
+)
 from sklearn_advsec.audit._section import Outcome
 
 
@@ -136,6 +141,29 @@ def test_a_proof_that_an_attack_contradicts_is_not_believed():
     table.drop_contradictions(report)
     assert table.proved(0.1) == 3 and table.standing(0.1) == 3
     assert "1 rows" in report.warnings[0]
+
+
+@pytest.mark.parametrize(("n_rows", "masked"), [(12, True), (3, False)])
+def test_masked_gradients_are_told(n_rows, masked):
+    """A sign test: labels break what gradients do not, on enough rows to say so."""
+
+    class Told:
+        eps, correct = 0.1, np.ones(n_rows, dtype=bool)
+
+    table, report = _Rows(np.arange(n_rows), Told()), SectionReport()
+    for name, knowledge, success in (("PGD", "gradient", False), ("RayS", "label", True)):
+        evidence = {
+            "rows": np.arange(n_rows),
+            "success": np.full(n_rows, success),
+            "distance": np.full(n_rows, 0.05),
+            "n_queries": np.ones(n_rows),
+            "n_changed": np.ones(n_rows),
+        }
+        task = Task("evasion", name, (0, n_rows))
+        plan = Plan(knowledge, None, "", "smallest")
+        table.add(name, plan, [Outcome(task, evidence)])
+    _warn_of_masking(report, table)
+    assert [("masked" in text) for text in report.warnings] == [True] * masked
 
 
 def test_a_linear_victim_is_stolen_and_its_recipe_poisoned(audit):
