@@ -137,7 +137,9 @@ def defenses(seed, args):
         "feature noise .2": make_pipeline(
             defense.FeatureNoise(0.2, bounds=(0, 1)), plain
         ),
-        "MagNet": defense.MagNet(plain, bounds=(0, 1), max_epochs=100, lr=0.01),
+        "MagNet": defense.MagNet(
+            plain, bounds=(0, 1), max_epochs=100, learning_rate=0.01
+        ),
         "detector (squeezing)": defense.AdversarialDetector(plain, image_shape=SHAPE),
         "random signed (256 filters)": defense.RandomDepthwiseSignedClassifier(
             256, image_shape=SHAPE

@@ -37,8 +37,8 @@ X, X_test, y, y_test = train_test_split(
 X_test, y_test = X_test[:200], y_test[:200]
 victim = MLPClassifier((100,), early_stopping=True, random_state=0).fit(X, y)
 magnet = MagNet(
-    FrozenEstimator(victim), bounds=(0, 1), max_epochs=80, lr=0.01,
-    false_positive_rate=0.05,
+    FrozenEstimator(victim), bounds=(0, 1), max_epochs=80, learning_rate=0.01,
+    fpr=0.05,
 ).fit(X)  # fmt: skip
 print(f"clean accuracy {victim.score(X_test, y_test):.3f}, behind MagNet")
 print(f"{magnet.score(X_test, y_test):.3f}; alarms {magnet.detect(X_test).mean():.3f}")

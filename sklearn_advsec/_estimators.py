@@ -1,9 +1,7 @@
 """What an estimator is: its name, what is inside it, what it takes."""
 
 import numpy as np
-from sklearn.base import (
-    clone,
-)
+from sklearn.base import OneToOneFeatureMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -35,7 +33,12 @@ def allows_nan(estimator):
         return allows_nan(estimator.estimator)
     if isinstance(estimator, Pipeline):
         steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
-        return bool(steps) and allows_nan(steps[0])
+        for step in steps:
+            if not allows_nan(step):
+                return False
+            if not isinstance(step, OneToOneFeatureMixin):
+                break  # imputers and encoders leave none; scalers pass them on
+        return bool(steps)
     if isinstance(estimator, ColumnTransformer):
         return any(allows_nan(part) for _, part, _ in estimator.transformers)
     try:
@@ -122,13 +125,22 @@ def weight_params(owner, sample_weight):
         return {}
     if _routing_enabled():
         return process_routing(owner, "fit", sample_weight=sample_weight).estimator.fit
+    last, name = weight_parameter(estimator)
+    if name is None:
+        raise TypeError(f"estimator: {type(last).__name__} takes no sample_weight.")
+    return {name: sample_weight}
+
+
+def weight_parameter(estimator):
+    """Return what takes weights, the last step of a pipeline, and by which parameter.
+
+    The name is None where it takes none.
+    """
     last, name = estimator, "sample_weight"
     while isinstance(last, Pipeline):
         step, last = last.steps[-1]
         name = name.replace("sample_weight", f"{step}__sample_weight")
-    if not has_fit_parameter(last, "sample_weight"):
-        raise TypeError(f"estimator: {type(last).__name__} takes no sample_weight.")
-    return {name: sample_weight}
+    return last, name if has_fit_parameter(last, "sample_weight") else None
 
 
 def route_to_estimator(owner):

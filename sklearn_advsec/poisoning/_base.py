@@ -19,10 +19,15 @@ from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
     check_consistent_length,
-    has_fit_parameter,
 )
 
-from .._estimators import allows_nan, check_trainable, ends_in_net, name_of
+from .._estimators import (
+    allows_nan,
+    check_trainable,
+    ends_in_net,
+    name_of,
+    weight_parameter,
+)
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
@@ -481,11 +486,10 @@ def train_on(estimator, X, y, sample_weight=None, seed=None):
             return AugmentedClassifier(estimator, random_state=seed).fit(X, y)
     weights = {}
     if sample_weight is not None:
-        if not has_fit_parameter(estimator, "sample_weight"):
-            raise ValueError(
-                f"sample_weight: {name_of(estimator)} takes none. Leave it out."
-            )
-        weights = {"sample_weight": sample_weight}
+        last, name = weight_parameter(estimator)
+        if name is None:
+            raise ValueError(f"sample_weight: {name_of(last)} takes none. Leave it out.")
+        weights = {name: sample_weight}
     if seed is None:
         return clone(estimator).fit(X, y, **weights)
     return fit_seeded(estimator, seed, X, y, **weights)

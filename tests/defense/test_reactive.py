@@ -57,7 +57,9 @@ def victim(digits):
 
 @pytest.fixture(scope="module")
 def magnet(digits, victim):
-    model = MagNet(FrozenEstimator(victim), bounds=(0, 1), max_epochs=60, lr=0.01)
+    model = MagNet(
+        FrozenEstimator(victim), bounds=(0, 1), max_epochs=60, learning_rate=0.01
+    )
     return model.fit(digits[0])
 
 
@@ -215,7 +217,7 @@ def test_magnet_on_tables_frames_and_nets():
     X[:] = MinMaxScaler().fit_transform(X)
     names = np.where(y == 1, "good", "bad")
     frozen = FrozenEstimator(LogisticRegression().fit(X, names))
-    magnet = MagNet(frozen, max_epochs=15, lr=0.01, false_positive_rate=0.05).fit(X)
+    magnet = MagNet(frozen, max_epochs=15, learning_rate=0.01, fpr=0.05).fit(X)
     assert magnet.score(X, names) > 0.85 and magnet.detect(X).mean() < 0.15
     assert magnet.detect(pd.DataFrame(1 - X, columns=X.columns)).mean() > 0.9
     around_net = MagNet(net(max_epochs=5), max_epochs=5).fit(X.to_numpy(), names)
@@ -245,7 +247,7 @@ def test_detectors_keep_their_false_positive_rate(score, digits, victim):
         FrozenEstimator(victim),
         detector=score,
         image_shape=(8, 8),
-        false_positive_rate=0.1,
+        fpr=0.1,
         abstain_label=-1,
     ).fit(X)
     assert detector.detect(X).mean() == pytest.approx(0.1, abs=0.01)
@@ -296,7 +298,7 @@ def test_thresholds_of_each_class_spare_a_rare_one():
     assert alarms[False][0] > 0.5 and alarms[False][1] < 0.06
     assert alarms[True][0] < 0.1 and alarms[True][1] < 0.06
     magnet = MagNet(victim, max_epochs=2, per_class=True, validation_fraction=0.9)
-    magnet.set_params(false_positive_rate=0.08).fit(X)
+    magnet.set_params(fpr=0.08).fit(X)
     assert {t.shape for t in magnet.thresholds_.values()} == {(2,)}
     assert 0 < magnet.detect(X).mean() < 0.09
     for defense in (detector, magnet):
@@ -408,7 +410,7 @@ def test_grid_search_through_defenses(digits):
         ),
         (
             AdversarialDetector(LabelSmoothingClassifier(net(max_epochs=1))),
-            {"estimator__smoothing": [0.1], "false_positive_rate": [0.0, 0.2]},
+            {"estimator__smoothing": [0.1], "fpr": [0.0, 0.2]},
         ),
         (RandomDepthwiseSignedClassifier(20), {"C": [0.01, 1.0]}),
     ]

@@ -177,12 +177,11 @@ CLASSIFIERS = [
         for solver in ("svd", "lsqr", "eigen")
     ],
     ("qda", QuadraticDiscriminantAnalysis(reg_param=0.01), BOTH, ()),
-    (
-        "qda-eigen",
-        QuadraticDiscriminantAnalysis(solver="eigen", shrinkage=0.1),
-        BOTH,
-        (),
-    ),
+    *[
+        ("qda-eigen", QuadraticDiscriminantAnalysis(**eigen), BOTH, ())
+        for eigen in [{"solver": "eigen", "shrinkage": 0.1}]
+        if "solver" in QuadraticDiscriminantAnalysis().get_params()  # scikit-learn 1.8
+    ],
     ("knn", KNeighborsClassifier(), BOTH, ("predict_proba",)),
     *[
         (f"knn-distance-{p}", KNeighborsClassifier(3, weights="distance", p=p), BOTH, ())

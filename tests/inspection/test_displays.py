@@ -212,7 +212,7 @@ def test_abstaining_rows_stand_in_the_curve():
     defense = AdversarialDetector(
         LogisticRegression(C=10, max_iter=1000),
         detector="uncertainty",
-        false_positive_rate=0.2,
+        fpr=0.2,
         abstain_label=-1,
     ).fit(scaled, y)
     attack = ProjectedGradientDescent(bounds=(0, 1), early_stopping=False)

@@ -108,7 +108,7 @@ def test_bad_attack():
 ROWS = MinMaxScaler().fit_transform(X)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[y]
 CLASSIFIER = LogisticRegression(C=10, max_iter=1000)
-UNSURE = {"detector": "uncertainty", "false_positive_rate": 0.1}
+UNSURE = {"detector": "uncertainty", "fpr": 0.1}
 ABSTAINING = {
     "detector": (AdversarialDetector(CLASSIFIER, abstain_label="?", **UNSURE), NAMES),
     "detector, numbers": (
@@ -120,9 +120,7 @@ ABSTAINING = {
         NAMES,
     ),
     "MagNet": (
-        MagNet(
-            CLASSIFIER, false_positive_rate=0.1, max_epochs=5, lr=0.02, abstain_label="?"
-        ),
+        MagNet(CLASSIFIER, fpr=0.1, max_epochs=5, learning_rate=0.02, abstain_label="?"),
         NAMES,
     ),
     "smoothing": (

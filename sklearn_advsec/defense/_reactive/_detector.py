@@ -68,7 +68,7 @@ class AdversarialDetector(DetectingDefense):
         median filter too), "uncertainty" is one minus the largest probability. A callable
         ``score(estimator, X)`` returns one number per row, larger for suspicious ones. An
         outlier detector such as `IsolationForest` is fitted on the rows of `fit`.
-    false_positive_rate : float, default=0.05
+    fpr : float, default=0.05
         Share of the clean rows that may raise an alarm.
     per_class : bool, default=False
         Whether each predicted class has a threshold of its own, so that the share holds
@@ -116,7 +116,7 @@ class AdversarialDetector(DetectingDefense):
             HasMethods(["fit", "score_samples"]),
             callable,
         ],
-        "false_positive_rate": [Interval(Real, 0, 1, closed="left")],
+        "fpr": [Interval(Real, 0, 1, closed="left")],
         "image_shape": [tuple, list, None],
     }
 
@@ -125,7 +125,7 @@ class AdversarialDetector(DetectingDefense):
         estimator,
         *,
         detector="squeezing",
-        false_positive_rate=0.05,
+        fpr=0.05,
         per_class=False,
         image_shape=None,
         abstain_label=None,
@@ -133,7 +133,7 @@ class AdversarialDetector(DetectingDefense):
     ):
         self.estimator = estimator
         self.detector = detector
-        self.false_positive_rate = false_positive_rate
+        self.fpr = fpr
         self.per_class = per_class
         self.image_shape = image_shape
         self.abstain_label = abstain_label
@@ -145,7 +145,7 @@ class AdversarialDetector(DetectingDefense):
             self.detector_ = squeezers_for(X, self.image_shape)
         elif hasattr(self.detector, "score_samples"):
             self.detector_ = clone(self.detector).fit(X)
-        level = 1 - self.false_positive_rate
+        level = 1 - self.fpr
         self.threshold_ = self._threshold(self._scores(X), X, level)
 
     def detection_score(self, X):

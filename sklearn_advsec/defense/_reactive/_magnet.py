@@ -85,7 +85,7 @@ def autoencoders_for(row_shape):
     return TabularAutoencoder(n_features, 2 / 3), TabularAutoencoder(n_features, 1)
 
 
-def train_autoencoder(module, x, *, noise, epochs, batch_size, lr, generator):
+def train_autoencoder(module, x, *, noise, epochs, batch_size, learning_rate, generator):
     """Train an autoencoder, in place, to take noise off rows in [0, 1].
 
     Parameters
@@ -100,12 +100,12 @@ def train_autoencoder(module, x, *, noise, epochs, batch_size, lr, generator):
         An epoch for each element.
     batch_size : int
         Rows of a step.
-    lr : float
+    learning_rate : float
         Adam's learning rate.
     generator : torch.Generator
         Source of order and noise.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
     for _ in epochs:
         for at in torch.randperm(len(x), generator=generator).split(batch_size):
             clean = x[at]
@@ -152,7 +152,7 @@ class MagNet(DetectingDefense):
         allows.
     temperatures : tuple of float, default=(10, 40)
         Of "jsd": logits are divided by them.
-    false_positive_rate : float, default=0.01
+    fpr : float, default=0.01
         Share of clean rows that may be detected, divided equally among the detectors.
     per_class : bool, default=False
         Whether each predicted class has thresholds of its own, so that the share holds in
@@ -168,7 +168,7 @@ class MagNet(DetectingDefense):
         Epochs of the autoencoders' training.
     batch_size : int, default=256
         Rows per step of it; of fewer rows than ten times as many, a tenth.
-    lr : float, default=0.003
+    learning_rate : float, default=0.003
         Adam's learning rate.
     image_shape : tuple of int, default=None
         What a flat row is: (height, width) or (channels, height, width). Images have the
@@ -206,7 +206,8 @@ class MagNet(DetectingDefense):
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn_advsec.defense import MagNet
     >>> X, y = load_digits(return_X_y=True)
-    >>> magnet = MagNet(LogisticRegression(max_iter=1000), max_epochs=10, lr=0.01)
+    >>> magnet = MagNet(
+    ...     LogisticRegression(max_iter=1000), max_epochs=10, learning_rate=0.01)
     >>> magnet = magnet.fit(X[:1000], y[:1000])
     >>> bool(magnet.detect(X[1000:]).mean() < 0.1)
     True
@@ -218,13 +219,13 @@ class MagNet(DetectingDefense):
         **DetectingDefense._parameter_constraints,
         "detectors": [StrOptions({"auto"}), tuple, list],
         "temperatures": [tuple, list],
-        "false_positive_rate": [Interval(Real, 0, 1, closed="left")],
+        "fpr": [Interval(Real, 0, 1, closed="left")],
         "reform": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "noise": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "image_shape": [tuple, list, None],
         "bounds": [StrOptions({"data"}), tuple, list],
     }
@@ -235,14 +236,14 @@ class MagNet(DetectingDefense):
         *,
         detectors="auto",
         temperatures=(10, 40),
-        false_positive_rate=0.01,
+        fpr=0.01,
         per_class=False,
         reform=True,
         validation_fraction=0.2,
         noise=0.1,
         max_epochs=30,
         batch_size=256,
-        lr=0.003,
+        learning_rate=0.003,
         image_shape=None,
         bounds="data",
         abstain_label=None,
@@ -251,14 +252,14 @@ class MagNet(DetectingDefense):
         self.estimator = estimator
         self.detectors = detectors
         self.temperatures = temperatures
-        self.false_positive_rate = false_positive_rate
+        self.fpr = fpr
         self.per_class = per_class
         self.reform = reform
         self.validation_fraction = validation_fraction
         self.noise = noise
         self.max_epochs = max_epochs
         self.batch_size = batch_size
-        self.lr = lr
+        self.learning_rate = learning_rate
         self.image_shape = image_shape
         self.bounds = bounds
         self.abstain_label = abstain_label
@@ -290,13 +291,13 @@ class MagNet(DetectingDefense):
                     noise=self.noise,
                     epochs=self._tasks(range(self.max_epochs), "epoch"),
                     batch_size=min(int(self.batch_size), -(-len(x) // 10)),
-                    lr=self.lr,
+                    learning_rate=self.learning_rate,
                     generator=generator,
                 )
                 for module in autoencoders_for(self.shape_)
             )
         scores = self._scores(X[held])
-        level = 1 - self.false_positive_rate / max(1, len(scores))
+        level = 1 - self.fpr / max(1, len(scores))
         self.thresholds_ = {
             name: self._threshold(values, X[held], level)
             for name, values in scores.items()

@@ -71,7 +71,7 @@ class ProjectedGradientDescent(GradientAttack):
         Rows in one call of the victim; see :class:`EvasionAttack`.
     n_jobs : int, default=None
         Number of parallel jobs; see :class:`EvasionAttack`.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState instance or None, default=0
         Seed of all random draws; see :class:`EvasionAttack`.
     verbose : int, default=0
         Whether to print progress; see :class:`EvasionAttack`.
@@ -152,7 +152,7 @@ class ProjectedGradientDescent(GradientAttack):
         max_total_queries=None,
         batch_size="auto",
         n_jobs=None,
-        random_state=None,
+        random_state=0,
         verbose=0,
     ):
         self.estimator = estimator

@@ -35,7 +35,7 @@ class OnePixel(BoxAttack):
         How many pixels may change.
     max_queries : int, default=10_000
         Largest number of queries of a row; see :class:`EvasionAttack`.
-    population_size : int, default=None
+    population : int, default=None
         Number of candidates per row. None is `max_queries` over 150, at least 10: some
         150 generations (in the paper 100, of 400 candidates), since fewer candidates and
         more generations found more with budgets of some thousand queries.
@@ -104,7 +104,7 @@ class OnePixel(BoxAttack):
         **BoxAttack._parameter_constraints,
         **shared("image_shape", "goal", "target", "random_state"),
         "n_pixels": [Interval(Integral, 1, None, closed="left")],
-        "population_size": [Interval(Integral, 4, None, closed="left"), None],
+        "population": [Interval(Integral, 4, None, closed="left"), None],
         "mutation": [Interval(Real, 0, 2, closed="right")],
     }
 
@@ -114,7 +114,7 @@ class OnePixel(BoxAttack):
         *,
         n_pixels=1,
         max_queries=10_000,
-        population_size=None,
+        population=None,
         mutation=0.5,
         image_shape=None,
         goal="misclassification",
@@ -131,7 +131,7 @@ class OnePixel(BoxAttack):
         self.estimator = estimator
         self.n_pixels = n_pixels
         self.max_queries = max_queries
-        self.population_size = population_size
+        self.population = population
         self.mutation = mutation
         self.image_shape = image_shape
         self.goal = goal
@@ -155,7 +155,7 @@ class OnePixel(BoxAttack):
 
     def _search(self, active, state):
         channels, height, width = pixel_grid(self.row_shape_, self.image_shape)
-        size = self.population_size or max(10, self.max_queries // 150)
+        size = self.population or max(10, self.max_queries // 150)
         places = torch.arange(height * width, device=active.x.device)
         if height == 1:  # of a flat row, only what may change
             places = places[(active.upper > active.lower).flatten(1).any(0)]
