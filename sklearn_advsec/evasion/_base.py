@@ -132,6 +132,8 @@ class Chunk:
         result depends on `batch_size` no more than on `n_jobs`.
     max_queries, max_total_queries : int or None
         What may be asked about each row, and about all of them.
+    on_bad_answer : {"raise", "skip"}
+        What becomes of rows about which the victim gives a bad answer.
     """
 
     X: object
@@ -142,6 +144,7 @@ class Chunk:
     seed: int = 0
     max_queries: int | None = None
     max_total_queries: int | None = None
+    on_bad_answer: str = "raise"
 
     def __len__(self):
         return len(self.rows)
@@ -494,7 +497,7 @@ class EvasionAttack(
         return restore(self._run_all(X).X_adv)
 
     @with_callbacks
-    def run(self, X, y=None, target=None, *, resume=None):
+    def run(self, X, y=None, target=None, *, resume=None, on_bad_answer="raise"):
         """Attack rows, and say what was reached.
 
         Parameters
@@ -512,6 +515,11 @@ class EvasionAttack(
             What an earlier run on the same rows has found before it was stopped. Rows
             that it finished stay as they are, the others are attacked anew; the queries
             of both runs are added up.
+        on_bad_answer : {"raise", "skip"}, default="raise"
+            What becomes of a row about which the victim gives an answer that is none
+            (NaN, an unknown label, a probability above 1): an error, or, where a service
+            may fail for some rows, a row in ``result.skipped``, of which nothing is
+            concluded.
 
         Returns
         -------
@@ -529,8 +537,13 @@ class EvasionAttack(
             :class:`EvasionResult` of the rows that were begun (or None).
         """
         check_is_fitted(self)
+        if not isinstance(on_bad_answer, str) or on_bad_answer not in ("raise", "skip"):
+            raise ValueError(
+                f"on_bad_answer must be 'raise' or 'skip'; got {on_bad_answer!r}."
+            )
         X, restore = plain_rows(X)
         work = self._rows_to_attack(X, y, target)
+        work = replace(work, on_bad_answer=on_bad_answer)
         if resume is not None:
             resume = resume.converted(lambda rows: plain_rows(rows)[0])
         try:
@@ -810,6 +823,7 @@ class EvasionAttack(
             max_queries=chunk.max_queries,
             max_total_queries=chunk.max_total_queries,
             batch_size=self.batch_size_,
+            on_bad_answer=chunk.on_bad_answer,
             **self._access_options(),
         )
 

@@ -74,6 +74,7 @@ class ConstrainedAccess:
     probability = _of_victim("probability")
     refer = _of_victim("refer")
     skipped = _of_victim("skipped")
+    skips = _of_victim("skips")
 
     def __init__(self, access, constraints, box, ball=None, mask=None):
         self._access = access

@@ -40,6 +40,11 @@ class EvasionResult:
         prediction is not known are left out.
     abstained : ndarray of bool, shape (n_rows,)
         Where the victim abstains from a prediction of the row: no success.
+    skipped : ndarray of bool, shape (n_rows,)
+        Where the victim once gave an answer that was none, under
+        ``run(..., on_bad_answer="skip")``: such a row comes back as it was, its
+        prediction means nothing, and no rate counts it. It is not finished: ``resume``
+        tries it anew.
     X : {ndarray, DataFrame} of shape (n_rows, ...)
         The rows before the attack.
     y : ndarray of shape (n_rows,) or None
@@ -83,6 +88,7 @@ class EvasionResult:
     rows: np.ndarray
     finished: np.ndarray
     abstained: np.ndarray
+    skipped: np.ndarray
     X: object
     y: np.ndarray | None
     y_before: np.ndarray | None
@@ -101,12 +107,12 @@ class EvasionResult:
         """Accuracy of the victim before the attack; NaN where that is not known."""
         if self.y is None or self.y_before is None:
             return np.nan
-        return float(np.mean(self.y_before == self.y))
+        return self._mean(self.y_before == self.y)
 
     @property
     def robust_accuracy(self):
         """Accuracy of the victim after the attack; NaN without labels."""
-        return np.nan if self.correct is None else float(np.mean(self.correct))
+        return np.nan if self.correct is None else self._mean(self.correct)
 
     @property
     def success_rate(self):
@@ -114,10 +120,14 @@ class EvasionResult:
 
         Among all rows where that is not known, or nothing is right or wrong.
         """
-        success = self.success
         if self.y is not None and self.y_before is not None:
-            success = success[self.y_before == self.y]
-        return float(success.mean()) if len(success) else np.nan
+            return self._mean(self.success, self.y_before == self.y)
+        return self._mean(self.success)
+
+    def _mean(self, values, among=True):
+        """Return the mean of those rows that were not skipped; NaN of none."""
+        values = values[~self.skipped & among]
+        return float(np.mean(values)) if len(values) else np.nan
 
     def select(self, at):
         """Return the result of some of the rows, by a mask or by their order here."""
@@ -137,8 +147,8 @@ class EvasionResult:
         frame : DataFrame of shape (n_rows, n_columns)
             Label and prediction before the attack (where they are known), prediction
             after it, success, distance, number of queries, number of features changed,
-            whether the search has ended and the victim abstains. The index is that of
-            the rows, else their position in the input.
+            whether the search has ended, the victim abstains and the row was skipped.
+            The index is that of the rows, else their position in the input.
         """
         import pandas as pd
 
@@ -152,6 +162,7 @@ class EvasionResult:
             "n_changed": self._n_changed(),
             "finished": self.finished,
             "abstained": self.abstained,
+            "skipped": self.skipped,
         }
         known = {name: values for name, values in columns.items() if values is not None}
         index = self.X.index if is_dataframe(self.X) else pd.Index(self.rows, name="row")
@@ -179,8 +190,11 @@ class EvasionResult:
         summary["mean_queries"] = f"{self.n_queries.mean():.1f}"
         if self.abstained.any():
             summary["abstained"] = f"{self.abstained.mean():.3f}"
-        if not self.finished.all():
-            summary["unfinished_rows"] = f"{(~self.finished).sum()}"
+        if self.skipped.any():
+            summary["skipped_rows"] = f"{self.skipped.sum()}"
+        unfinished = ~(self.finished | self.skipped)
+        if unfinished.any():
+            summary["unfinished_rows"] = f"{unfinished.sum()}"
         return summary
 
     def _measure(self):
@@ -315,22 +329,29 @@ class AttackState:
             self.access,
             torch.arange(len(self.x_adv), device=self.x_adv.device),
         )
+        skipped = torch.as_tensor(access.skipped, device=rows.device)
+        if skipped.any():
+            self._leave(skipped)
         moved = access.moved(self.x_adv, rows).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=1)
         y_pred = access.predictions(self.predicted, self.x_adv, rows)
+        skipped = access.skipped.copy()  # of a regressor, this was one more question
         correct = None if self.y is None else y_pred == self.y
         if correct is not None and is_regressor(access.estimator):
             correct = np.abs(y_pred - self.y) <= access.estimator.delta
+        if correct is not None:
+            correct &= ~skipped
         success = self.success & access.still_valid(self.x_adv, rows).to(rows.device)
         return EvasionResult(
             X_adv=access.decode(self.x_adv, rows),
             y_pred=y_pred,
-            success=success.cpu().numpy(),
+            success=success.cpu().numpy() & ~skipped,
             distance=distance.cpu().numpy().astype(np.float64),
             n_queries=access.n_queries.copy(),
             rows=np.arange(len(rows)) if self.positions is None else self.positions,
             finished=self.finished.cpu().numpy(),
             abstained=(self.predicted == ABSTAINED).cpu().numpy(),
+            skipped=skipped,
             X=access.X,
             y=self.y,
             y_before=self._predictions_before(distance, rows),
@@ -338,6 +359,12 @@ class AttackState:
             norm=self.norm,
             unit="feature" if access.region is None else "scale",
         )
+
+    def _leave(self, mask):
+        """Let rows be what they were: what was said of them counts for nothing."""
+        labels = self.goal.labels
+        said = torch.where(self.predicted < 0, labels, self.predicted)[mask]
+        self.record(mask, self.access.x[mask], said, False)
 
     def _predictions_before(self, distance, rows):
         """Return what the victim said of the rows as they were, where it follows."""

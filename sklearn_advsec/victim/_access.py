@@ -68,6 +68,8 @@ class LabelAccess:
         Rows sent so far, for each of the rows under attack.
     on_query : callable or None
         Called, without arguments, before each question is sent: for progress reports.
+    skips : bool
+        Whether bad answers are no errors.
     skipped : ndarray of bool, shape (n_rows,)
         The rows about which the victim once gave a bad answer.
     region : Region or None
@@ -132,7 +134,8 @@ class LabelAccess:
         self._view = self._network_view()
         self._original = self.codec.encode(X)
         self.skipped = np.zeros(len(self._original), dtype=bool)
-        skipped = self.skipped if on_bad_answer == "skip" else None
+        self.skips = on_bad_answer == "skip"
+        skipped = self.skipped if self.skips else None
         self.check = AnswerCheck(estimator, self.classes, skipped)
         self._keeps = self.codec.keeps(self.dtype.itemsize)
         self._answerer = answerer_of(self, self._view)

@@ -26,6 +26,7 @@ from sklearn.preprocessing import (
     MinMaxScaler,
     OneHotEncoder,
     StandardScaler,
+    minmax_scale,
 )
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
@@ -55,6 +56,7 @@ from sklearn_advsec.evasion import (
     UniversalPerturbation,
 )
 from sklearn_advsec.exceptions import (
+    BadAnswerError,
     InterruptedRunWarning,
     NoGradientError,
     QueryBudgetExceeded,
@@ -1008,3 +1010,72 @@ def test_every_parameter_has_its_constraints_and_no_internals_are_documented(kin
     assert set(kind._parameter_constraints) == set(signature(kind).parameters)
     for internal in ("box_ :", "batch_size_ :", "row_shape_ :"):
         assert internal not in kind.__doc__
+
+
+class Failing(LogisticRegression):
+    """A service that fails for some rows."""
+
+    fails = True
+
+    def predict(self, X):
+        answer = super().predict(X).astype(float)
+        answer[self.fails & (np.asarray(X)[:, 0] > 0.55)] = np.nan
+        return answer
+
+    def predict_proba(self, X):
+        answer = super().predict_proba(X)
+        answer[self.fails & (np.asarray(X)[:, 0] > 0.55)] = np.nan
+        return answer
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        SquareAttack(eps=0.2, max_queries=40),
+        RayS(max_queries=60),
+        AutoAttack(eps=0.2, max_iter=5, square_queries=10),
+        GreedyFeatureAttack(max_queries=40),
+    ],
+)
+def test_rows_of_bad_answers_are_skipped_and_said(attack):
+    X, y = load_breast_cancer(return_X_y=True)
+    X = minmax_scale(X)
+    victim = Failing().fit(X, y)
+    good, rows = X[X[:, 0] < 0.5], X[:12]
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim)).fit(good)
+    with pytest.raises(BadAnswerError, match="for row"):
+        attack.run(rows, y[:12])
+    result = attack.run(rows, y[:12], on_bad_answer="skip")
+    skipped = result.skipped
+    assert skipped.any() and not skipped.all() and "skipped_rows" in repr(result)
+    assert skipped[rows[:, 0] > 0.55].all()  # at least the question about the row itself
+    assert not (result.success | result.correct)[skipped].any()
+    np.testing.assert_array_equal(result.X_adv[skipped], rows[skipped])
+    left = result.select(~skipped)
+    np.testing.assert_array_equal(victim.predict(left.X_adv), left.y_pred)
+    assert result.robust_accuracy == left.correct.mean()
+    assert result.to_frame()["skipped"].tolist() == skipped.tolist()
+    # The others are as they are without the bad ones.
+    alone = attack.run(rows[~skipped], y[:12][~skipped])
+    np.testing.assert_allclose(alone.X_adv, left.X_adv)
+    victim.fails = False
+    again = attack.run(rows, y[:12], resume=result)
+    assert not again.skipped.any() and again.finished.all()
+
+
+def test_a_regressor_that_fails_for_some_rows_is_skipped_there():
+    X, y = load_breast_cancer(return_X_y=True)
+    X = minmax_scale(X)
+
+    class FailingRidge(Ridge):
+        def predict(self, X):
+            answer = super().predict(X)
+            return np.where(np.asarray(X)[:, 0] > 0.55, np.nan, answer)
+
+    victim = RegressionVictim(FrozenEstimator(FailingRidge().fit(X, y)), delta=0.1)
+    attack = SquareAttack(victim, eps=0.1, max_queries=20).fit(X[X[:, 0] < 0.5])
+    result = attack.run(X[:12], on_bad_answer="skip")
+    assert result.skipped[X[:12, 0] > 0.55].all() and not result.skipped.all()
+    assert result.success[~result.skipped].any()
+    with pytest.raises(ValueError, match="'raise' or 'skip'"):
+        attack.run(X[:12], on_bad_answer="ignore")

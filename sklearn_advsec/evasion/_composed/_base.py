@@ -137,14 +137,18 @@ class ComposedAttack(EvasionAttack):
         y = labels if labelled and goal.kind != "targeted" else None
         target = labels if goal.kind == "targeted" else None
         X = _safe_indexing(access.X, rows.cpu().numpy())
+        changes["on_bad_answer"] = "skip" if access.skips else "raise"
         work = replace(attack._rows_to_attack(X, y, target), **changes)
+        result = None
         try:
             result = attack._run(work, on_query=access.on_query)
         except BaseException as stop:
-            if getattr(stop, "result", None) is not None:
-                self._record(state, rows, stop.result)
+            result = getattr(stop, "result", None)
             raise
-        self._record(state, rows, result)
+        finally:
+            if result is not None:
+                access.skipped[rows.cpu().numpy()[result.rows]] |= result.skipped
+                self._record(state, rows, result)
 
     def _record(self, state, rows, result):
         """Record the result of an inner attack on some rows."""
