@@ -165,6 +165,8 @@ class RowCodec:
 
     # What is whole stays whole on the way back: arrays, and columns of DataFrames.
     _array_dtype = None
+    # Numbers that no float holds, as they were given: of an array, or by column.
+    _large = None
 
     def __init__(self, X, feature_names=None, categories=None):
         self.columns = self.mutable = self._index = None
@@ -172,7 +174,9 @@ class RowCodec:
         self.categories = categories
         X, _ = plain_rows(X)
         if not is_dataframe(X):
-            self._array_dtype = np.asarray(X).dtype
+            X = np.asarray(X)
+            self._array_dtype = X.dtype
+            self._large = X if _has_large(X) else None
             return
         from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
@@ -192,6 +196,8 @@ class RowCodec:
         if not numeric.all():
             self.mutable = numeric
         self._plain = all(t == np.float64 for t in self._dtypes)
+        numbers = (X.iloc[:, j] for j in np.flatnonzero(numeric))
+        self._large = {c.name: c for c in numbers if _has_large(c)}
 
     def encode(self, X):
         """Return the rows as a new array of floats; code -1 is an unknown value."""
@@ -219,12 +225,17 @@ class RowCodec:
             The encoded rows before the attack. Columns of integers are rounded towards
             them, so that a row never leaves its ball by the rounding.
         rows : ndarray of int, optional
-            Which of the codec's rows these are; restores the index.
+            Which of the codec's rows these are; restores the index, and numbers that did
+            not change and that no float holds.
         """
+        known = original is not None and rows is not None
         if self.columns is None:
             if self._array_dtype is not None and self._array_dtype.kind in "iub":
-                array = np.rint(array) if original is None else _towards(array, original)
-                array = array.astype(self._array_dtype)
+                whole = np.rint(array) if original is None else _towards(array, original)
+                whole = whole.astype(self._array_dtype)
+                if self._large is not None and known:
+                    whole = np.where(array == original, self._large[rows], whole)
+                array = whole
             if self._names is None:
                 return array
             import pandas as pd
@@ -238,7 +249,14 @@ class RowCodec:
         data = [self._column(j, array, original) for j in range(array.shape[1])]
         frame = pd.concat(data, axis=1) if data else pd.DataFrame()
         frame.columns = self._names
-        return frame if index is None else frame.set_axis(index, axis=0)
+        if index is None:
+            return frame
+        frame = frame.set_axis(index, axis=0)
+        for name, column in self._large.items() if known else ():
+            j = self.columns.names.index(name)
+            same = array[:, j] == original[:, j]
+            frame[name] = frame[name].mask(same, column.iloc[rows])
+        return frame
 
     def keeps(self, itemsize):
         """Whether the way back changes no number, of floats of so many bytes."""
@@ -302,6 +320,17 @@ def _index_of(values, column):
     if missing.any():
         codes[pd.isna(column).to_numpy()] = np.flatnonzero(missing)[0]
     return codes
+
+
+def _has_large(values):
+    """Whether there are whole numbers that float64 rounds."""
+    kind = getattr(values.dtype, "kind", "O")
+    if kind not in "iu" or values.dtype.itemsize < 8:
+        return False
+    values = values.dropna() if hasattr(values, "dropna") else values
+    if not values.size:
+        return False
+    return bool(values.max() > 2**53 or (kind == "i" and values.min() < -(2**53)))
 
 
 def _towards(column, original):

@@ -376,8 +376,10 @@ def _step(distinct, precision):
     multiples = gaps / step
     dense = (distinct[-1] - distinct[0]) / step <= _MAX_PLACES
     if dense and np.abs(multiples - np.rint(multiples)).max() <= 1e-6:
-        # Of a step that is rounded itself, many add up to more than the range.
-        return float(f"{step:.12g}")
+        # Of a step that is rounded itself, many add up to more than the range; and as
+        # the difference of large numbers it has lost digits.
+        lost = np.log10(max(precision * np.abs(distinct).max() / step, 1e-13))
+        return float(f"{step:.{max(1, int(-lost) - 1)}g}")
     slack = precision * np.abs(distinct).max()
     for decimals in range(_MAX_DECIMALS + 1):
         unit = 10.0**-decimals

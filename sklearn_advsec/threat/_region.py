@@ -169,9 +169,11 @@ class Region:
         What a value was before the attack is no fault of the attack's: only relations
         are asked of values that did not move.
         """
-        slack = rtol * torch.maximum(self.scale, x.abs().nan_to_num(0.0))
+        size = torch.maximum(x.abs(), ref.abs()).nan_to_num(0.0)
+        rounding = (1e-12 if rtol < 1e-5 else 6e-8) * size  # of float64, and of float32
+        slack = self._slack(rtol * torch.maximum(self.scale, size), rounding)
         same = (x == ref) | (x.isnan() & ref.isnan())
-        gap = (x - ref).abs() > slack
+        gap = (x - ref).abs() > torch.where(self.mutable, slack, rounding)
         lost = x.isnan() & ~ref.isnan()
         lower = torch.minimum(self.lower, ref)
         upper = torch.maximum(self.upper, ref)
@@ -218,6 +220,11 @@ class Region:
             bad = self.total_cost(ref, x) > self.max_cost * (1 + rtol) + rtol
             if bad.any():
                 yield None, f"costs more than max_cost={self.max_cost}", bad
+
+    def _slack(self, slack, rounding=0.0):
+        """Return how far off values may be: next to steps, a small part of these."""
+        least = torch.clamp_min(0.01 * self.step, rounding)
+        return torch.where(self.lattice, torch.minimum(slack, least), slack)
 
     def valid(self, ref, x, rtol=1e-6):
         """Whether each row breaks nothing."""
@@ -267,7 +274,7 @@ class Region:
             good &= relation.holds(x)
             j = relation.dependent
             if j is not None:
-                value, slack = x[:, j], 1e-6 * self.scale[j]
+                value, slack = x[:, j], self._slack(1e-6 * self.scale)[j]
                 inside = (value >= lower[:, j] - slack) & (value <= upper[:, j] + slack)
                 if self.lattice[j]:
                     steps = (value - ref[:, j]) / self.step[j]

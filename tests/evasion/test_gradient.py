@@ -719,3 +719,33 @@ def test_rounding_of_the_victim_itself_is_no_dead_end(attack, bounds):
     np.testing.assert_array_equal(
         result.success, victim.predict(result.X_adv) != victim.predict(X[:30])
     )
+
+
+@pytest.mark.parametrize("norm", [2, np.inf])
+def test_whole_pixels_are_no_obstacle(norm):
+    """Rounding takes most of a small move away: it has to end farther beyond."""
+    X, y = load_digits(return_X_y=True)
+    X = np.rint(15 * X[:400]).astype(np.uint8)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y[:400])
+    attack = DeepFool(FrozenEstimator(model), norm=norm).fit(X)
+    result, fine = attack.run(X[:50]), attack.run(X[:50].astype(float))
+    assert result.X_adv.dtype == np.uint8 and result.success.mean() > 0.9
+    assert (model.predict(result.X_adv) != model.predict(X[:50]))[result.success].all()
+    reached = result.success & fine.success
+    assert np.median((result.distance / fine.distance)[reached]) < 1.5
+
+
+def test_a_float32_network_behind_a_scaler_is_fooled_for_good():
+    """Its logits arrive in float64, and are as coarse as those of float32."""
+    torch.manual_seed(0)
+    X, _ = load_breast_cancer(return_X_y=True)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(30, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)
+    )
+    network = FrozenEstimator(PretrainedModule(net.eval()))
+    victim = make_pipeline(StandardScaler(), network).fit(X)
+    attack = DeepFool(FrozenEstimator(victim), bounds=None).fit(X)
+    result = attack.run(X[:80])
+    assert result.success.all()
+    alone = np.concatenate([victim.predict(row[None]) for row in result.X_adv])
+    assert (alone != victim.predict(X[:80])).all()  # in a batch of any size

@@ -631,3 +631,43 @@ def test_importance_makes_telling_features_dear():
     correlation = abs(np.corrcoef(X["income"], label)[0, 1])
     ratio = correlation / abs(np.corrcoef(X["age"], label)[0, 1])
     assert costs["income"] / costs["age"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("largest", [1e3, 1e7])
+def test_steps_and_fixed_columns_are_judged_by_themselves_and_not_by_the_range(largest):
+    """A millionth of the range of 10,000,000 is more than a step."""
+    rng = np.random.default_rng(0)
+    money = rng.integers(0, 100 * largest, 500) / 100
+    X = pd.DataFrame(
+        {"money": money, "count": rng.integers(0, largest, 500), "id": money}
+    )
+    constraints = FeatureConstraints.from_frame(X).set("id", mutable=False)
+    constraints.set("money", step=0.01)
+    assert FeatureConstraints.from_frame(X[["money"]]).features["money"].step in (
+        None,
+        0.01,
+    )
+    ref = X[:1]
+    for column, move in (("money", 0.004), ("count", 0.5), ("id", 0.01)):
+        moved = ref.astype(float)
+        moved[column] += move
+        broken = constraints.violations(ref, moved)
+        assert {violation.constraint for violation in broken} == {column}, (
+            column,
+            broken,
+        )
+    moved = ref.assign(money=ref["money"] + 25.67, count=ref["count"] - 3)
+    assert constraints.violations(ref, moved) == []
+    projected = constraints.project(ref, ref.astype(float) + 1.004)
+    assert constraints.violations(ref, projected) == []
+    np.testing.assert_allclose(projected["money"] - ref["money"], 1.0, atol=1e-6)
+
+
+def test_a_bound_that_is_no_multiple_of_the_step_is_not_reached():
+    X = np.array([[0.0, 5.0], [1e6, 6.0], [0.5e6, 9.0]])
+    constraints = FeatureConstraints.from_frame(X).set(0, kind="continuous", step=0.5)
+    constraints.set(0, upper=1e6 + 0.2)
+    at_bound = np.array([[1e6 + 0.2, 5.0]])
+    (violation,) = constraints.violations(X[:1], at_bound)
+    assert violation.constraint == 0 and "multiple" in violation.reason
+    np.testing.assert_array_equal(constraints.project(X[:1], at_bound), [[1e6, 5.0]])

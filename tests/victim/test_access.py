@@ -425,3 +425,27 @@ def test_a_regressor_answers_with_how_far_it_moved():
     assert access.n_queries.tolist() == [5] * 6
     rows = torch.arange(6)
     np.testing.assert_allclose(access.predictions(None, moved, rows), before + 0.7)
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint64", "Int64", "array"])
+def test_whole_numbers_that_no_float_holds_stay_what_they_are(kind):
+    number = 2**60 + np.arange(20)
+    X = pd.DataFrame({"id": number, "a": np.linspace(0, 1, 20)})
+    if kind == "array":
+        X = np.column_stack([number, np.arange(20)])
+    else:
+        X = X.astype({"id": kind})
+        X.loc[3, "id"] = pd.NA if kind == "Int64" else X.loc[4, "id"]
+    model = DecisionTreeClassifier(random_state=0).fit(X, np.arange(20) > 9)
+    access = LabelAccess(model, X)
+    rows = torch.tensor([5, 3, 1])
+    x = access.x[rows].clone()
+    x[:, 1] += 2
+    sent = pd.DataFrame(access.decode(x, rows))
+    own = pd.DataFrame(X).iloc[[5, 3, 1]]
+    assert sent.iloc[:, 0].tolist() == own.iloc[:, 0].tolist()
+    assert (sent.iloc[:, 1].to_numpy() == own.iloc[:, 1].to_numpy() + 2).all()
+    if kind != "array":
+        assert (sent.dtypes == own.dtypes).all()
+    if kind == "Int64":
+        LabelAccess(model, X.assign(id=pd.array([pd.NA] * 20, dtype="Int64")))

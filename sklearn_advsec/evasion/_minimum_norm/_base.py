@@ -163,9 +163,12 @@ class Search(ActiveRows):
                 predicted[at], confirmed = goal.ask(self._access, x_adv[at], rows[at])
                 better[at] &= confirmed
                 self.hit[at] &= confirmed
-                # The victim rounds more than its view: the next point is farther beyond.
-                self.doubt[at[~confirmed]] *= 10
-                self.rounding[at[~confirmed]] *= 10
+                # The victim rounds more than its view, perhaps to whole numbers: the next
+                # point is farther beyond, and farther than this one was.
+                at = at[~confirmed]
+                known = self.rounding[at]
+                self.rounding[at] = torch.maximum(10 * known, 2 * margin[at])
+                self.doubt[at] *= self.rounding[at] / known
         self.best = torch.where(better, size, self.best)
         # A row without a success shows nothing that another batch may turn into one.
         clear = (size <= self._limit) & (margin.abs() > self.rounding)

@@ -152,7 +152,7 @@ class DeepFool(MinimumNormAttack):
             overshot = overshot.clamp(search.lower, search.upper)
             search.ask_nearest(overshot, self.n_candidates - 1)
             search.drop(search.hit)
-            search.total = search.total + self._step(search, step >= 0.8 * self.max_iter)
+            search.total = search.total + self._step(search, 2 * step >= self.max_iter)
             search.total = search.total.clamp(search.lower, search.upper)
         shorten(state, self.n_looks)
 
