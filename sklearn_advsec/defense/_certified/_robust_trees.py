@@ -14,6 +14,7 @@ from ..._progress import ReportsProgress
 from ..._rows import check_weights
 from ..._sklearn import fit_context, validate_data
 from ...trees import certified_radii, register_reader
+from ._certificate import Certificate
 from ._robust_growth import grow, grow_sample, join
 
 _MAX_SEED = 2**31 - 1
@@ -87,24 +88,23 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-    def certify(self, X, y=None):
-        """Radii of the norm inf within which predictions are proved not to change.
+    def certify(self, X):
+        """Certify radii of the norm inf, by bounds.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
-        y : array-like of shape (n_samples,), default=None
-            True labels; rows that are wrong have radius 0.
 
         Returns
         -------
-        radii : ndarray of shape (n_samples,)
-            See :func:`~sklearn_advsec.trees.certified_radii`.
+        certificate : Certificate
+            With the radii of :func:`~sklearn_advsec.trees.certified_radii`; other norms,
+            and the exact solver, are there.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return certified_radii(self, X, y=y)
+        return Certificate(self.predict(X), certified_radii(self, X), np.inf)
 
 
 class RobustDecisionTreeClassifier(_RobustTrees):
@@ -164,8 +164,8 @@ class RobustDecisionTreeClassifier(_RobustTrees):
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> X = minmax_scale(X)
     >>> robust = RobustDecisionTreeClassifier(eps=0.1, max_depth=4, random_state=0)
-    >>> radii = robust.fit(X[::2], y[::2]).certify(X[1::2], y[1::2])
-    >>> bool((radii > 0.1).mean() > 0.5)
+    >>> certificate = robust.fit(X[::2], y[::2]).certify(X[1::2])
+    >>> certificate.accuracy(y[1::2], eps=0.1) > 0.5
     True
     """
 
