@@ -13,6 +13,7 @@ Run it from the repository's root, for example::
 
 import argparse
 import io
+import os
 import shlex
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sklearn_advsec.encryption import (
+    TFHE,
     DiscretizedMLPClassifier,
     EncryptedClassifier,
     EncryptionService,
@@ -487,6 +489,96 @@ def discrete(args):
     ]
 
 
+def by_tfhe(name, model, scheme, X, test):
+    """Measure a model in the second environment, whose CPU seconds are counted."""
+    fitted = EncryptedClassifier(FrozenEstimator(model), scheme=scheme, agreement=0.9)
+    fitted.fit(X)
+    client, server = fitted.client(), fitted.server()
+    keys = client.evaluation_keys()
+    server.register(keys)
+
+    def cpu_seconds():
+        state = Path(f"/proc/{server._worker._process.pid}/stat").read_text()
+        user, system = state.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    labels, seconds = [], []
+    for row in test:
+        (question,) = client.encrypt(row[None])
+        started = cpu_seconds()
+        answer = server.evaluate(question)
+        seconds.append(cpu_seconds() - started)
+        labels.append(client.decrypt(answer)[0])
+    client.close()
+    server.close()
+    cost, median = fitted.cost_["tfhe"], float(np.median(seconds))
+    return {
+        "model": name,
+        "bootstraps": cost["bootstraps"],
+        "bits of sums": max(layer.n_bits for layer in fitted._program.layers),
+        "CPU s a row": round(median, 2),
+        "CPU ms a bootstrap": round(1e3 * median / cost["bootstraps"], 1),
+        "keys, MB": round(len(keys) / 1e6, 1),
+        "question, kB": round(len(question) / 1e3, 1),
+        "answer, kB": round(len(answer) / 1e3, 1),
+        "labels of the model": float(np.mean(labels == model.predict(test))),
+        "labels of the quantized one": float(np.mean(labels == fitted.simulate(test))),
+        "rows": len(test),
+        "simulated agreement": round(fitted.agreement_, 4),
+        "error probability of a row": float(cost["error_probability"]),
+    }
+
+
+def tfhe_digits(args):
+    X, y = load_digits(return_X_y=True)
+    A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
+    model = DiscretizedMLPClassifier(max_epochs=100, batch_size=32, penalty=0.05)
+    model.fit(A, a)
+    scheme = TFHE(error_probability=1e-5)
+    row = by_tfhe("digits 64-30-10, ternary", model, scheme, A, B[:12])
+    row["accuracy, plain"] = model.score(B, b)
+    exact, each = row["labels of the model"], row["CPU ms a bootstrap"]
+    return [row], [
+        Claim("TFHE, digits: labels exact, of 12", f"{exact:.3f}", exact == 1, "1"),
+        Claim("CPU ms a bootstrap", f"{each}", each <= 40, "<= 40"),
+        Claim("keys, MB", f"{row['keys, MB']}", row["keys, MB"] <= 60, "<= 60"),
+    ]
+
+
+def tfhe_mnist(args):
+    X, y, X_test, y_test = common.load_mnist()
+    X, X_test = (Z.reshape(len(Z), -1).astype(np.float64) for Z in (X, X_test))
+    model = DiscretizedMLPClassifier(threshold=0.5, max_epochs=25, penalty=0.02)
+    model.fit(X, y)
+    scheme = TFHE(rounded_bits=3, error_probability=1e-4)
+    row = by_tfhe("MNIST 784-30-10, ternary", model, scheme, X[:2000], X_test[:20])
+    row["accuracy, plain"] = accuracy = model.score(X_test, y_test)
+    agreement, equal = row["simulated agreement"], row["labels of the model"]
+    return [row], [
+        Claim("TFHE, MNIST: accuracy", f"{accuracy:.4f}", accuracy >= 0.92, ">= .92"),
+        Claim("CPU s an image", f"{row['CPU s a row']}", row["CPU s a row"] <= 1.5,
+              "<= 1.5"),
+        Claim("simulated agreement", f"{agreement}", agreement >= 0.95, ">= .95"),
+        Claim("its labels, of 20", f"{equal:.2f}", equal == 1, "1"),
+    ]  # fmt: skip
+
+
+def tfhe_trees(args):
+    from xgboost import XGBClassifier
+
+    X, y = load_breast_cancer(return_X_y=True)
+    A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
+    model = XGBClassifier(n_estimators=20, max_depth=3, n_jobs=1).fit(A, a)
+    row = by_tfhe("XGBoost 20 x 3, breast_cancer", model, TFHE(), A, B[: args.rows])
+    row["accuracy, plain"] = model.score(B, b)
+    equal = row["labels of the quantized one"]
+    wanted = "1, of 50 (concrete-ml: not installed, as it pins scikit-learn 1.5)"
+    return [row], [
+        Claim(f"TFHE, trees: equal labels, of {row['rows']}", f"{equal:.3f}",
+              equal == 1 and row["rows"] >= 50, wanted),
+    ]  # fmt: skip
+
+
 def workers(args):
     X, y = load_digits(return_X_y=True)
     X = X / 16
@@ -521,6 +613,9 @@ SECTIONS = {
     "mnist": ("MNIST 784-100-10 with squares", mnist),
     "cnn": ("MNIST: the network of CryptoNets", cnn),
     "discrete": ("Discretized networks", discrete),
+    "tfhe-digits": ("Discretized digits by TFHE, in the second environment", tfhe_digits),
+    "tfhe-mnist": ("Discretized MNIST by TFHE, with rounding", tfhe_mnist),
+    "tfhe-trees": ("Boosted trees by TFHE", tfhe_trees),
     "workers": ("Worker processes of the service (wall clock)", workers),
 }
 
@@ -529,6 +624,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--epochs", type=int, default=8, help="of the MNIST networks")
+    parser.add_argument("--rows", type=int, default=50, help="of the trees")
     parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -536,6 +632,9 @@ def main():
     tables = []
     for key in args.only:
         title, bench = SECTIONS[key]
+        if key.startswith("tfhe") and not os.environ.get("SKLEARN_ADVSEC_TFHE"):
+            print(f"{title}: needs SKLEARN_ADVSEC_TFHE (make tfhe)\n", flush=True)
+            continue
         tables.append(Table(title, *bench(args)))
         print(f"{tables[-1]}\n", flush=True)
         if args.write:

@@ -179,7 +179,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
                 scores, sums = self._forward(X[rows], weights, biases)
                 # Scores are whole numbers of up to the width: too steep for a softmax.
                 loss = torch.nn.functional.cross_entropy(
-                    scores / sizes[-2] ** 0.5, codes[rows]
+                    scores / (self.max_weight * sizes[-2] ** 0.5), codes[rows]
                 )
                 loss = loss + self.penalty * sums
                 loss.backward()
@@ -205,7 +205,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
             z = x @ rounded.T + _straight(torch.floor(bias) + 0.5, bias)
             size = size + z.abs().mean() / len(weights)
             # The gradient of the sign: that of its hard tanh, on the scale of the sums.
-            soft = (z / x.shape[1] ** 0.5).clamp(-1, 1)
+            soft = (z / (self.max_weight * x.shape[1] ** 0.5)).clamp(-1, 1)
             x = _straight(torch.where(z >= 0, 1.0, -1.0), soft)
         raise AssertionError("there is a last layer")
 

@@ -263,12 +263,18 @@ def _of_trees(estimator, X, n_bits):
     rows, values, trees = [], [], []
     constant = ensemble.base.astype(np.float64)
     for tree, root in enumerate(ensemble.roots):
-        for leaf, lefts, rights in _paths(ensemble, int(root), compared):
-            if not lefts and not rights:  # a tree of one leaf
-                constant = constant + ensemble.value[leaf]
-            elif not lefts & rights:  # else no quantized row comes there
+        paths = _paths(ensemble, int(root), compared)
+        # No quantized row is sent both ways by one comparison.
+        paths = [(leaf, *sides) for leaf, *sides in paths if not sides[0] & sides[1]]
+        value = ensemble.value[[leaf for leaf, *_ in paths]]
+        # One leaf of a tree is reached. One of them is not asked for: it is what the
+        # constant says, and the others say by how much they differ from it.
+        rest = np.abs(value[:, None] - value).max(axis=(1, 2)).argmin()
+        constant = constant + value[rest]
+        for k, (_, lefts, rights) in enumerate(paths):
+            if k != rest:
                 rows.append((lefts, rights))
-                values.append(ensemble.value[leaf])
+                values.append(value[k] - value[rest])
                 trees.append(tree)
     if ensemble.link == "nonnegative":
         constant = np.nextafter(constant, np.inf)
@@ -288,13 +294,16 @@ def _of_trees(estimator, X, n_bits):
     values = np.array(values)
     scale = abs(values).max() / (2 ** (_LEAF_BITS - 1) - 1) or 1.0
     integers = np.rint(values / scale).astype(np.int64)
-    starts = np.flatnonzero(np.diff(trees, prepend=-1))  # one leaf of a tree is reached
-    limits = tuple(
-        extreme.reduceat(integers, starts).sum(axis=0)
-        for extreme in (np.minimum, np.maximum)
-    )
+    starts = np.flatnonzero(np.diff(trees, prepend=-1))
+    lowest = np.minimum.reduceat(integers, starts).clip(max=0).sum(axis=0)
+    highest = np.maximum.reduceat(integers, starts).clip(min=0).sum(axis=0)
     return ThresholdNetwork(
-        quantizer, [first, second], integers.T, float(scale), constant, limits
+        quantizer,
+        [first, second],
+        integers.T,
+        float(scale),
+        constant,
+        (lowest, highest),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -301,6 +302,9 @@ OPERATIONS = {
     "zero": lambda x, y: x * 0,
     "dot": lambda x, y: x @ y,
     "sum": lambda x, y: x.sum(),
+    "nothing": lambda x, y: x - x,
+    "a number that is left": lambda x, y: (x + 2) - x,
+    "the same of a product": lambda x, y: (x * y + 3) - x * y,
 }
 
 
@@ -320,6 +324,41 @@ def test_homomorphism(client, name, exact):
         assert off == result.error_bound == 0
     copy = HomomorphicArray.from_bytes(result.to_bytes(), client, exact)
     np.testing.assert_array_equal(client.decrypt(copy), client.decrypt(result))
+
+
+def test_factors_that_are_nearly_0(client):
+    x = HomomorphicArray([100.0, -50.0], client)
+    for factor in (1e-30, 1e-12, np.array([1e-30, 2.0])):
+        result = x * factor
+        off = np.abs(client.decrypt(result) - np.array([100.0, -50.0]) * factor).max()
+        assert off <= result.error_bound < 1e-2
+
+
+def test_arrays_that_are_not_what_they_say(client):
+    x = HomomorphicArray([1.0, 2.0], client)
+    digest, key = x._ring.parameters.digest(), x._damage_key()
+    ciphertext = x._ring.to_bytes(x.ciphertext)
+
+    def told(size=2, level=x._bound.level, scale=x._bound.scale, value=1.0, error=1.0):
+        head = struct.pack(">qqqddd", 1, size, level, scale, value, error)
+        payload = head + ciphertext
+        return seal_message("answer", digest, client.key_id, 0, payload, key)
+
+    assert len(HomomorphicArray.from_bytes(told(), client)) == 2
+    for wrong in (
+        seal_message("answer", digest, client.key_id, 0, b"", key),
+        seal_message("answer", digest, client.key_id, 0, b"x" * 500, key),
+        told(size=10**6),
+        told(size=-1),
+        told(level=9),
+        told(scale=1.0),
+        told(error=float("nan")),
+        told(value=-1.0),
+    ):
+        assert (
+            reason_of(lambda wrong=wrong: HomomorphicArray.from_bytes(wrong, client))
+            == "corrupted"
+        )
 
 
 def test_operands_stay_as_they_are(client):
