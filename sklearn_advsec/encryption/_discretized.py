@@ -20,7 +20,8 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
 
     The discretized network of FHE-DiNN [1]_. It is trained in floats, of which rounded
     copies are used in the forward pass; gradients pass the rounding and the signs as if
-    they were not there (the straight-through estimator [2]_).
+    they were not there (the straight-through estimator [2]_). The sums of hidden neurons
+    are normalised over batches, which goes into their constants at the end.
 
     Parameters
     ----------
@@ -192,8 +193,15 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
             np.rint(self.max_weight * w.detach().numpy()).astype(np.int64)
             for w in weights
         ]
-        biases = [b.detach().numpy().astype(np.float64) for b in biases]
-        self.intercepts_ = [*(np.floor(b) + 0.5 for b in biases[:-1]), biases[-1]]
+        self.intercepts_ = []
+        with torch.no_grad():
+            for weight, bias in zip(self.coefs_[:-1], biases[:-1], strict=True):
+                z = X @ torch.as_tensor(weight, dtype=torch.float32).T
+                # What normalised the sums goes into the constant.
+                shift = torch.floor(bias * _spread(z) - z.mean(0)) + 0.5
+                self.intercepts_.append(shift.numpy().astype(np.float64))
+                X = torch.where(z + shift >= 0, 1.0, -1.0)
+        self.intercepts_.append(biases[-1].detach().numpy().astype(np.float64))
 
     def _forward(self, x, weights, biases):
         """Compute scores with rounded weights, and the mean size of the hidden sums."""
@@ -202,11 +210,11 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
             rounded = _straight(torch.round(self.max_weight * weight), weight)
             if k == len(weights) - 1:
                 return x @ rounded.T + bias, size
-            z = x @ rounded.T + _straight(torch.floor(bias) + 0.5, bias)
-            size = size + z.abs().mean() / len(weights)
-            # The gradient of the sign: that of its hard tanh, on the scale of the sums.
-            soft = (z / (self.max_weight * x.shape[1] ** 0.5)).clamp(-1, 1)
-            x = _straight(torch.where(z >= 0, 1.0, -1.0), soft)
+            z = x @ rounded.T
+            normal = (z - z.mean(0)) / _spread(z) + bias
+            size = size + (normal * _spread(z)).abs().mean() / len(weights)
+            # The gradient of the sign: that of its hard tanh.
+            x = _straight(torch.where(normal >= 0, 1.0, -1.0), normal.clamp(-1, 1))
         raise AssertionError("there is a last layer")
 
     def __sklearn_tags__(self):
@@ -252,6 +260,11 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) == 2:
             return self.classes_[(scores > 0).astype(int)]
         return self.classes_[scores.argmax(axis=1)]
+
+
+def _spread(z):
+    """Return the standard deviation of each neuron's sums."""
+    return (z.var(0, correction=0) + 1.0).sqrt()
 
 
 def _straight(value, like):
