@@ -482,7 +482,8 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
     agreement_ : float
         Share of equal labels on the rows that were held out and are in the range. Where
         there was a choice of degrees, these rows made it too; of fewer than five rows
-        none is held out, and all are asked.
+        none is held out, and all are asked. It is measured in plain arithmetic: noise
+        may turn labels besides, as `precision_` and `cost_` say.
     refused_ : float
         Share of the held-out rows that are outside of the range.
     polynomials_ : list of PolynomialActivation
