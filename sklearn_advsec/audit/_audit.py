@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from dataclasses import replace
 from importlib import metadata
+from itertools import zip_longest
 from numbers import Integral, Real
 
 import joblib
@@ -44,6 +45,7 @@ from ..trees import is_tree_ensemble
 from ..victim import ask_labels, ask_scores, fit_victim
 from ._comparison import AuditComparison, misses
 from ._document import SCHEMA_VERSION, check_document, plain
+from ._encryption import EncryptionSection
 from ._evasion import EvasionSection
 from ._extraction import ExtractionSection
 from ._poisoning import PoisoningSection
@@ -61,7 +63,13 @@ from ._section import (
 
 SECTIONS = {
     section.threat: section
-    for section in (EvasionSection, ExtractionSection, PrivacySection, PoisoningSection)
+    for section in (
+        EvasionSection,
+        ExtractionSection,
+        PrivacySection,
+        PoisoningSection,
+        EncryptionSection,
+    )
 }
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "xgboost", "lightgbm")
 # Rows on which labels and probabilities are compared.
@@ -120,7 +128,8 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         ``FrozenEstimator(model)``.
     threats : sequence of str or Section, \
             default=("evasion", "extraction", "privacy", "poisoning")
-        What to test. Instances of :class:`Section` are run as well.
+        What to test; "encryption" as well, for models that answer encrypted questions.
+        Instances of :class:`Section` are run, too.
     budget : {"quick", "standard", "thorough"} or float, default="quick"
         How much is done: minutes, an hour, a night. A number of seconds chooses among
         them, and begins no task after that time; what is left is in `not_tested_`.
@@ -271,10 +280,13 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         subject, notes = self._look_at(data)
         memory = check_memory(self.memory)
         fingerprint = self._fingerprint(subject)
-        jobs, untested, outcomes = [], {}, {}
+        listed, untested, outcomes = [], {}, {}
         for section in sections:
             tasks, untested[section.threat] = self._tasks_of(section, subject)
-            jobs += [(section, task) for task in tasks]
+            listed.append([(section, task) for task in tasks])
+        # By turns, so that every threat has its share of the time.
+        turns = zip_longest(*listed)
+        jobs = [job for turn in turns for job in turn if job is not None]
         seconds = self.budget if isinstance(self.budget, Real) else None
         self.interrupted_ = False
         with self._reported(X_train, y_train, n_tasks=len(jobs)):

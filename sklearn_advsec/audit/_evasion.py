@@ -126,7 +126,10 @@ class EvasionSection(Section):
         plans, untested = _plans(subject)
         n_rows = min(subject.effort.n_rows, len(subject.y_test))
         chunks = [(at, min(at + _CHUNK, n_rows)) for at in range(0, n_rows, _CHUNK)]
-        tasks = [Task("evasion", name, chunk) for name in plans for chunk in chunks]
+        if _nothing_changes(subject):
+            reason = "no column may change: they hold texts, dates or identifiers"
+            return [], [Untested("evasion", "all attacks", reason)]
+        attacks = list(plans)
         if not subject.is_trees:
             if subject.is_regressor:
                 untested.append(
@@ -135,7 +138,9 @@ class EvasionSection(Section):
             elif reason := _no_certificate(subject):
                 untested.append(Untested("evasion", "proofs", reason))
             else:
-                tasks += [Task("evasion", "certificate", chunk) for chunk in chunks]
+                attacks.append("certificate")
+        # All attacks on some rows come before any on the next ones.
+        tasks = [Task("evasion", name, chunk) for chunk in chunks for name in attacks]
         untested.append(
             Untested(
                 "evasion",
@@ -517,6 +522,12 @@ def _plans(subject):
     return plans, untested
 
 
+def _nothing_changes(subject):
+    if subject.constraints is None:
+        return False
+    return not any(f.mutable for f in subject.constraints.features.values())
+
+
 def _as_victim(subject):
     if subject.is_regressor:
         return RegressionVictim(subject.estimator, delta=subject.delta)
@@ -541,10 +552,8 @@ def _scale(subject):
 
 def _no_certificate(subject):
     """Return why there is no certificate, or None."""
-    if is_dataframe(subject.X_test):
-        numeric = RowCodec(subject.X_test).columns.numeric.all()
-        if not numeric:
-            return "there are none for models of categories other than trees"
+    if not subject.is_numeric:
+        return "there are none for models of categories other than trees"
     if subject.predicted is None:
         return "the victim could not be asked"
     return None
@@ -665,10 +674,7 @@ def _defenses(subject):
     if subject.recipe is None or subject.is_regressor:
         return {}
     rng = subject.seed % 2**31
-    numeric = not is_dataframe(subject.X_train) or bool(
-        RowCodec(subject.X_train).columns.numeric.all()
-    )
-    found = {}
+    numeric, found = subject.is_numeric, {}
     if subject.is_trees and numeric and subject.constraints is not None:
         eps = subject.eps * _scale(subject)
         found["RobustRandomForestClassifier"] = RobustRandomForestClassifier(

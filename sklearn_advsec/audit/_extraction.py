@@ -3,11 +3,11 @@
 from functools import partial
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.tree import BaseDecisionTree
 
 from .. import extraction
 from .._estimators import ends_in_net
-from .._rows import RowCodec, is_dataframe
 from ..metrics import clopper_pearson
 from ._evasion import recommendation
 from ._section import (
@@ -223,27 +223,27 @@ def _attacks(subject):
     """Return attacks that train a copy, and those that solve for one, by name."""
     seed = subject.seed % 2**31
     victim = {"estimator": subject.estimator, "random_state": seed}
+    copied = dict(victim)
+    if not subject.is_numeric and subject.recipe is not None:
+        copied["surrogate"] = clone(subject.recipe)  # texts need what the victim knows
     trained = {}
     if "score" in subject.knowledge:
         trained["KnockoffNets"] = lambda n: extraction.KnockoffNets(
-            max_queries=n, **victim
+            max_queries=n, **copied
         )
     trained["KnockoffNets, labels only"] = lambda n: extraction.KnockoffNets(
-        knowledge="label", max_queries=n, **victim
+        knowledge="label", max_queries=n, **copied
     )
     if subject.effort.deep:
         trained["ActiveExtraction"] = lambda n: extraction.ActiveExtraction(
-            max_queries=n, **victim
+            max_queries=n, **copied
         )
     exact, model = {}, subject.model
-    numeric = not is_dataframe(subject.X_train) or bool(
-        RowCodec(subject.X_train).columns.numeric.all()
-    )
-    if numeric and isinstance(model, BaseDecisionTree):
+    if subject.is_numeric and isinstance(model, BaseDecisionTree):
         exact["PathFinding"] = partial(
             extraction.PathFinding, max_queries=_MOST_QUERIES, **victim
         )
-    elif numeric and hasattr(model, "coef_") and not ends_in_net(model):
+    elif subject.is_numeric and hasattr(model, "coef_") and not ends_in_net(model):
         exact["EquationSolving"] = partial(
             extraction.EquationSolving, max_queries=_MOST_QUERIES, **victim
         )

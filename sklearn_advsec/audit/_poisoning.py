@@ -243,11 +243,11 @@ def _attacks(subject):
 
 def _defenses(subject):
     seed = subject.seed % 2**31
-    found = {
-        "KNNSanitizer": poisoning.SanitizedClassifier(
+    found = {}
+    if subject.is_numeric:
+        found["KNNSanitizer"] = poisoning.SanitizedClassifier(
             clone(subject.recipe), poisoning.KNNSanitizer(), random_state=seed
         )
-    }
     if subject.effort.deep:
         found["DeepPartitionAggregation"] = poisoning.DeepPartitionAggregation(
             clone(subject.recipe), n_partitions=25, random_state=seed

@@ -15,6 +15,8 @@ from ._section import Outcome
 
 # How often a waiting thread looks whether somebody wants to stop, in seconds.
 _LOOK_EVERY = 0.2
+# A task may take so much of the time that is left to all, but at least so many seconds.
+_LARGEST_PART, _LEAST = 0.25, 1.0
 # The most that is kept of an error's text.
 _LONGEST_NOTE = 300
 
@@ -79,7 +81,7 @@ def perform(fingerprint, section, task, subject):
     return section.perform(subject, task)
 
 
-def attempt(cached, fingerprint, section, task, subject, deadline):
+def attempt(cached, fingerprint, section, task, subject, deadline, too_slow):
     """Perform a task, and say how it ended, whatever that was.
 
     Parameters
@@ -96,6 +98,8 @@ def attempt(cached, fingerprint, section, task, subject, deadline):
         What is audited.
     deadline : float or None
         When no task is begun any more, in the time of `time.time`.
+    too_slow : bool
+        Whether another part of the same took too long.
 
     Returns
     -------
@@ -103,11 +107,13 @@ def attempt(cached, fingerprint, section, task, subject, deadline):
         What came of it.
     """
     limit = subject.effort.time_limit
+    if too_slow:
+        return Outcome(task, None, "not started", "another part of it took too long")
     if deadline is not None:
         left = deadline - time.time()
         if left <= 0:
             return Outcome(task, None, "not started", "the time of the audit was over")
-        limit = min(limit, left)
+        limit = min(limit, max(left * _LARGEST_PART, _LEAST))
     begin, seed = time.monotonic(), subject.seed % 2**31
     # Both are set around the thread, so that one that is left behind undoes nothing.
     with warnings.catch_warnings(record=True) as caught, _seeded(seed):
@@ -151,19 +157,27 @@ def run_all(jobs, subject, *, fingerprint, memory, n_jobs, seconds, tell):
     """
     cached = memory.cache(perform, ignore=["section", "subject"])
     deadline = None if seconds is None else time.time() + seconds
+    slow = set()
+    arguments = (
+        (cached, fingerprint, section, task, subject, deadline, _kind(task) in slow)
+        for section, task in jobs
+    )
     if effective_n_jobs(n_jobs) == 1:
-        outcomes = (
-            attempt(cached, fingerprint, section, task, subject, deadline)
-            for section, task in jobs
-        )
+        outcomes = (attempt(*given) for given in arguments)
     else:
+        # Tasks are dispatched as others end, so that what was slow is known in time.
         outcomes = Parallel(n_jobs=n_jobs, return_as="generator")(
-            delayed(attempt)(cached, fingerprint, section, task, subject, deadline)
-            for section, task in jobs
+            delayed(attempt)(*given) for given in arguments
         )
     for outcome in outcomes:
+        if outcome.status == "time limit":
+            slow.add(_kind(outcome.task))
         tell(outcome)
         yield outcome
+
+
+def _kind(task):
+    return task.threat, task.name
 
 
 @contextmanager

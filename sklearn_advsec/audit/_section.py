@@ -13,6 +13,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import _safe_indexing
 
 from .._estimators import unwrap
+from .._rows import RowCodec, is_dataframe
 
 KNOWLEDGE = ("gradient", "score", "label")
 
@@ -167,6 +168,13 @@ class Subject:
     def correct(self):
         """Which test rows the victim gets right, without any attack."""
         return self.is_right(self.predicted, self.y_test)
+
+    @property
+    def is_numeric(self):
+        """Whether all columns hold numbers."""
+        if not is_dataframe(self.X_train):
+            return True
+        return bool(RowCodec(self.X_train).columns.numeric.all())
 
     def is_right(self, predicted, y):
         """Tell which predictions are right: within `delta`, for regressors."""

@@ -34,6 +34,7 @@ from sklearn_advsec.audit._evasion import (
     _warn_of_masking,
 )
 from sklearn_advsec.audit._section import Outcome
+from sklearn_advsec.encryption import EncryptedClassifier
 
 
 @pytest.fixture(autouse=True)
@@ -251,6 +252,19 @@ def test_catalogue_has_all_attacks_and_defenses():
     assert (table["reference"].str.len() > 0).mean() > 0.8
 
 
+def test_encrypted_answers_are_compared_with_those_in_the_clear():
+    pytest.importorskip("tenseal", reason="needs TenSEAL")
+    X, y, X_test, y_test = data()
+    model = EncryptedClassifier(linear_model_of(X, y))
+    with pytest.warns(UserWarning):  # a fitted victim that is not frozen
+        audit = SecurityAudit(model, ["encryption"]).fit(X, y, X_test, y_test)
+    (bracket,) = audit.brackets_.to_dict("records")
+    assert bracket["lower"] == bracket["upper"] > 0.9
+    audit = SecurityAudit(LogisticRegression(max_iter=5000), ["encryption"])
+    audit.fit(X, y, X_test, y_test)
+    assert "does not compute on encrypted rows" in audit.summary_["encryption"]
+
+
 # Victims that misbehave ----------------------------------------------------------------
 
 
@@ -340,6 +354,7 @@ def test_labels_only_and_regressors_and_constants():
     assert "attacks by scores" in set(audit.not_tested_["what"])
     audit = SecurityAudit(Ridge()).fit(X, X[:, 0] + y, X_test, X_test[:, 0] + y_test)
     assert set(audit.results_["threat"]) == {"evasion"}
+    assert "Not tested: " in audit.to_html()
     assert set(audit.not_tested_["threat"]) == {
         "evasion", "extraction", "privacy", "poisoning"
     }  # fmt: skip
