@@ -81,7 +81,8 @@ class LabelFlipping(PoisoningAttack):
         ``goal="targeted"``, of the target class) after retraining, "clean" and for each
         strategy; "swapped" is that of the flips that are returned. Without `validation`:
         the share of wrong (or targeted) predictions on one half of the training rows
-        after flips in the other half, where there is no "swapped".
+        after flips in the other half, without "swapped", and without "gradient" where a
+        class has fewer than four rows.
 
     Raises
     ------
@@ -202,6 +203,8 @@ class LabelFlipping(PoisoningAttack):
             "farthest": self._farthest,
             "random": self._random,
         }
+        if np.unique(part.y, return_counts=True)[1].min() < 2:
+            del strategies["gradient"]  # it would halve once more
         for name, strategy in strategies.items():
             errors[name] = harm.share(model.fit(strategy(part, among)))
         self.validation_errors_ = errors
