@@ -44,6 +44,10 @@ def catalogue():
         of the victim that it takes, its `goals` and `norms`, what its `cost` goes by (the
         parameter, and its default), and the `reference`.
 
+    See Also
+    --------
+    SecurityAudit : Chooses among them, and runs them.
+
     Examples
     --------
     >>> from sklearn_advsec.audit import catalogue

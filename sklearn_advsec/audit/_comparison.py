@@ -77,6 +77,10 @@ class AuditComparison:
     before, after : dict
         The reports of two audits; see `SecurityAudit.compare`.
 
+    See Also
+    --------
+    SecurityAudit.compare : Makes one.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris

@@ -48,6 +48,10 @@ def schema():
     schema : dict
         In the terms of JSON Schema 2020-12.
 
+    See Also
+    --------
+    SecurityAudit.to_json : Writes a report in this form.
+
     Examples
     --------
     >>> from sklearn_advsec.audit import schema

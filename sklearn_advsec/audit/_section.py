@@ -127,6 +127,10 @@ class Subject:
         What the victim says of the test rows.
     delta : float or None
         For regressors, how far off a prediction is still right.
+
+    See Also
+    --------
+    Section : Is told about it.
     """
 
     estimator: FrozenEstimator
@@ -214,6 +218,10 @@ class Task:
         What is done, such as the name of the attack.
     part : tuple
         Which part of it: numbers and texts, the same in every run.
+
+    See Also
+    --------
+    Section.tasks : Lists them.
     """
 
     threat: str
@@ -241,6 +249,10 @@ class Outcome:
         What happened, where it is not done; else what was warned of.
     seconds : float
         How long it took.
+
+    See Also
+    --------
+    Section.report : Is told of them.
     """
 
     task: Task
@@ -278,6 +290,10 @@ class Finding:
         As in :class:`Outcome`.
     reference : str
         The paper.
+
+    See Also
+    --------
+    SecurityAudit.results_ : Has them in rows.
     """
 
     threat: str
@@ -319,6 +335,10 @@ class Bracket:
         The interval of both ends at 95 %, for rows like these.
     n : int or None
         On how many rows.
+
+    See Also
+    --------
+    SecurityAudit.brackets_ : Has them in rows.
     """
 
     threat: str
@@ -335,7 +355,12 @@ class Bracket:
 
 @dataclass
 class Untested:
-    """What was not tested, and why."""
+    """What was not tested, and why.
+
+    See Also
+    --------
+    SecurityAudit.not_tested_ : Has them in rows.
+    """
 
     threat: str
     what: str
@@ -364,6 +389,10 @@ class Recommendation:
         Folds, and rows of all of them.
     helps : bool
         Whether every fold is better with it.
+
+    See Also
+    --------
+    SecurityAudit.recommendations_ : Has them in rows.
     """
 
     threat: str
@@ -395,6 +424,10 @@ class SectionReport:
         What the page draws: plain numbers and texts.
     warnings : list of str
         What a reader has to know before the figures.
+
+    See Also
+    --------
+    Section.report : Returns one.
     """
 
     findings: list = field(default_factory=list)
@@ -426,6 +459,10 @@ class Section:
     identifiers : dict of str to str
         Of the attacks: MITRE ATLAS, NIST AI 100-2, and the class of the AI Act,
         article 15(5), and prEN 18282.
+
+    See Also
+    --------
+    SecurityAudit : Runs the tasks of sections, and brings their reports together.
 
     Examples
     --------
