@@ -163,6 +163,7 @@ SANITIZERS = [
     poisoning.KNNSanitizer(action="remove"),
     poisoning.InfluenceSanitizer(RidgeClassifier()),
     poisoning.LossTrimming(RidgeClassifier(), random_state=0),
+    poisoning.STRIP(TREE_VICTIM, n_blends=5, random_state=0),
     poisoning.SpectralSignatures(TREE_VICTIM, random_state=0),
     poisoning.SphereSlabSanitizer(),
 ]
@@ -192,6 +193,7 @@ POISONING = [
     poisoning.CertifiedPoisoningBound(max_iter=20),
     poisoning.DeepPartitionAggregation(PIPELINE, n_partitions=3, random_state=0),
     poisoning.LastHiddenLayer(VICTIM),
+    poisoning.NeuralCleanse(VICTIM, max_iter=3, random_state=0),
     poisoning.PoisonedClassifier(
         VICTIM, poisoning.LabelFlipping(strategy="random", random_state=0)
     ),

@@ -73,9 +73,9 @@ PUBLIC = {
         CertifiedPoisoningBound DeepPartitionAggregation FeatureCollision
         GradientCanceling GradientMatching InfluencePoisoning InfluenceSanitizer
         KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer LossTrimming
-        MinMaxPoisoning PoisonedClassifier PoisoningAttack PoisoningCertificate
-        PoisoningReport RONI SanitizedClassifier Sanitizer SleeperAgent
-        SpectralSignatures SphereSlabSanitizer poisoning_report
+        MinMaxPoisoning NeuralCleanse PoisonedClassifier PoisoningAttack
+        PoisoningCertificate PoisoningReport RONI STRIP SanitizedClassifier Sanitizer
+        SleeperAgent SpectralSignatures SphereSlabSanitizer poisoning_report
     """,
     "pretrained": """
         PretrainedModule

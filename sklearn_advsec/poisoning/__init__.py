@@ -15,9 +15,11 @@ from ._labels._tree_poisoning import TreePoisoning
 from ._networks._clustering import ActivationClustering
 from ._networks._feature_collision import FeatureCollision
 from ._networks._gradient_matching import GradientMatching, SleeperAgent
+from ._networks._neural_cleanse import NeuralCleanse
 from ._networks._polytope import BullseyePolytope
 from ._networks._representation import LastHiddenLayer
 from ._networks._spectral import SpectralSignatures
+from ._networks._strip import STRIP
 from ._networks._trigger import BackdoorTrigger
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
@@ -38,6 +40,7 @@ __all__ = [
     "InfluenceSanitizer",
     "LossTrimming",
     "RONI",
+    "STRIP",
     "ActivationClustering",
     "BackdoorTrigger",
     "BaggingCertified",
@@ -49,6 +52,7 @@ __all__ = [
     "LabelFlipping",
     "LastHiddenLayer",
     "MinMaxPoisoning",
+    "NeuralCleanse",
     "PoisonedClassifier",
     "PoisoningAttack",
     "PoisoningCertificate",

@@ -7,29 +7,34 @@ from data import bundled
 from nets import net
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.exceptions import NoGradientError
 from sklearn_advsec.metrics import backdoor_success_scorer
 from sklearn_advsec.poisoning import (
+    STRIP,
     ActivationClustering,
     BackdoorTrigger,
     BullseyePolytope,
     FeatureCollision,
     GradientMatching,
     LastHiddenLayer,
+    NeuralCleanse,
     PoisonedClassifier,
     SleeperAgent,
     SpectralSignatures,
 )
+from sklearn_advsec.poisoning._networks._neural_cleanse import _anomaly_index
 from sklearn_advsec.poisoning._networks._representation import Network
 from sklearn_advsec.threat import FeatureConstraints
 
@@ -568,3 +573,95 @@ def test_sleeper_agents_hide_their_trigger():
     poisoned = clone(model).fit(X_new, y_new)
     assert success(poisoned, X_49, y_49) > clean + 0.2
     assert poisoned.score(X_49, y_49) > 0.97
+
+
+# STRIP and Neural Cleanse -------------------------------------------------------------
+
+
+def test_rows_with_a_trigger_keep_their_class_in_blends():
+    trigger = BackdoorTrigger(image_shape=(8, 8), size=3, budget=0.1, random_state=0)
+    poisoned = trigger.fit_resample(X, y)
+    model = RandomForestClassifier(30, random_state=0)
+    strip = STRIP(model, n_blends=10, random_state=0).fit(*poisoned)
+    clean = X[y != 0][:200]
+    entropies = strip.score_samples(np.vstack([clean, trigger.transform(clean)]))
+    assert roc_auc_score(np.arange(400) < 200, entropies) > 0.95
+    np.testing.assert_allclose(strip.score_samples(poisoned[0]), -strip.scores_)
+
+
+def test_blends_are_superpositions():
+    """Of values above the smallest one, up to the largest."""
+
+    class First(ClassifierMixin, BaseEstimator):
+        """Gives the first column as the probability of the second class."""
+
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            return self
+
+        def predict_proba(self, X):
+            first = np.asarray(X)[:, 0]
+            return np.column_stack([1 - first, first])
+
+        def predict(self, X):
+            return self.classes_[self.predict_proba(X).argmax(1)]
+
+    rows = np.array([[0.0, 5], [0.5, 5], [0.25, 5], [1.0, 5]])
+    strip = STRIP(First(), n_blends=4, alpha=0.5).fit(rows, [0, 1, 0, 1])
+    blends = np.minimum(rows[:, :1] + 0.5 * rows[:, 0], 1).clip(1e-300, 1 - 1e-16)
+    entropy = -(blends * np.log(blends) + (1 - blends) * np.log1p(-blends)).mean(1)
+    np.testing.assert_allclose(-strip.scores_, entropy, atol=1e-12)
+
+
+def test_blends_of_mixed_tables_take_columns_of_other_rows():
+    frame, labels = table()
+    encode = make_column_transformer(
+        (OneHotEncoder(), ["land", "kind"]), remainder="passthrough"
+    )
+    model = make_pipeline(encode, RandomForestClassifier(10, random_state=0))
+    strip = STRIP(model, n_blends=4, random_state=0).fit(frame, labels)
+    assert len(strip.partners_) == 4 and np.isfinite(strip.scores_).all()
+    with pytest.raises(TypeError, match="needs predict_proba"):
+        STRIP(RidgeClassifier()).fit(X, y)
+
+
+FIVE = X[y < 5], y[y < 5]
+
+
+def test_neural_cleanse_finds_the_trigger_and_its_twin_is_clean():
+    trigger = BackdoorTrigger(
+        image_shape=(8, 8), size=2, target_class=3, location="top_left", budget=0.1
+    )
+    trigger.set_params(random_state=0)
+    X, y = FIVE
+    model = perceptron(32, random_state=0)
+    victim = clone(model).fit(*trigger.fit_resample(X, y))
+    twin = clone(model).fit(X, y)
+    cleanse = NeuralCleanse(
+        FrozenEstimator(victim),
+        twin=FrozenEstimator(twin),
+        image_shape=(8, 8),
+        max_iter=100,
+        batch_size=32,
+        random_state=0,
+    )
+    cleanse.fit(X[:300])
+    assert cleanse.norms_.argmin() == 3 == cleanse.anomaly_index_.argmax()
+    assert cleanse.masks_.shape == cleanse.patterns_.shape == (5, 64)
+    assert cleanse.anomaly_index_[3] > cleanse.twin_anomaly_index_[3] + 1
+    mask, pattern = cleanse.masks_[3], cleanse.patterns_[3]
+    stamped = X[:300] * (1 - mask) + mask * pattern
+    np.testing.assert_allclose((victim.predict(stamped) == 3).mean(), cleanse.success_[3])
+    assert cleanse.success_[3] > 0.9
+
+
+def test_the_anomaly_index_is_in_median_deviations():
+    norms = np.array([1.0, 10, 11, 12, 13])
+    np.testing.assert_allclose(_anomaly_index(norms)[0], 10 / 1.4826)
+    np.testing.assert_allclose(_anomaly_index(norms[:2]), [0.6745, -0.6745], atol=1e-4)
+    with pytest.raises(NoGradientError):
+        NeuralCleanse(FrozenEstimator(DecisionTreeClassifier().fit(X, y))).fit(X)
+    few = FrozenEstimator(RidgeClassifier().fit(X, y % 2))
+    with pytest.raises(ValueError, match="twin knows the classes"):
+        all_ten = FrozenEstimator(RidgeClassifier().fit(X, y))
+        NeuralCleanse(few, twin=all_ten, max_iter=2).fit(X)
