@@ -51,7 +51,7 @@ plt.show()
 # ------------------------------------------------------
 
 columns = ["threat", "attack", "metric", "value", "low", "high", "baseline"]
-figures = ["defense", "metric", "before", "after", "helps"]
+figures = ["defense", "metric", "before", "after", "gain_low", "gain_high"]
 print(audit.results_[columns].round(3).to_string())
 print(audit.not_tested_.to_string())
 print(audit.recommendations_[figures].to_string())

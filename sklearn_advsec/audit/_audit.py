@@ -112,9 +112,9 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     """Attack a model in all the ways that it allows, and say what was found.
 
     One call answers how evadable a model is, how stealable, how leaky and how poisonable,
-    and which defense helps. Attacks are chosen by what the victim gives (gradients,
-    probabilities, labels only), and run as one list of tasks. Each figure has an
-    interval and a baseline; where something is proved, the truth stands in a bracket
+    and what a few defenses would change. Attacks are chosen by what the victim gives
+    (gradients, probabilities, labels only), and run as one list of tasks. Each figure has
+    an interval and a baseline; where something is proved, the truth stands in a bracket
     between an attack and the proof; what was not tested stands beside, with the reason.
 
     A task that raises, or takes longer than its limit, leaves a row that says so, and the

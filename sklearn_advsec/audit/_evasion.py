@@ -252,6 +252,7 @@ class EvasionSection(Section):
 
     def _add_brackets(self, report, subject, table):
         quantity = "share still right" if subject.is_regressor else "accuracy"
+        changes = _changes_meant(subject)
         curve = []
         for size in _SIZES:
             eps = size * subject.eps
@@ -263,7 +264,7 @@ class EvasionSection(Section):
             report.brackets.append(
                 Bracket(
                     "evasion",
-                    f"{quantity} under any change up to this share of each range",
+                    f"{quantity} under any {changes}, up to this share of each range",
                     eps,
                     lower / n,
                     upper / n,
@@ -410,15 +411,24 @@ def _warn_of_masking(report, table):
         )
 
 
+def _changes_meant(subject, several=False):
+    """Return what attacks and proofs are about: all changes, or allowed ones."""
+    changes = "changes" if several else "change"
+    if subject.constraints is None:
+        return changes
+    return f"{changes} that the constraints allow"
+
+
 def _headline(subject, table):
     n = int(table.attacked.sum())
     right = int(table.right[table.attacked].sum())
     fell = right - table.standing(subject.eps)
     proved = table.proved(subject.eps)
-    what = "pixel range" if subject.image_shape else "feature's range"
+    what = "pixel's range" if subject.image_shape else "feature's range"
     text = (
-        f"Within changes of {subject.eps:.3g} of each {what}, attacks broke {fell} of "
-        f"the {right} test rows that the model gets right (of {n})"
+        f"By {_changes_meant(subject, True)} of up to {subject.eps:.3g} of each {what}, "
+        f"attacks broke {fell} of the {right} test rows (of {n}) that the model gets "
+        "right"
     )
     if proved:
         return f"{text}; {proved} are proved to stand."
@@ -753,7 +763,7 @@ def recommendation(
         "accuracy_after": float(np.mean(clean_after)),
         "n_folds": len(gains),
         "n": int(n),
-        "helps": bool((gains > 0).all()),
+        "every_fold_better": bool((gains > 0).all()),
     }
 
 

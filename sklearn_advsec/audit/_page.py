@@ -242,7 +242,7 @@ def _part(i, part):
         "recommendations": _table(
             [
                 "defense", "metric:", "without#", "with#", "gain of a fold#",
-                "accuracy without#", "with#", "helps", "parameters:",
+                "accuracy without#", "with#", "better in every fold", "parameters:",
             ],
             [
                 [
@@ -253,8 +253,8 @@ def _part(i, part):
                     f"{number(r['gain_low'])} to {number(r['gain_high'])}",
                     number(r["accuracy_before"]),
                     number(r["accuracy_after"]),
-                    {"text": "yes" if r["helps"] else "not in every fold",
-                     "kind": "good" if r["helps"] else ""},
+                    {"text": "yes" if r["every_fold_better"] else "no",
+                     "kind": "good" if r["every_fold_better"] else ""},
                     r["parameters"],
                 ]
                 for r in part["recommendations"]

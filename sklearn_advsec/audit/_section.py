@@ -387,8 +387,8 @@ class Recommendation:
         What it costs (the score, for regressors).
     n_folds, n : int
         Folds, and rows of all of them.
-    helps : bool
-        Whether every fold is better with it.
+    every_fold_better : bool
+        Whether every fold is better with it: of three folds, that may be chance.
 
     See Also
     --------
@@ -407,7 +407,7 @@ class Recommendation:
     accuracy_after: float
     n_folds: int
     n: int
-    helps: bool
+    every_fold_better: bool
 
 
 @dataclass
