@@ -45,6 +45,14 @@ _ACTIVATIONS = {
 }
 _SHAPES = {torch.flatten, "flatten", "reshape", "view", torch.reshape}
 _LINKS = (nn.Softmax, nn.LogSoftmax)
+_SOFTMAX = (
+    torch.softmax,
+    torch.log_softmax,
+    nn.functional.softmax,
+    nn.functional.log_softmax,
+    "softmax",
+    "log_softmax",
+)
 # As many rows of the identity are sent through a module at a time.
 _ROWS = 1024
 
@@ -88,7 +96,8 @@ def read_module(module, row_shape, where):
     finally:
         module.train(training)
     layers, link, shape = [], None, tuple(row_shape)
-    before = None
+    # Of what was computed, the shape; and of what asks for a shape, what it is told.
+    before, shapes, sizes = None, {}, {}
     for position, node in enumerate(traced.graph.nodes):
         at = f"{where}operation {position} ({node.name}) of {type(module).__name__}: "
         if node.op == "placeholder":
@@ -98,7 +107,12 @@ def read_module(module, row_shape, where):
             continue
         if node.op == "get_attr":
             raise TypeError(f"{at}parameters that are used by themselves are not read.")
-        if before not in node.all_input_nodes or len(node.all_input_nodes) != 1:
+        shapes[before] = shape
+        if _is_size(node, shapes, sizes):
+            sizes[node] = _size(node, shapes, sizes)
+            continue
+        taken = [n for n in node.all_input_nodes if n not in sizes]
+        if taken != [before]:
             raise TypeError(
                 f"{at}the network branches; only chains can be read, where each "
                 "operation takes what the one before it returns."
@@ -121,17 +135,15 @@ def read_module(module, row_shape, where):
             layers.append(Activation(_ACTIVATIONS[key]))
         elif isinstance(part, _NOTHING) or key in (nn.functional.dropout, "contiguous"):
             continue
-        elif isinstance(part, _LINKS) or key in (
-            torch.softmax,
-            torch.log_softmax,
-            nn.functional.softmax,
-            nn.functional.log_softmax,
-        ):
+        elif isinstance(part, _LINKS) or key in _SOFTMAX:
+            dim = part.dim if part is not None else _argument(node, 1, "dim")
+            if dim not in (-1, 1) or len(shape) != 1:
+                raise TypeError(f"{at}a softmax has to be over the classes (dim=1).")
             link = "softmax"
         elif key in _SHAPES:
-            shape = _shape_after(node, key, shape, at)
+            shape = _shape_after(node, key, shape, sizes, at)
         elif isinstance(part, _AFFINE):
-            layer, shape = _as_matrix(part, shape)
+            layer, shape = _as_matrix(part, shape, at)
             layers.append(layer)
         else:
             name = type(part).__name__ if part is not None else str(node.target)
@@ -154,14 +166,39 @@ class _Tracer(fx.Tracer):
 def _squares(node, key):
     """Whether an operation is a square: x ** 2, x.pow(2) or x * x."""
     if key in (operator.pow, torch.pow, "pow"):
-        return node.args[1] == 2
+        return _argument(node, 1, "exponent") == 2
     return key in (operator.mul, torch.mul, "mul") and node.args[0] is node.args[1]
 
 
-def _shape_after(node, key, shape, at):
+def _argument(node, position, name):
+    """Return an argument of an operation, given by position or by name."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name)
+
+
+def _is_size(node, shapes, sizes):
+    """Whether an operation asks for a shape: x.size(0), x.shape, x.shape[0]."""
+    if node.op == "call_method" and node.target == "size":
+        return node.args[0] in shapes
+    if node.target is getattr:
+        return node.args[0] in shapes and node.args[1] == "shape"
+    return node.target is operator.getitem and node.args[0] in sizes
+
+
+def _size(node, shapes, sizes):
+    """Return the shape that is asked for, of a batch of three rows."""
+    if node.target is operator.getitem:
+        return sizes[node.args[0]][node.args[1]]
+    whole = (3, *shapes[node.args[0]])
+    dim = _argument(node, 1, "dim") if node.target == "size" else None
+    return whole if dim is None else whole[dim]
+
+
+def _shape_after(node, key, shape, sizes, at):
     """Return the shape of a row after a change of shapes that keeps rows apart."""
     probe = torch.zeros(3, *shape)
-    rest = [3 if isinstance(a, fx.Node) else a for a in node.args[1:]]
+    rest = list(fx.map_arg(node.args[1:], lambda n: sizes.get(n, n)))
     if key in ("view", "reshape", torch.reshape):
         rest = [[-1, *r[1:]] if isinstance(r, (tuple, list)) else r for r in rest]
     try:
@@ -176,10 +213,25 @@ def _shape_after(node, key, shape, at):
     return tuple(after.shape[1:])
 
 
-def _as_matrix(module, shape):
+def _as_matrix(module, shape, at):
     """Return an affine module as a layer, by sending the identity through it."""
-    n_inputs = math.prod(shape)
     double = copy.deepcopy(module).to("cpu", torch.float64).eval()
+    try:
+        layer, after = _by_identity(double, shape)
+        probe = torch.linspace(-1, 2, 3 * math.prod(shape), dtype=torch.float64).sin()
+        with torch.no_grad():
+            wanted = double(probe.reshape(3, *shape)).reshape(3, -1).numpy()
+        off = abs(layer(probe.reshape(3, -1).numpy()) - wanted).max()
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise TypeError(f"{at}does not take rows one by one: {error}") from error
+    # Normalisation by the batch's own mean is not affine.
+    if not off <= 1e-8 * (1 + abs(wanted).max()):
+        raise TypeError(f"{at}{type(module).__name__} is not affine, or mixes rows.")
+    return layer, after
+
+
+def _by_identity(double, shape):
+    n_inputs = math.prod(shape)
     with torch.no_grad():
         zero = double(torch.zeros(1, *shape, dtype=torch.float64))
         columns = []

@@ -41,6 +41,7 @@ from sklearn_advsec.encryption import (
 from sklearn_advsec.encryption._columns import Columns
 from sklearn_advsec.encryption._graph import Activation, Affine
 from sklearn_advsec.encryption._levels import choose, parameters_for
+from sklearn_advsec.encryption._networks import read_module
 from sklearn_advsec.encryption._polynomials import FUNCTIONS, composite_sign, plan_of
 from sklearn_advsec.encryption._program import compile_graph
 from sklearn_advsec.encryption._rows_packed import Rows
@@ -429,6 +430,65 @@ class Branching(torch.nn.Module):
 
     def forward(self, x):
         return self.first(x) + self.first(x)
+
+
+class Small(torch.nn.Module):
+    """A net whose parts the tests change."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(64, 6), torch.nn.Linear(6, 10)
+        self.middle = middle
+
+    def forward(self, x):
+        return self.last(self.middle(self.first(x)))
+
+
+def computed(function):
+    """Make a module of a function."""
+
+    class Computed(torch.nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    return Computed()
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda x: torch.pow(x, exponent=2),
+        lambda x: (x**2).view(x.size(0), -1),
+        lambda x: (x * x).reshape(x.shape[0], x.shape[1]),
+        lambda x: torch.square(x).view(x.size(dim=0), 2, 3).flatten(1),
+    ],
+)
+def test_ways_to_write_squares_and_shapes(middle):
+    torch.manual_seed(0)
+    module = Small(computed(middle)).eval()
+    layers, _, shape = read_module(module, (64,), "")
+    assert shape == (10,)
+    x = DIGITS[:20]
+    for layer in layers:
+        x = layer(x) if isinstance(layer, Affine) else FUNCTIONS[layer.function](x)
+    wanted = module(torch.tensor(DIGITS[:20], dtype=torch.float32)).detach().numpy()
+    np.testing.assert_allclose(x, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "middle, error",
+    [
+        (torch.nn.BatchNorm1d(6, track_running_stats=False), "BatchNorm1d|one by one"),
+        (torch.nn.Flatten(0), "one by one|mixes rows"),
+        (computed(lambda x: torch.softmax(x, 0)), "over the classes"),
+        (computed(lambda x: x**3), "pow cannot|pow> cannot"),
+        (computed(lambda x: x * x.size(1)), "mul"),
+        (computed(torch.flatten), "mixes rows"),
+    ],
+)
+def test_parts_that_are_not_affine_are_named(middle, error):
+    with pytest.raises(TypeError, match=f"operation .*({error})"):
+        read_module(Small(middle).eval(), (64,), "")
 
 
 class Pooling(torch.nn.Sequential):
