@@ -465,12 +465,16 @@ class TFHEServer(Server):
             raise MessageError("corrupted", f"This is no question: {error}") from error
 
     def save(self, path):
-        """Write the server's half to a file; it holds the circuit and no key."""
+        """Write the server's half to a file; it holds the circuit and no key.
+
+        The circuit is a compiled library: whoever makes such a file runs code where it
+        is loaded.
+        """
         Path(path).write_bytes(join([self.model.to_json().encode(), self.program]))
 
     @classmethod
     def load(cls, path, **options):
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote, and run it: only from where one would a program."""
         model, circuit = split(Path(path).read_bytes(), 2)
         return cls(circuit, CircuitModel.from_json(model.decode()), **options)
 
