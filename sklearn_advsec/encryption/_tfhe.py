@@ -474,7 +474,7 @@ class TFHEServer(Server):
 
     @classmethod
     def load(cls, path, **options):
-        """Read what :meth:`save` wrote, and run it: only from where one would a program."""
+        """Read what :meth:`save` wrote, and run it as one runs a program."""
         model, circuit = split(Path(path).read_bytes(), 2)
         return cls(circuit, CircuitModel.from_json(model.decode()), **options)
 
