@@ -628,6 +628,7 @@ def test_blends_of_mixed_tables_take_columns_of_other_rows():
 FIVE = X[y < 5], y[y < 5]
 
 
+@pytest.mark.slow
 def test_neural_cleanse_finds_the_trigger_and_its_twin_is_clean():
     trigger = BackdoorTrigger(
         image_shape=(8, 8), size=2, target_class=3, location="top_left", budget=0.1
