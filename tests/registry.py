@@ -78,7 +78,7 @@ DEFENSE = [
     defense.JPEGCompression(),
     defense.LabelSmoothingClassifier(net(max_epochs=5), random_state=0),
     defense.LogitPairingClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
-    defense.MagNet(VICTIM, max_epochs=30, learning_rate=0.02),
+    defense.MagNet(VICTIM, max_epochs=16, learning_rate=0.04),
     defense.MARTClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
     defense.MixupClassifier(net(max_epochs=5), random_state=0),
     defense.RandomDepthwiseSignedClassifier(n_filters=50, C=0.05),
@@ -93,14 +93,17 @@ DEFENSE = [
 MEMBERSHIP = [
     attack(any_width_target(), label_column=None, **parameters)
     for attack, parameters in (
-        (privacy.BoundaryDistance, {"max_queries": 40}),
+        (privacy.BoundaryDistance, {"max_queries": 20, "n_shadow_models": 2}),
         (privacy.GapAttack, {}),
         (privacy.LikelihoodRatio, {"n_shadow_models": 4}),
         (privacy.LossThreshold, {}),
         (privacy.ModifiedEntropy, {}),
         (privacy.QuantileMembership, {}),
         (privacy.RMIA, {"n_shadow_models": 2}),
-        (privacy.ShadowModels, {"n_shadow_models": 2}),
+        (
+            privacy.ShadowModels,
+            {"n_shadow_models": 2, "attack_estimator": LogisticRegression()},
+        ),
     )
 ]
 for attack in MEMBERSHIP:
@@ -109,7 +112,11 @@ for attack in MEMBERSHIP:
 
 PRIVACY = [
     *MEMBERSHIP,
-    privacy.AttributeInference(any_width_target(), label_column=None),
+    privacy.AttributeInference(
+        any_width_target(),
+        attack_estimator=DecisionTreeClassifier(max_depth=3),
+        label_column=None,
+    ),
     privacy.DPSGDClassifier(net(max_epochs=8, lr=0.05), random_state=0),
     privacy.ModelInversion(VICTIM),
 ]
@@ -120,7 +127,7 @@ THIEVES = [
     extraction.EquationSolving(VICTIM),
     extraction.JacobianSubstitute(VICTIM, surrogate=LogisticRegression(), n_rounds=2),
     extraction.KnockoffNets(PIPELINE, surrogate=LogisticRegression()),
-    extraction.PathFinding(DecisionTreeClassifier(random_state=0)),
+    extraction.PathFinding(DecisionTreeClassifier(max_depth=3, random_state=0)),
     extraction.ReLUExtraction(VICTIM),
 ]
 

@@ -109,6 +109,7 @@ def test_user_net_callbacks_and_global_state_are_left_alone(digits):
     assert not mlp.initialized_
 
 
+@pytest.mark.slow
 def test_grid_search_over_own_and_nested_parameters(digits):
     X, _, y, _ = digits
     X, y = X[:150], np.array(list("abcdefghij"))[y[:150]]

@@ -401,16 +401,21 @@ def test_attack_models_learn_from_as_many_members_as_others(shadow_size, per_cla
 def test_few_records_that_repeat():
     """All that some shadows were trained on may be all there is."""
     n_unlike = 0
-    for seed in range(12):
+    for seed in range(6):
         rows = np.random.default_rng(seed).integers(0, 3, 8)
-        attack = ShadowModels(TARGET, shadow_estimator=RECIPE, n_shadow_models=4)
+        attack = ShadowModels(
+            TARGET,
+            shadow_estimator=RECIPE,
+            attack_estimator=LogisticRegression(),
+            n_shadow_models=4,
+        )
         try:
             attack.fit(OWN[rows])
         except ValueError as error:
             assert "leaves no record" in str(error)
         else:
             n_unlike += 1
-    assert n_unlike > 2
+    assert n_unlike > 1
 
 
 def test_augmentations_in_another_precision():
@@ -453,7 +458,14 @@ COARSE = {
 }
 
 
-@pytest.mark.parametrize("name", COARSE)
+QUICK = {"forest", "neighbours", "tree"}
+MARKED = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in COARSE
+]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_likelihood_ratio_of_coarse_scores(name):
     X, y, member = coarse_table()
     model, step = COARSE[name]
