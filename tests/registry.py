@@ -78,7 +78,7 @@ DEFENSE = [
     defense.JPEGCompression(),
     defense.LabelSmoothingClassifier(net(max_epochs=5), random_state=0),
     defense.LogitPairingClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
-    defense.MagNet(VICTIM, max_epochs=16, learning_rate=0.04),
+    defense.MagNet(VICTIM, max_epochs=30, learning_rate=0.02),
     defense.MARTClassifier(net(max_epochs=5), TRAINING_ATTACK, random_state=0),
     defense.MixupClassifier(net(max_epochs=5), random_state=0),
     defense.RandomDepthwiseSignedClassifier(n_filters=50, C=0.05),
