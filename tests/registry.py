@@ -199,6 +199,10 @@ POISONING = [
     poisoning.BaggingCertified(TREE_VICTIM, n_estimators=15, random_state=0),
     poisoning.CertifiedPoisoningBound(max_iter=20),
     poisoning.DeepPartitionAggregation(PIPELINE, n_partitions=3, random_state=0),
+    poisoning.DegreeOfSimilarity(),
+    poisoning.FakeUsers(items=[0], strategy="average", n_users=1, random_state=0),
+    poisoning.MatrixFactorization(random_state=0),
+    poisoning.PCAVarSelect(),
     poisoning.LastHiddenLayer(VICTIM),
     poisoning.NeuralCleanse(VICTIM, max_iter=3, random_state=0),
     poisoning.PoisonedClassifier(
@@ -241,6 +245,8 @@ NOT_CHECKED = {
     "HomomorphicArray": "an encrypted array",
     "HomomorphicClient": "has the keys of encrypted arrays",
     "HomomorphicKeys": "public keys",
+    "ImplicitRecommender": "takes the models of a library",
+    "InjectionReport": "a result",
     "JPEG": "a transformation of images",
     "MembershipAttack": "a base class",
     "MembershipGame": "makes targets for attacks, and is no estimator",
@@ -281,6 +287,10 @@ EXPECTED_FAILURES = {
     },
     "RoundedProbabilities": {
         "check_classifiers_train": "rounded probabilities need not add up to 1"
+    },
+    "MatrixFactorization": {
+        f"check_estimator_sparse_{kind}": "it predicts a score of each item for a user"
+        for kind in ("array", "matrix")
     },
     "PoisonedClassifier": _ROW_COUNTS,
     "SanitizedClassifier": _ROW_COUNTS,

@@ -70,12 +70,14 @@ PUBLIC = {
     """,
     "poisoning": """
         ActivationClustering BackdoorTrigger BaggingCertified BullseyePolytope
-        CertifiedPoisoningBound DeepPartitionAggregation FeatureCollision
-        GradientCanceling GradientMatching InfluencePoisoning InfluenceSanitizer
-        KKTPoisoning KNNSanitizer LabelFlipping LastHiddenLayer LossTrimming
-        MinMaxPoisoning NeuralCleanse PoisonedClassifier PoisoningAttack
+        CertifiedPoisoningBound DeepPartitionAggregation DegreeOfSimilarity FakeUsers
+        FeatureCollision GradientCanceling GradientMatching ImplicitRecommender
+        InfluencePoisoning InfluenceSanitizer InjectionReport KKTPoisoning KNNSanitizer
+        LabelFlipping LastHiddenLayer LossTrimming MatrixFactorization MinMaxPoisoning
+        NeuralCleanse PCAVarSelect PoisonedClassifier PoisoningAttack
         PoisoningCertificate PoisoningReport RONI STRIP SanitizedClassifier Sanitizer
-        SleeperAgent SpectralSignatures SphereSlabSanitizer poisoning_report
+        SleeperAgent SpectralSignatures SphereSlabSanitizer TreePoisoning
+        injection_report poisoning_report profile_realism
     """,
     "pretrained": """
         PretrainedModule

@@ -24,6 +24,12 @@ from ._networks._trigger import BackdoorTrigger
 from ._points._gradient import GradientCanceling, InfluencePoisoning, KKTPoisoning
 from ._points._min_max import MinMaxPoisoning
 from ._points._svm import SVMPoisoning
+from ._recommenders._detectors import DegreeOfSimilarity, PCAVarSelect
+from ._recommenders._fake_users import FakeUsers
+from ._recommenders._implicit import ImplicitRecommender
+from ._recommenders._matrix_factorization import MatrixFactorization
+from ._recommenders._profiles import profile_realism
+from ._recommenders._report import InjectionReport, injection_report
 from ._report import PoisoningReport, poisoning_report
 from ._sanitizers._influence import InfluenceSanitizer
 from ._sanitizers._knn import KNNSanitizer
@@ -47,12 +53,18 @@ __all__ = [
     "BullseyePolytope",
     "CertifiedPoisoningBound",
     "DeepPartitionAggregation",
+    "DegreeOfSimilarity",
+    "FakeUsers",
     "FeatureCollision",
+    "ImplicitRecommender",
+    "InjectionReport",
     "KNNSanitizer",
     "LabelFlipping",
     "LastHiddenLayer",
+    "MatrixFactorization",
     "MinMaxPoisoning",
     "NeuralCleanse",
+    "PCAVarSelect",
     "PoisonedClassifier",
     "PoisoningAttack",
     "PoisoningCertificate",
@@ -63,5 +75,7 @@ __all__ = [
     "SpectralSignatures",
     "SphereSlabSanitizer",
     "TreePoisoning",
+    "injection_report",
     "poisoning_report",
+    "profile_realism",
 ]

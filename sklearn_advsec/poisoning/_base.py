@@ -383,7 +383,7 @@ class PoisoningAttack(Resampler):
                 "trained. Lower it."
             )
         self.poison_indices_, self.sample_indices_ = at, sources
-        X = task.rows if rows is None else _with_rows(task.rows, sources, at, rows)
+        X = task.rows if rows is None else with_rows(task.rows, sources, at, rows)
         y = _with_labels(y, sources, at, task.classes[codes])
         if task.sample_weight is None:
             return X, y
@@ -526,7 +526,7 @@ def _as_dtype(array, dtype):
     return whole.astype(dtype) if np.array_equal(whole, array) else array
 
 
-def _with_rows(rows, sources, at, new):
+def with_rows(rows, sources, at, new):
     """Return rows with new ones in some places."""
     order = sources.copy()
     order[at] = len(rows) + np.arange(len(at))
