@@ -41,7 +41,7 @@ from .._seeding import seed_unset
 from .._sklearn import fit_context
 from ..exceptions import InterruptedRunWarning
 from ..threat import FeatureConstraints
-from ..trees import is_tree_ensemble
+from ..trees import is_tree_ensemble, tree_ensemble
 from ..victim import ask_labels, ask_scores, fit_victim
 from ._comparison import AuditComparison, misses
 from ._document import SCHEMA_VERSION, check_document, plain
@@ -808,7 +808,15 @@ def _ask_first(subject, notes):
     """Find out what the victim gives, and what it says of the test rows."""
     victim, X = subject.estimator, subject.X_test
     subject.predicted = np.asarray(ask_labels(victim, X))
-    subject.is_trees = bool(is_tree_ensemble(victim))
+    if is_tree_ensemble(victim):
+        try:
+            tree_ensemble(victim)
+            subject.is_trees = True
+        except (TypeError, ValueError) as error:
+            text = " ".join(str(error).split())[:200]
+            notes.append(
+                f"Its trees cannot be read, and are not attacked as such: {text}"
+            )
     knowledge = ["label"]
     if subject.is_regressor:
         if _has_gradient(victim):
