@@ -142,7 +142,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     image_shape : tuple, default=None
         The shape of images that come as flat rows. Arrays of four dimensions are images.
     time_limit : float, default=None
-        Seconds for one task; by default 20, 300 or 3600, by the budget.
+        Seconds for one task; by default 60, 300 or 3600, by the budget.
     memory : str or joblib.Memory, default=None
         Where finished tasks are kept, so that an audit that was stopped does only what is
         missing when it is started again. The folder holds pickled results: only load one

@@ -688,7 +688,7 @@ def _defenses(subject):
     if subject.is_trees and numeric and subject.constraints is not None:
         eps = subject.eps * _scale(subject)
         found["RobustRandomForestClassifier"] = RobustRandomForestClassifier(
-            n_estimators=20, eps=eps, random_state=rng
+            n_estimators=10, eps=eps, random_state=rng
         )
     if ends_in_net(subject.recipe) and "gradient" in subject.knowledge:
         found["AdversarialTrainingClassifier"] = AdversarialTrainingClassifier(

@@ -68,7 +68,7 @@ BUDGETS = {
         extraction_queries=(50, 200, 800),
         n_shadow_models=8,
         shares=(0.05, 0.1, 0.2),
-        time_limit=20.0,
+        time_limit=60.0,
     ),
     "standard": Effort(
         n_rows=200,
