@@ -191,6 +191,10 @@ class Progress:
         """Follow a chunk by the questions that are asked about its rows."""
         self.state, access.on_query = state, self.on_query
 
+    def n_asked(self):
+        """How often the victim was asked about the rows of the chunk that it follows."""
+        return self.state.access.n_total_queries
+
     def add(self, result):
         """Add the result of rows that are through."""
         self.results.append(result)
@@ -211,7 +215,7 @@ class Progress:
         if self.state is not None:
             n_done += int((self.state.success | self.state.finished).sum())
             n_found += int(self.state.success.sum())
-            n_asked += self.state.access.n_total_queries
+            n_asked += self.n_asked()
         self.attack._tell_done(n_done - self.n_told, "row")
         self.n_told = max(n_done, self.n_told)
         if self.attack.verbose:
@@ -766,8 +770,9 @@ class EvasionAttack(
                     raise _total_spent(work)
                 # Other rows may get by with what is left.
                 result, stopped = stop.result, True
+            # Also of rows that were paid for and have no place in the result.
+            begun, total = at.stop, total - progress.n_asked()
             yield result
-            begun, total = at.stop, total - int(result.n_queries.sum())
             seen = max(seen, int(result.n_queries.max(initial=0)))
             cost = (
                 2 * seen if work.max_queries is None else min(work.max_queries, 2 * seen)
