@@ -58,11 +58,14 @@ class Term:
         Computes the term of a tensor of rows (n, n_columns).
     largest_of : list of Expression, or None
         The term is the largest of these; which comparisons can do without a function.
+    n_cases : float
+        How many choices among values that comes to.
     """
 
     columns: frozenset
     function: object
     largest_of: list | None = None
+    n_cases: float = 1.0
 
 
 class Expression:
@@ -86,6 +89,11 @@ class Expression:
     def is_constant(self):
         """Whether it names no column."""
         return not (self.linear or self.terms)
+
+    @property
+    def n_cases(self):
+        """How many choices among values it comes to; infinite for long sums of them."""
+        return math.prod((term.n_cases for _, term in self.terms), start=1.0)
 
     @cached_property
     def columns(self):
@@ -136,8 +144,11 @@ class Expression:
     @property
     def is_finite(self):
         """Whether all of its numbers are."""
-        numbers = [self.constant, *self.linear.values(), *(a for a, _ in self.terms)]
-        return all(map(math.isfinite, numbers))
+        return (
+            math.isfinite(self.constant)
+            and all(map(math.isfinite, self.linear.values()))
+            and all(math.isfinite(a) for a, _ in self.terms)
+        )
 
 
 @dataclass
@@ -560,6 +571,9 @@ class _Reader:
             -1.0 if name == "min" else 1.0
         )  # the smallest is minus the largest of minus
         term = _largest_term([part.times(sign) for part in parts])
+        if name == "abs":  # nested, both sides would each compute both of theirs
+            inner = parts[0]
+            term.function = lambda x: inner.value(x).abs()
         return _Operand(start, expression=Expression(terms=[(sign, term)]))
 
     def position(self, name, offset):
@@ -659,14 +673,16 @@ class _Reader:
     def _below(self, expression, symbol):
         """Return the cases of ``expression <= 0``, without the choices among values.
 
-        The largest of some is below where all are, minus the largest where any is.
+        The largest of some is below where all are, minus the largest where any is. Where
+        that makes too many, the comparison is left as it is, and has a function.
         """
         if expression.is_constant:
             value = expression.constant
             true = {"==": value == 0, "<": value < 0, "<=": value <= 0}[symbol]
             return [[]] if true else []
         choices = [t for t in expression.terms if t[1].largest_of is not None]
-        if symbol == "==" or not choices:
+        many = expression.n_cases > _MOST_CASES
+        if symbol == "==" or not choices or many:
             return [[Comparison(symbol, expression)]]
         factor, term = choices[0]
         rest = [t for t in expression.terms if t is not choices[0]]
@@ -804,7 +820,7 @@ def _largest_term(parts):
     def function(x):
         return torch.stack([part.value(x) for part in parts]).amax(0)
 
-    return Term(columns, function, parts)
+    return Term(columns, function, parts, sum(part.n_cases for part in parts))
 
 
 def _lookup_term(j, categories):

@@ -312,3 +312,24 @@ def test_random_tokens_never_end_in_another_error():
             constraints.relate(formula)
         except ValueError as error:
             assert "relation" in str(error)
+
+
+def test_choices_among_values_that_would_be_too_many_keep_their_function():
+    X = np.linspace(-1, 1, 400).reshape(10, 40)
+    constraints = FeatureConstraints.from_frame(X)
+    # Each sign by itself: 2 ** 40 linear relations.
+    constraints.relate(" + ".join(f"abs(x[{j}])" for j in range(40)) + " <= 10")
+    zero = np.zeros_like(X)
+    valid = constraints.project(zero, X)
+    assert not constraints.violations(zero, valid)
+    assert (np.abs(valid).sum(axis=1) <= 10 + 1e-6).all()
+    assert (np.abs(valid).sum(axis=1) > 5).any()  # and not all the way back
+    nested = "x[0]"
+    for _ in range(40):  # of which each doubles what is inside
+        nested = f"abs({nested} - 1)"
+    deep = FeatureConstraints.from_frame(X).relate(f"{nested} <= 0.25")
+    value = X[:, 0]
+    for _ in range(40):
+        value = np.abs(value - 1)
+    broken = {violation.row for violation in deep.violations(X, X)}
+    assert broken == set(np.flatnonzero(value > 0.25)) and broken
