@@ -5,6 +5,7 @@ user's net, its callbacks and the global random state stay as they are.
 """
 
 import inspect
+from numbers import Real
 
 import numpy as np
 from sklearn.base import (
@@ -73,6 +74,13 @@ def check_classifier(estimator):
                 f"estimator must be a classifier; got {name_of(estimator)}, which is a "
                 f"{kind.__name__[3:].replace('_', ' ')}."
             )
+
+
+def check_ramp(ramp):
+    """Raise where a ramp is not two shares of a training."""
+    numbers = all(isinstance(share, Real) for share in ramp)
+    if not numbers or len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1:
+        raise ValueError(f"ramp must be two shares, 0 <= a <= b <= 1; got {ramp!r}.")
 
 
 def same_shape(defense, X, *, reset):
@@ -153,6 +161,8 @@ class TrainingDefense(
 
     def _fit(self, X, y, weights, *, reset, classes=None):
         check_classifier(self.estimator)
+        if hasattr(self, "ramp"):
+            check_ramp(self.ramp)
         given = X, y
         X = self._check_X(X, reset=reset)
         if y is None:

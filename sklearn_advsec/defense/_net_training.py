@@ -8,7 +8,6 @@ user's class, and pickles as any other.
 import copy
 from contextlib import contextmanager
 from functools import partial
-from numbers import Real
 
 import numpy as np
 import torch
@@ -550,9 +549,6 @@ class Ramp(Callback):
     """
 
     def __init__(self, ramp):
-        numbers = all(isinstance(share, Real) for share in ramp)
-        if not numbers or len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1:
-            raise ValueError(f"ramp must be two shares, 0 <= a <= b <= 1; got {ramp!r}.")
         self.ramp = ramp
 
     def on_train_begin(self, net, **kwargs):
