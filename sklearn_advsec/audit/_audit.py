@@ -30,11 +30,12 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
     check_memory,
-    column_or_1d,
 )
 
 from .. import __version__, differentiable
 from .._estimators import allows_nan, name_of, unwrap
+from .._images import image_shape_of
+from .._labels import as_labels
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._seeding import seed_unset
@@ -376,8 +377,9 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
                     f"X_{name} must be rows of columns. Put texts into a column of a "
                     "DataFrame, of which a ColumnTransformer takes them."
                 )
-            X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
-            y = column_or_1d(y)
+            owner = type(self).__name__
+            X = check_rows(X, owner, allow_nan=allow_nan, name=f"X_{name}")
+            y = as_labels(y, f"y_{name}")
             check_consistent_length(X, y)
             if len(y) < 2:
                 raise ValueError(f"y_{name} has {len(y)} row(s); an audit needs two.")
@@ -388,16 +390,20 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
                 f"X_test has rows of shape {X_test.shape[1:]}, X_train of "
                 f"{X_train.shape[1:]}."
             )
-        if is_dataframe(X_train) and list(X_train.columns) != list(X_test.columns):
+        frames = is_dataframe(X_train), is_dataframe(X_test)
+        if frames[0] != frames[1]:
+            raise ValueError("X_train and X_test must both be frames, or both arrays.")
+        if frames[0] and list(X_train.columns) != list(X_test.columns):
             raise ValueError("X_test has other columns than X_train.")
         # A client, which has no tags, is taken for a classifier.
         if not (hasattr(self.estimator, "fit") and is_regressor(self.estimator)):
             check_classification_targets(y_train)
-            unknown = np.setdiff1d(y_test.astype(object), y_train.astype(object))
-            if len(unknown):
-                raise ValueError(
-                    f"y_test holds {unknown[:3].tolist()}, which y_train does not."
-                )
+            known = set(y_train.tolist())
+            unknown = [v for v in dict.fromkeys(y_test.tolist()) if v not in known]
+            if unknown:
+                raise ValueError(f"y_test holds {unknown[:3]}, which y_train does not.")
+        if self.image_shape is not None:
+            image_shape_of(X_train.shape[1:], self.image_shape)  # raises where it is none
         return checked
 
     def _open(self, data):

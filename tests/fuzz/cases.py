@@ -126,6 +126,10 @@ BAD_ARGUMENTS = {
     "y_true": BAD_LABELS,
     "y_pred": BAD_LABELS,
     "y_victim": BAD_LABELS,
+    "X_train": BAD_ROWS,
+    "y_train": BAD_LABELS,
+    "X_test": BAD_ROWS,
+    "y_test": BAD_LABELS,
 }
 # Right where the estimator says so: the result is looked at.
 DOUBTFUL_ARGUMENTS = {
@@ -155,6 +159,13 @@ DOUBTFUL_ARGUMENTS = {
     ("y_true", "one class"),
     ("y_pred", "continuous"),
     ("y_victim", "continuous"),
+    ("y_test", "one class"),
+    ("y_train", "one class"),
+    *(
+        (name, value)
+        for name in ("X_train", "X_test")
+        for value in ("nan", "objects", "too large for float32")
+    ),
     ("X_adv", "nan"),
     ("X_adv", "frame of other names"),
     ("X_adv", "too large for float32"),

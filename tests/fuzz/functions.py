@@ -7,6 +7,7 @@ a constructor and looks at them later is wrapped, so that one call does all of i
 import matplotlib
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
@@ -24,6 +25,7 @@ from sklearn_advsec import (
     trees,
     victim,
 )
+from sklearn_advsec.audit import SecurityAudit
 
 matplotlib.use("agg")
 
@@ -189,6 +191,15 @@ def poisoning_report(estimator, poisoner, X, y, where, cv, scoring):
     return poisoning.poisoning_report(
         estimator, poisoner, X, y, where=where, cv=cv, scoring=scoring
     ).clean
+
+
+def security_audit(**arguments):
+    """Audit for a moment."""
+    rows = ("X_train", "y_train", "X_test", "y_test")
+    audit = SecurityAudit(
+        **{name: value for name, value in arguments.items() if name not in rows}
+    )
+    return audit.fit(*(arguments[name] for name in rows)).report_["audit"]["seconds"]
 
 
 def polynomial_activation(function, degree, margin):
@@ -408,6 +419,25 @@ FUNCTIONS = [
             "where": ("inside",),
             "cv": 2,
             "scoring": "accuracy",
+        },
+    ),
+    (
+        security_audit,
+        {
+            "estimator": FrozenEstimator(TREE),
+            "threats": ("evasion",),
+            "budget": 0.02,
+            "constraints": None,
+            "eps": 0.1,
+            "image_shape": None,
+            "time_limit": 1.0,
+            "random_state": 0,
+            "n_jobs": None,
+            "verbose": 0,
+            "X_train": X,
+            "y_train": LABELS,
+            "X_test": X[FEW],
+            "y_test": LABELS[FEW],
         },
     ),
     (polynomial_activation, {"function": "relu", "degree": 3, "margin": 0.1}),

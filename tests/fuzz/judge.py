@@ -115,7 +115,7 @@ def fault(case):
 
 def _names(error, case):
     words = SYNONYMS.get(case.argument, re.escape(case.argument))
-    if case.argument in ("y_true", "y_pred", "y_victim"):
+    if case.argument.startswith("y_"):
         words = f"{case.argument}|{SYNONYMS['y']}"
     if case.kind == "answers" and case.subject == "AttributeInference":
         return True  # its victim takes another column, the attribute
