@@ -26,6 +26,10 @@ _DEPENDENCIES = (
 def show_versions():
     """Print the system, Python, and the versions of what this package uses.
 
+    See Also
+    --------
+    sklearn.show_versions : That of scikit-learn.
+
     Examples
     --------
     >>> from sklearn_advsec import show_versions

@@ -64,6 +64,10 @@ def batchable(estimator, device=None):
         `RidgeClassifier` without class weights; on a GPU also for `LogisticRegression`
         with an L2 penalty. On a processor, that one is faster one by one.
 
+    See Also
+    --------
+    fit_many : Trains what this allows as one.
+
     Examples
     --------
     >>> from sklearn.neural_network import MLPClassifier
@@ -152,6 +156,11 @@ def fit_many(
     KeyboardInterrupt
         Where it is interrupted; ``exception.result`` is the list of models, with None in
         place of those that were not finished.
+
+    See Also
+    --------
+    batchable : Whether models can be trained as one.
+    sklearn_advsec.privacy.ShadowAttack : Trains shadow models by it.
 
     Notes
     -----

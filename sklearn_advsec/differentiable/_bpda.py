@@ -27,6 +27,11 @@ def bpda(transform, backward=None):
     view : TransformerView
         For :func:`register`.
 
+    See Also
+    --------
+    register : Adds a view that has gradients of its own.
+    view : Looks one up.
+
     References
     ----------
     .. [1] A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of

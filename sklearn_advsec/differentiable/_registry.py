@@ -54,6 +54,11 @@ def register(estimator_class, *, takes_codes=False):
         Decorates a function that takes the fitted estimator and returns a
         :class:`ClassifierView` or a :class:`TransformerView`.
 
+    See Also
+    --------
+    view : Looks a view up.
+    supported : What has one.
+
     Examples
     --------
     >>> import numpy as np
@@ -84,6 +89,11 @@ def supported():
     -------
     names : list of str
         Class names.
+
+    See Also
+    --------
+    view : The view of one estimator.
+    register : Adds one.
     """
     return sorted(cls.__name__ for cls in _dispatch.registry if cls is not object)
 
@@ -109,6 +119,11 @@ def view(estimator, columns=None):
         Where the estimator, or a part of it, has no view.
     NotFittedError
         Where the estimator is not fitted.
+
+    See Also
+    --------
+    register : Adds a view for an estimator of one's own.
+    supported : What has one.
 
     Examples
     --------

@@ -14,6 +14,11 @@ class TransformerView:
     ----------
     transform : callable
         Maps a tensor of rows to the tensor of transformed rows.
+
+    See Also
+    --------
+    view : Makes one of a fitted transformer.
+    ClassifierView : That of a classifier.
     """
 
     def __init__(self, transform):
@@ -54,6 +59,11 @@ class ClassifierView:
     precision : torch.dtype, optional
         The coarsest arithmetic in which the estimator itself computes, by which its
         answers are rounded; `dtype` by default.
+
+    See Also
+    --------
+    view : Makes one of a fitted classifier.
+    TransformerView : That of a transformer.
     """
 
     def __init__(
@@ -112,6 +122,11 @@ def binary_logits(decision):
     """Give a decision of shape (n,) a column per class; leave (n, n_classes) as it is.
 
     ``softmax([0, d])`` is ``sigmoid(d)``, so a logistic model keeps its probabilities.
+
+    See Also
+    --------
+    ClassifierView : What takes the logits.
+    register : Adds a view.
     """
     if decision.ndim == 2 and decision.shape[1] > 1:
         return decision

@@ -25,6 +25,10 @@ class HomomorphicKeys:
     """What anybody may have of a client: enough to encrypt and to compute.
 
     It is made by :meth:`HomomorphicClient.public`. Nothing can be decrypted with it.
+
+    See Also
+    --------
+    HomomorphicClient : Makes them.
     """
 
     def __init__(self, client):

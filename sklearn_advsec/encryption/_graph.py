@@ -103,6 +103,10 @@ def register_graph(kind):
     decorator : callable
         Decorates ``reader(estimator, n_features)``, where `estimator` is fitted. It
         returns a `Graph` for predictors, a list of layers for transformers.
+
+    See Also
+    --------
+    EncryptedClassifier : Compiles what has a graph.
     """
 
     def decorator(reader):

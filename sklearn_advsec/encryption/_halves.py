@@ -182,6 +182,11 @@ class Client:
     ----------
     key_id : bytes
         The identity of these keys.
+
+    See Also
+    --------
+    Server : The other half.
+    EncryptedClassifier : Both in one.
     """
 
     _kind_of_model = PublicModel
@@ -438,6 +443,11 @@ class Server:
         What is known of it.
     max_clients : int, default=16
         How many clients' keys are kept; those that were used least recently go first.
+
+    See Also
+    --------
+    Client : The other half.
+    EncryptionService : The same, over HTTP.
     """
 
     def __init__(self, program, model, *, max_clients=16):

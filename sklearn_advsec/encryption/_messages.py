@@ -32,6 +32,11 @@ class MessageError(ValueError):
         "parameters", "too_large", "unknown_key", "taken" (an identity that another
         client has), "corrupted", "replayed", "overflow", or "model" (what a server says
         of its model cannot be).
+
+    See Also
+    --------
+    Client : Raises it for answers.
+    Server : Raises it for questions.
     """
 
     def __init__(self, reason, text):

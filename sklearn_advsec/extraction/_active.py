@@ -76,6 +76,11 @@ class ActiveExtraction(PoolExtraction):
     query_log_ : QueryLog
         Rows and answers, if kept.
 
+    See Also
+    --------
+    KnockoffNets : Draws its questions by class.
+    ExtractionAttack : Base of all.
+
     References
     ----------
     .. [1] F. Tramer et al., "Stealing machine learning models via prediction APIs",

@@ -277,6 +277,12 @@ class ExtractionAttack(ReportsProgress, StolenModel):
     query_log_ : QueryLog
         Rows and answers, if kept.
 
+    See Also
+    --------
+    sklearn_advsec.metrics.fidelity_scorer :
+        Agreement with the victim, in cross-validation.
+    sklearn_advsec.inspection.ExtractionCurveDisplay : Fidelity against queries.
+
     Examples
     --------
     >>> import numpy as np

@@ -271,6 +271,11 @@ class EquationSolving(ExtractionAttack):
         If the copy gets checked rows wrong: the victim is not linear in the columns as
         they are sent. Encoders of numbers make it so.
 
+    See Also
+    --------
+    ReLUExtraction : For networks of one hidden layer.
+    RoundedProbabilities : Against it.
+
     References
     ----------
     .. [1] F. Tramer et al., "Stealing machine learning models via prediction APIs",

@@ -93,6 +93,11 @@ class JacobianSubstitute(PoolExtraction):
     ValueError
         If the victim gives all seed rows the same label.
 
+    See Also
+    --------
+    PRADADetector : Detects it.
+    sklearn_advsec.evasion.TransferAttack : Attacks by the copy.
+
     References
     ----------
     .. [1] N. Papernot et al., "Practical black-box attacks against machine learning",

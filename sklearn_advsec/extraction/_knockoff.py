@@ -71,6 +71,11 @@ class KnockoffNets(PoolExtraction):
     query_log_ : QueryLog
         Rows and answers, if kept.
 
+    See Also
+    --------
+    ActiveExtraction : Asks where the copy is unsure.
+    CopycatCNN : From labels.
+
     References
     ----------
     .. [1] T. Orekondy, B. Schiele, M. Fritz, "Knockoff nets: stealing functionality of
@@ -228,6 +233,11 @@ class CopycatCNN(PoolExtraction):
         How many rows were sent.
     query_log_ : QueryLog
         Rows and answers, if kept.
+
+    See Also
+    --------
+    KnockoffNets : From probabilities.
+    sklearn_advsec.defense.JPEGCompression : What a victim may do to images.
 
     References
     ----------

@@ -330,6 +330,11 @@ class PathFinding(ExtractionAttack):
         If most of 30 pairs of rows next to each other are answered differently: no tree
         has as many leaves.
 
+    See Also
+    --------
+    sklearn_advsec.trees.leaf_boxes : The boxes of a tree that is known.
+    EquationSolving : For linear models.
+
     References
     ----------
     .. [1] F. Tramer et al., "Stealing machine learning models via prediction APIs",

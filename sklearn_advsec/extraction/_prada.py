@@ -14,7 +14,12 @@ from ._wrappers import AnsweringClassifier, _has_probabilities
 
 
 class ExtractionDetected(RuntimeError):
-    """A monitored victim refuses to answer: the queries look like an extraction."""
+    """A monitored victim refuses to answer: the queries look like an extraction.
+
+    See Also
+    --------
+    PRADADetector : Raises it.
+    """
 
 
 class PRADADetector(AnsweringClassifier):
@@ -62,6 +67,11 @@ class PRADADetector(AnsweringClassifier):
         The last value of the statistic; NaN before the first test.
     n_seen_ : int
         Number of rows that were asked about.
+
+    See Also
+    --------
+    JacobianSubstitute : What it was made to detect.
+    ReverseSigmoid : Answers wrongly instead.
 
     References
     ----------

@@ -451,6 +451,11 @@ class ReLUExtraction(ExtractionAttack):
     UserWarning
         If the copy did not pass the checks, or only with labels for many rows.
 
+    See Also
+    --------
+    EquationSolving : For linear models.
+    KnockoffNets : For networks of any form, not exactly.
+
     References
     ----------
     .. [1] M. Jagielski et al., "High accuracy and high fidelity extraction of neural

@@ -143,6 +143,11 @@ class RoundedProbabilities(ProbabilityWrapper):
     classes_ : ndarray of shape (n_classes,)
         Its classes.
 
+    See Also
+    --------
+    TopKProbabilities : Fewer probabilities.
+    LabelsOnly : None.
+
     References
     ----------
     .. [1] F. Tramer et al., "Stealing machine learning models via prediction APIs",
@@ -191,6 +196,11 @@ class TopKProbabilities(ProbabilityWrapper):
         The fitted classifier.
     classes_ : ndarray of shape (n_classes,)
         Its classes.
+
+    See Also
+    --------
+    RoundedProbabilities : All, rounded.
+    LabelsOnly : None.
 
     References
     ----------
@@ -249,6 +259,11 @@ class LabelsOnly(AnsweringClassifier):
     classes_ : ndarray of shape (n_classes,)
         Its classes.
 
+    See Also
+    --------
+    TopKProbabilities : Gives some probabilities.
+    RoundedProbabilities : Gives all, rounded.
+
     References
     ----------
     .. [1] F. Tramer et al., "Stealing machine learning models via prediction APIs",
@@ -293,6 +308,11 @@ class ReverseSigmoid(ProbabilityWrapper):
         The fitted classifier.
     classes_ : ndarray of shape (n_classes,)
         Its classes.
+
+    See Also
+    --------
+    RoundedProbabilities : Says less, and nothing wrong.
+    LabelsOnly : Says labels only.
 
     References
     ----------

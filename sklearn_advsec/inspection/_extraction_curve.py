@@ -33,6 +33,10 @@ class ExtractionCurveDisplay:
     line_ : matplotlib Line2D
         The curve.
 
+    See Also
+    --------
+    sklearn_advsec.extraction.ExtractionAttack : What is drawn.
+
     Examples
     --------
     >>> import matplotlib

@@ -37,6 +37,11 @@ class MembershipRocDisplay:
     figure_ : matplotlib Figure
         Its figure.
 
+    See Also
+    --------
+    sklearn_advsec.metrics.tpr_at_fpr : One point of the curve.
+    sklearn_advsec.metrics.roc_auc_interval : The area, with its interval.
+
     References
     ----------
     .. [1] N. Carlini et al., "Membership inference attacks from first principles",

@@ -34,6 +34,10 @@ class PoisoningCurveDisplay:
     lines_ : list of matplotlib Line2D
         The curves.
 
+    See Also
+    --------
+    sklearn_advsec.poisoning.poisoning_report : What is drawn.
+
     Examples
     --------
     >>> import matplotlib

@@ -69,6 +69,10 @@ def destruction_rate(
     rate : float
         Between 0 (all survive) and 1. NaN where no row counts.
 
+    See Also
+    --------
+    sklearn_advsec.evasion.ExpectationOverTransformation : Attacks that survive.
+
     References
     ----------
     .. [1] A. Kurakin, I. Goodfellow, S. Bengio, "Adversarial examples in the physical

@@ -68,6 +68,10 @@ def gradient_masking_report(
         Where an attack that should be weaker than the white-box one leaves significantly
         less (by a sign test on the rows, at 1 %), or a larger bound does not.
 
+    See Also
+    --------
+    robust_accuracy_scorer : The figure that masking makes too good.
+
     References
     ----------
     .. [1] A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of

@@ -58,6 +58,11 @@ def tpr_at_fpr(y_true, y_score, *, fpr=0.01, sample_weight=None):
     UserWarning
         If `fpr` is less than ten non-members: one record more or less moves the rate.
 
+    See Also
+    --------
+    tpr_at_fpr_scorer : For cross-validation.
+    sklearn_advsec.inspection.MembershipRocDisplay : The whole curve.
+
     References
     ----------
     .. [1] N. Carlini et al., "Membership inference attacks from first principles",
@@ -110,6 +115,10 @@ def tpr_at_fpr_scorer(fpr=0.01):
     scorer : callable
         ``scorer(estimator, X, y)``.
 
+    See Also
+    --------
+    tpr_at_fpr : The score itself.
+
     Examples
     --------
     >>> from sklearn_advsec.metrics import tpr_at_fpr_scorer
@@ -138,6 +147,11 @@ def membership_advantage(y_true, y_pred):
     -------
     advantage : float
         From -1 to 1; twice the balanced accuracy, less 1.
+
+    See Also
+    --------
+    tpr_at_fpr : Members found at few false alarms.
+    roc_auc_interval : The area, with its interval.
 
     References
     ----------
@@ -189,6 +203,10 @@ def clopper_pearson(n_successes, n_trials, confidence=0.95):
     low, high : float
         The interval.
 
+    See Also
+    --------
+    bootstrap_interval : For any score.
+
     Examples
     --------
     >>> from sklearn_advsec.metrics import clopper_pearson
@@ -229,6 +247,11 @@ def roc_auc_interval(y_true, y_score, confidence=0.95):
     -------
     low, high : float
         The interval.
+
+    See Also
+    --------
+    bootstrap_interval : For other scores.
+    tpr_at_fpr : Members found at few false alarms.
 
     References
     ----------
@@ -305,6 +328,11 @@ def bootstrap_interval(
     UserWarning
         If all samples have the same value, as where every member is found, or none: no
         interval can be made of them.
+
+    See Also
+    --------
+    clopper_pearson : For shares.
+    roc_auc_interval : For areas.
 
     Examples
     --------

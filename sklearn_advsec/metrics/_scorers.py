@@ -176,6 +176,10 @@ def backdoor_success_scorer(trigger=None):
         ``scorer(estimator, X, y, sample_weight=None)``: the share of rows that get the
         target class with the trigger.
 
+    See Also
+    --------
+    robust_accuracy_scorer : For changes of rows when the model is asked.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -213,6 +217,11 @@ def certified_accuracy_scorer(eps, **options):
     -------
     scorer : callable
         ``scorer(estimator, X, y, sample_weight=None)``, larger is better.
+
+    See Also
+    --------
+    robust_accuracy_scorer : The bound from the other side.
+    sklearn_advsec.defense.certify : Certificates of single rows.
 
     Examples
     --------

@@ -309,6 +309,11 @@ class PoisoningAttack(Resampler):
         random places, since splits that do not shuffle would otherwise miss them.
     classes_ : ndarray of shape (n_classes,)
         The labels.
+
+    See Also
+    --------
+    Sanitizer : Base of the other side.
+    PoisonedClassifier : Carries one through a search.
     """
 
     changes = "labels"
@@ -411,6 +416,11 @@ class Sanitizer(Resampler):
         The rows that were kept.
     relabelled_ : ndarray of int
         Positions of relabelled rows in the data that is returned.
+
+    See Also
+    --------
+    PoisoningAttack : Base of the other side.
+    SanitizedClassifier : Carries one through a search.
     """
 
     _parameter_constraints = {

@@ -28,6 +28,11 @@ class PoisoningReport:
         With poison in all rows before they are split, as a victim without a clean test
         set measures it. Poisoned rows are then among the test rows too, and labels that
         the attacker flipped count as errors of a model that resists.
+
+    See Also
+    --------
+    poisoning_report : Makes one.
+    sklearn_advsec.inspection.PoisoningCurveDisplay : Draws it.
     """
 
     clean: np.ndarray
@@ -79,6 +84,11 @@ def poisoning_report(
     -------
     report : PoisoningReport
         The scores of all folds.
+
+    See Also
+    --------
+    PoisonedClassifier : One share of poison.
+    sklearn_advsec.inspection.PoisoningCurveDisplay : Draws the report.
 
     Examples
     --------

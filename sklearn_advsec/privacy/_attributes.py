@@ -71,6 +71,11 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    LossThreshold : Whether a whole record was in the training set.
+    ModelInversion : What a class looks like.
+
     References
     ----------
     .. [1] M. Fredrikson et al., "Privacy in pharmacogenetics: an end-to-end case study of

@@ -51,6 +51,11 @@ def epsilon_from_guesses(n_correct, n_guesses, *, n_canaries, delta=0.0, confide
     epsilon : float
         The training is not (e, delta)-private for any e below it; 0 if nothing is shown.
 
+    See Also
+    --------
+    epsilon_lower_bound : From rates of false alarms.
+    DPSGDClassifier : Promises an epsilon.
+
     References
     ----------
     .. [1] T. Steinke, M. Nasr, M. Jagielski, "Privacy auditing with one (1) training
@@ -139,6 +144,11 @@ def epsilon_lower_bound(
     -------
     epsilon : float
         The training is not (e, delta)-private for any e below it.
+
+    See Also
+    --------
+    epsilon_from_guesses : From one training with many canaries.
+    DPSGDClassifier : Promises an epsilon.
 
     References
     ----------

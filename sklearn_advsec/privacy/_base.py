@@ -82,6 +82,11 @@ class MembershipAttack(
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    ShadowAttack : Base of those with shadow models.
+    MembershipGame : Makes targets to try them on.
+
     Examples
     --------
     >>> import numpy as np

@@ -108,6 +108,11 @@ class BoundaryDistance(ShadowAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    GapAttack : One query a record.
+    sklearn_advsec.evasion.HopSkipJump : Finds the distances.
+
     References
     ----------
     .. [1] C. Choquette-Choo et al., "Label-only membership inference attacks",

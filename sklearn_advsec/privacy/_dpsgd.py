@@ -79,6 +79,11 @@ class DPSGDClassifier(TrainingDefense):
     ImportError
         If opacus is not installed.
 
+    See Also
+    --------
+    epsilon_lower_bound : What an attack proves of epsilon.
+    MembershipGame : Plays against it.
+
     References
     ----------
     .. [1] M. Abadi et al., "Deep learning with differential privacy", arXiv:1607.00133

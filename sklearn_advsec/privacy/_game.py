@@ -30,6 +30,10 @@ class MembershipRound:
         1 for records that the target was trained on, else 0.
     train_accuracy, test_accuracy : float
         The target's accuracy on members and on non-members.
+
+    See Also
+    --------
+    MembershipGame : Its `play` yields them.
     """
 
     target: FrozenEstimator
@@ -70,6 +74,11 @@ class MembershipGame:
         Where trained targets are kept.
     random_state : int, RandomState instance or None, default=0
         Seed of the draws and the trainings.
+
+    See Also
+    --------
+    MembershipRound : What `play` yields.
+    sklearn_advsec.inspection.MembershipRocDisplay : Draws what was reached.
 
     References
     ----------

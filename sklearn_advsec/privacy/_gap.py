@@ -32,6 +32,11 @@ class GapAttack(MembershipAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    LossThreshold : From probabilities.
+    BoundaryDistance : From labels, with many queries.
+
     References
     ----------
     .. [1] S. Yeom et al., "Privacy risk in machine learning: analyzing the connection to

@@ -70,6 +70,10 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     NoGradientError
         If the target has no differentiable view.
 
+    See Also
+    --------
+    AttributeInference : One attribute of a record.
+
     References
     ----------
     .. [1] M. Fredrikson, S. Jha, T. Ristenpart, "Model inversion attacks that exploit

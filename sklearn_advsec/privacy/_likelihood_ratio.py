@@ -93,6 +93,11 @@ class LikelihoodRatio(ShadowAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    RMIA : From fewer shadow models.
+    LossThreshold : From none.
+
     References
     ----------
     .. [1] N. Carlini et al., "Membership inference attacks from first principles",

@@ -43,6 +43,11 @@ class LossThreshold(MembershipAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    ModifiedEntropy : With thresholds by class.
+    LikelihoodRatio : Knows how hard each record is.
+
     References
     ----------
     .. [1] S. Yeom et al., "Privacy risk in machine learning: analyzing the connection to

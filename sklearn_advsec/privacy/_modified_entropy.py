@@ -47,6 +47,11 @@ class ModifiedEntropy(MembershipAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    LossThreshold : With one threshold.
+    LikelihoodRatio : From shadow models.
+
     References
     ----------
     .. [1] L. Song and P. Mittal, "Systematic evaluation of privacy risks of machine

@@ -60,6 +60,11 @@ class QuantileMembership(MembershipAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    LikelihoodRatio : From shadow models.
+    LossThreshold : With one threshold for all records.
+
     References
     ----------
     .. [1] M. Bertran et al., "Scalable membership inference attacks via quantile

@@ -157,6 +157,11 @@ def make_records(X, y):
         An array, where `X` is one and labels are numbers. Otherwise a DataFrame, with the
         labels in the column "label".
 
+    See Also
+    --------
+    MembershipGame : Makes records, and targets.
+    LossThreshold : The first attack to try.
+
     Examples
     --------
     >>> from sklearn_advsec.privacy import make_records

@@ -36,6 +36,10 @@ def rmia_scores(target_x, mean_x, target_z, mean_z, gamma=1.0):
         Share of the population that the record beats:
         :math:`\Pr_z[(p_x / \Pr(x)) / (p_z / \Pr(z)) > \gamma]`.
 
+    See Also
+    --------
+    RMIA : The attack.
+
     References
     ----------
     .. [1] S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference
@@ -131,6 +135,11 @@ class RMIA(ShadowAttack):
         Number of columns of the records.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
+
+    See Also
+    --------
+    LikelihoodRatio : From many shadow models.
+    rmia_scores : Its formula.
 
     References
     ----------

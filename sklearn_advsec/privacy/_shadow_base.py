@@ -64,6 +64,11 @@ class ShadowAttack(MembershipAttack):
         Rows that each shadow model was trained on: of the records in `fit`, followed by
         those candidates that are not among them.
 
+    See Also
+    --------
+    MembershipAttack : Base of all membership attacks.
+    LikelihoodRatio : One of those with shadow models.
+
     Examples
     --------
     >>> import numpy as np

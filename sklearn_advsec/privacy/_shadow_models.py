@@ -88,6 +88,11 @@ class ShadowModels(ShadowAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    LikelihoodRatio : Stronger at few false alarms.
+    RMIA : From fewer shadow models.
+
     References
     ----------
     .. [1] R. Shokri et al., "Membership inference attacks against machine learning

@@ -187,6 +187,11 @@ class LpBall:
         If `norm` is not one of the four, if `eps` is negative, NaN or infinite or names
         an unknown column, or, for norm 0, if `eps` is no whole number.
 
+    See Also
+    --------
+    Box : The range of the data.
+    FeatureConstraints : Units, steps and rules of a table's columns.
+
     References
     ----------
     .. [1] J. Duchi et al., "Efficient projections onto the l1-ball for learning in high

@@ -27,6 +27,11 @@ class Box:
     ------
     ValueError
         If `bounds` is none of these, or leaves out a row of `X`.
+
+    See Also
+    --------
+    LpBall : A ball around each row.
+    FeatureConstraints : Boxes and rules of a table's columns.
     """
 
     def __init__(self, bounds, X):

@@ -53,6 +53,11 @@ class FeatureConstraints:
         guess, why it may be wrong, and the line of code that corrects it. A column about
         which :meth:`set` says something is no longer in doubt.
 
+    See Also
+    --------
+    sklearn_advsec.evasion.GreedyFeatureAttack : An attack on tables.
+    Box : Ranges only.
+
     References
     ----------
     .. [1] T. Simonetto et al., "A unified framework for adversarial attack and defense in

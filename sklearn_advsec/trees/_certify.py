@@ -140,6 +140,11 @@ def certified_radii(
         For ``method="exact"`` with norm 2, an `eps` that is none, other columns than
         those of `fit`, and rows of which nothing can change.
 
+    See Also
+    --------
+    sklearn_advsec.evasion.TreeExactAttack : The exact distance, row by row.
+    sklearn_advsec.defense.certify : Certificates of any model.
+
     References
     ----------
     .. [1] H. Chen, H. Zhang, S. Si, Y. Li, D. Boning, C.-J. Hsieh, "Robustness

@@ -78,6 +78,10 @@ class TreeEnsemble:
         Number of columns that the estimator takes.
     column_names : ndarray of str, shape (n_columns,), or None
         Their names, where it was fitted on a DataFrame.
+
+    See Also
+    --------
+    tree_ensemble : Reads one from a model.
     """
 
     classes: np.ndarray

@@ -373,6 +373,10 @@ def leaf_boxes(ensemble, X):
         If rows have other columns than those of `fit`, or a column is cut into too many
         cells for its boxes to be listed.
 
+    See Also
+    --------
+    tree_ensemble : Reads the trees of a model.
+
     Examples
     --------
     >>> import numpy as np

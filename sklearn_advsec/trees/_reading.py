@@ -46,6 +46,11 @@ def register_reader(estimator_class):
         Decorates a function that takes the fitted estimator and returns a
         :class:`TreeEnsemble`.
 
+    See Also
+    --------
+    tree_ensemble : Uses the readers.
+    supported : What has one.
+
     Examples
     --------
     >>> from sklearn.base import BaseEstimator, ClassifierMixin
@@ -72,6 +77,11 @@ def supported():
     -------
     names : list of str
         Class names; those of packages that are not imported are left out.
+
+    See Also
+    --------
+    is_tree_ensemble : Whether one model can be read.
+    register_reader : Adds a kind.
     """
     _import_readers(set(sys.modules))
     return sorted(cls.__name__ for cls in _read.registry if cls is not object)
@@ -89,6 +99,11 @@ def is_tree_ensemble(estimator):
     -------
     readable : bool
         Steps in front of the trees may still be of kinds that are not.
+
+    See Also
+    --------
+    tree_ensemble : Reads it.
+    supported : All kinds that can be read.
     """
     if isinstance(estimator, FrozenEstimator):
         return is_tree_ensemble(estimator.estimator)
@@ -123,6 +138,11 @@ def tree_ensemble(estimator):
         If what the model says of itself is damaged.
     NotFittedError
         If it is not fitted.
+
+    See Also
+    --------
+    leaf_boxes : The boxes of its leaves.
+    certified_radii : Certificates from it.
 
     Examples
     --------

@@ -84,6 +84,11 @@ class LabelAccess:
     BadAnswerError
         By every method that asks, where the victim's answer is none.
 
+    See Also
+    --------
+    ScoreAccess : Knows scores, too.
+    ask_labels : Asks without counting.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -309,6 +314,11 @@ class ScoreAccess(LabelAccess):
     decisive : bool
         Whether the class of the largest score is surely the label. It need not be that of
         an `SVC`, which lets its pairs of classes vote, or behind a threshold.
+
+    See Also
+    --------
+    GradientAccess : Knows gradients, too.
+    LabelAccess : Knows labels only.
     """
 
     knowledge = "score"
@@ -379,6 +389,11 @@ class GradientAccess(ScoreAccess):
     ------
     NoGradientError
         If the victim has no differentiable view.
+
+    See Also
+    --------
+    ScoreAccess : Knows scores only.
+    LabelAccess : Knows labels only.
     """
 
     knowledge = "gradient"

@@ -38,6 +38,11 @@ class AnswerCheck:
     abstain_label : object
         The label by which a victim with a parameter of that name says that it abstains:
         no bad answer, and no class. None where it never does.
+
+    See Also
+    --------
+    ask_labels : Asks with these checks.
+    ask_scores : The same, for scores.
     """
 
     def __init__(self, victim, classes=None, skipped=None):
@@ -242,6 +247,11 @@ def ask_labels(victim, X):
     ------
     BadAnswerError
         Where an answer is of the wrong shape, is missing, or is no class of the victim.
+
+    See Also
+    --------
+    ask_scores : Asks for probabilities or decisions.
+    LabelAccess : Counts and caps what is asked.
     """
     classes = getattr(victim, "classes_", None)
     check = AnswerCheck(victim, classes)
@@ -276,6 +286,11 @@ def ask_scores(victim, X, method="predict_proba"):
     ------
     BadAnswerError
         Where an answer is of the wrong shape, not finite, or no probability.
+
+    See Also
+    --------
+    ask_labels : Asks for labels.
+    ScoreAccess : Counts and caps what is asked.
     """
     check = AnswerCheck(victim, getattr(victim, "classes_", None))
     return check.scores(getattr(victim, method)(X), _num_samples(X), method=method)

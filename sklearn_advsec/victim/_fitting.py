@@ -21,7 +21,13 @@ CLASSIFIER = [HasMethods(["fit", "predict"]), FrozenEstimator, torch.nn.Module]
 
 
 def as_victim(estimator):
-    """Return a torch module, frozen or not, as a classifier; anything else as it is."""
+    """Return a torch module, frozen or not, as a classifier; anything else as it is.
+
+    See Also
+    --------
+    fit_victim : Fits what this returns.
+    sklearn_advsec.pretrained.PretrainedModule : A torch module as a classifier.
+    """
     inner = unwrap(estimator)
     return PretrainedModule(inner) if isinstance(inner, torch.nn.Module) else estimator
 
@@ -59,6 +65,10 @@ def fit_victim(estimator, X, y=None, *, owner, **fit_params):
     -----
     FittedVictimWarning
         Where the victim is fitted already and is not kept.
+
+    See Also
+    --------
+    as_victim : Takes a torch module as a classifier.
     """
     victim = as_victim(estimator)
     if y is None and needs_labels(victim):
@@ -142,7 +152,8 @@ def _fitted_inside(victim):
 
 def _is_fitted(victim):
     """Whether a victim is fitted, as far as it says."""
-    if is_net(victim) and not victim.initialized_:
+    last = victim[-1] if isinstance(victim, Pipeline) else victim
+    if is_net(last) and not last.initialized_:
         return False  # skorch 1.2 has attributes that end in an underscore from the start
     try:
         check_is_fitted(victim)

@@ -39,6 +39,10 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     classes_ : ndarray of shape (3,)
         "decrease", "unchanged" and "increase".
 
+    See Also
+    --------
+    sklearn_advsec.evasion.EvasionAttack : Takes one as its victim.
+
     Examples
     --------
     >>> from sklearn.datasets import load_diabetes

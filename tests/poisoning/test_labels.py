@@ -25,6 +25,9 @@ X, y = load_breast_cancer(return_X_y=True)
 X = StandardScaler().fit_transform(X)
 X_wine, y_wine = load_wine(return_X_y=True)
 X_wine = StandardScaler().fit_transform(X_wine)
+# As scikit-learn 1.8 and later say it, or those before.
+DEPRECATED = LogisticRegression().get_params()["penalty"] == "deprecated"
+LASSO = {"l1_ratio": 1} if DEPRECATED else {"penalty": "l1"}
 EXACT = {"max_iter": 10000, "tol": 1e-8}
 LINEAR = [
     LogisticRegression(**EXACT),
@@ -249,7 +252,7 @@ def test_bad_input_has_its_own_error(parameters, text):
     [
         DecisionTreeClassifier(),
         LogisticRegression(class_weight="balanced"),
-        LogisticRegression(l1_ratio=1, solver="liblinear"),
+        LogisticRegression(**LASSO, solver="liblinear"),
         LinearSVC(loss="hinge", C=0.01, random_state=0),
     ],
 )

@@ -23,6 +23,11 @@ class Certificate:
         The norm of the perturbations.
     confidence : float
         With which probability this holds for a row; 1.0 where it is a proof.
+
+    See Also
+    --------
+    certify : Makes one.
+    sklearn_advsec.metrics.certified_accuracy_scorer : Its accuracy, in cross-validation.
     """
 
     y_pred: np.ndarray

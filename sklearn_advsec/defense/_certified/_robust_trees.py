@@ -148,6 +148,11 @@ class RobustDecisionTreeClassifier(_RobustTrees):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    RobustRandomForestClassifier : A forest of them.
+    sklearn_advsec.evasion.TreeExactAttack : Measures it.
+
     References
     ----------
     .. [1] D. Vos, S. Verwer, "Efficient training of robust decision trees against
@@ -261,6 +266,11 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
+
+    See Also
+    --------
+    RobustDecisionTreeClassifier : One tree.
+    sklearn_advsec.evasion.TreeExactAttack : Measures it.
 
     References
     ----------

@@ -84,6 +84,11 @@ class RandomizedSmoothingClassifier(WrappingDefense):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    See Also
+    --------
+    certify : Asks for its radii.
+    FeatureNoise : Noise without a certificate.
+
     Notes
     -----
     Gradient attacks see the mean softmax under the same draws, so they are adaptive: an

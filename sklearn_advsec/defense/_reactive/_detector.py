@@ -91,6 +91,11 @@ class AdversarialDetector(DetectingDefense):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    See Also
+    --------
+    MagNet : Detects by autoencoders.
+    sklearn_advsec.metrics.robust_accuracy_scorer : Says what an alarm counts as.
+
     References
     ----------
     .. [1] W. Xu, D. Evans, Y. Qi, "Feature squeezing: detecting adversarial examples in

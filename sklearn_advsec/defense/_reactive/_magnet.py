@@ -193,6 +193,11 @@ class MagNet(DetectingDefense):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    See Also
+    --------
+    AdversarialDetector : Other detectors.
+    FeatureSqueezing : Needs no training.
+
     References
     ----------
     .. [1] D. Meng and H. Chen, "MagNet: a two-pronged defense against adversarial

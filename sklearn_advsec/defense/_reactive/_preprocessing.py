@@ -140,6 +140,11 @@ class FeatureNoise(RowTransformer):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    See Also
+    --------
+    RandomizedSmoothingClassifier : Noise with a certificate.
+    FeatureSqueezing : Takes details away.
+
     References
     ----------
     .. [1] A. Athalye, N. Carlini, D. Wagner, "Obfuscated gradients give a false sense of
@@ -231,6 +236,11 @@ class JPEGCompression(RowTransformer):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    See Also
+    --------
+    FeatureSqueezing : Fewer values a pixel.
+    sklearn_advsec.evasion.JPEG : The same, as what happens to an attacked image.
+
     References
     ----------
     .. [1] N. Das et al., "Keeping the bad guys out: protecting and vaccinating deep
@@ -319,6 +329,11 @@ class FeatureSqueezing(RowTransformer):
     ------
     ValueError
         If `window` is set for rows that are no images.
+
+    See Also
+    --------
+    JPEGCompression : Takes details of images away.
+    AdversarialDetector : Compares predictions before and after.
 
     References
     ----------

@@ -75,6 +75,10 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    See Also
+    --------
+    sklearn_advsec.metrics.gradient_masking_report : Signs that gradients are only hidden.
+
     References
     ----------
     .. [1] Y. Xue and U. Roshan, "Random depthwise signed convolutional neural networks",

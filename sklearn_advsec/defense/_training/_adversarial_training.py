@@ -90,6 +90,11 @@ class AdversarialTrainingClassifier(AttackedTraining):
     TypeError
         If the net's module is an instance, or the attack of a net gives no gradients.
 
+    See Also
+    --------
+    TRADESClassifier : Trades clean for robust accuracy.
+    IntervalBoundClassifier : Trains for a certificate.
+
     Notes
     -----
     With ``bounds="data"``, the attack's box is the range of the training data.

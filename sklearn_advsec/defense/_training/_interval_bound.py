@@ -58,6 +58,11 @@ class IntervalBoundClassifier(TrainingDefense):
     TypeError
         If `estimator` is no net, its module an instance, or a layer has no bounds.
 
+    See Also
+    --------
+    certify : Asks what was reached.
+    AdversarialTrainingClassifier : Trains on attacks.
+
     References
     ----------
     .. [1] S. Gowal et al., "On the effectiveness of interval bound propagation for

@@ -40,6 +40,11 @@ class LabelSmoothingClassifier(TrainingDefense):
     TypeError
         If `estimator` is no net, its module an instance, or its criterion another one.
 
+    See Also
+    --------
+    MixupClassifier : Smooths between rows.
+    AdversarialTrainingClassifier : A defense that holds.
+
     References
     ----------
     .. [1] C. Szegedy et al., "Rethinking the Inception architecture for computer

@@ -68,6 +68,11 @@ class LogitPairingClassifier(PairedLoss):
     TypeError
         If `estimator` is no net, its module an instance, or `attack` gives no gradients.
 
+    See Also
+    --------
+    TRADESClassifier : The pairing that holds.
+    AdversarialTrainingClassifier : Without pairing.
+
     References
     ----------
     .. [1] H. Kannan, A. Kurakin, I. Goodfellow, "Adversarial logit pairing",

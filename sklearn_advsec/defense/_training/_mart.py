@@ -55,6 +55,11 @@ class MARTClassifier(PairedLoss):
     TypeError
         If `estimator` is no net, its module an instance, or `attack` gives no gradients.
 
+    See Also
+    --------
+    TRADESClassifier : Weighs all rows alike.
+    AdversarialTrainingClassifier : The plain form.
+
     References
     ----------
     .. [1] Y. Wang et al., "Improving adversarial robustness requires revisiting

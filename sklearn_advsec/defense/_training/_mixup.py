@@ -45,6 +45,11 @@ class MixupClassifier(TrainingDefense):
     TypeError
         If `estimator` is no net, or its module an instance.
 
+    See Also
+    --------
+    LabelSmoothingClassifier : Smooths labels only.
+    AdversarialTrainingClassifier : A defense that holds.
+
     References
     ----------
     .. [1] H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: beyond empirical risk

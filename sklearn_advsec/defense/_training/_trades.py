@@ -53,6 +53,11 @@ class TRADESClassifier(PairedLoss):
     TypeError
         If `estimator` is no net, its module an instance, or `attack` gives no gradients.
 
+    See Also
+    --------
+    AdversarialTrainingClassifier : The plain form.
+    MARTClassifier : Weighs rows by how sure they are.
+
     References
     ----------
     .. [1] H. Zhang et al., "Theoretically principled trade-off between robustness and

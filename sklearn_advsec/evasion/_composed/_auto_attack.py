@@ -95,6 +95,11 @@ class AutoAttack(ComposedAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    AutoProjectedGradientDescent : Its first part, alone.
+    SquareAttack : Its last part, alone, which needs no gradients.
+
     References
     ----------
     .. [1] F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an

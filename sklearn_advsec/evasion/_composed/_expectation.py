@@ -93,6 +93,11 @@ class ExpectationOverTransformation(CraftedAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    destruction_rate : How many adversarial images a transformation undoes.
+    AdversarialPatch : Is trained under transformations too.
+
     References
     ----------
     .. [1] A. Athalye, L. Engstrom, A. Ilyas, K. Kwok, "Synthesizing robust adversarial

@@ -66,6 +66,11 @@ class TransferAttack(CraftedAttack):
     NoGradientError
         If `attack` needs gradients and a surrogate has none.
 
+    See Also
+    --------
+    sklearn_advsec.extraction.KnockoffNets : Steals a surrogate.
+    SquareAttack : Asks the victim itself.
+
     References
     ----------
     .. [1] N. Papernot, P. McDaniel, I. Goodfellow, "Transferability in machine learning:

@@ -257,6 +257,11 @@ class AutoProjectedGradientDescent(GradientAttack):
     ValueError
         If `loss` does not go with `goal`.
 
+    See Also
+    --------
+    ProjectedGradientDescent : With one step size, cheaper.
+    AutoAttack : Adds other losses and an attack by scores.
+
     References
     ----------
     .. [1] F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an

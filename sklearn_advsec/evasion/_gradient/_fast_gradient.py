@@ -63,6 +63,10 @@ class FastGradientMethod(GradientAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    ProjectedGradientDescent : In many steps; always the better figure.
+
     References
     ----------
     .. [1] I. Goodfellow, J. Shlens, C. Szegedy, "Explaining and harnessing adversarial

@@ -200,6 +200,11 @@ class IterativeLeastLikely(GradientAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    BasicIterativeMethod : Away from the label, not towards a class.
+    ProjectedGradientDescent : Takes any target.
+
     References
     ----------
     .. [1] A. Kurakin, I. Goodfellow, S. Bengio, "Adversarial examples in the physical

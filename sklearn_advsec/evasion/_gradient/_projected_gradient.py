@@ -90,6 +90,12 @@ class ProjectedGradientDescent(GradientAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    AutoProjectedGradientDescent : Chooses the step sizes itself.
+    AutoAttack : For a figure to be reported.
+    DeepFool : For the smallest change, not the worst within a bound.
+
     References
     ----------
     .. [1] A. Madry et al., "Towards deep learning models resistant to adversarial

@@ -90,6 +90,11 @@ class UniversalPerturbation(GradientAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    AdversarialPatch : One visible patch for all images.
+    ProjectedGradientDescent : A change for each row.
+
     References
     ----------
     .. [1] S. Moosavi-Dezfooli, A. Fawzi, O. Fawzi, P. Frossard, "Universal adversarial

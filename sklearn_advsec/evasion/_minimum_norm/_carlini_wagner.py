@@ -111,6 +111,11 @@ class CarliniWagner(MinimumNormAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    DeepFool : Smallest changes at a fraction of the cost.
+    FastMinimumNorm : The same, in every norm.
+
     References
     ----------
     .. [1] N. Carlini and D. Wagner, "Towards evaluating the robustness of neural

@@ -79,6 +79,11 @@ class DeepFool(MinimumNormAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    FastMinimumNorm : Often smaller changes, in more steps.
+    CarliniWagner : Smaller ones still, at many times the cost.
+
     References
     ----------
     .. [1] S. Moosavi-Dezfooli, A. Fawzi, P. Frossard, "DeepFool: a simple and accurate

@@ -91,6 +91,11 @@ class FastAdaptiveBoundary(MinimumNormAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    FastMinimumNorm : The same aim, in every norm.
+    AutoAttack : Uses it beside others.
+
     References
     ----------
     .. [1] F. Croce and M. Hein, "Minimally distorted adversarial examples with a fast

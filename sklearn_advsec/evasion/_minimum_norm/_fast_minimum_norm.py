@@ -86,6 +86,11 @@ class FastMinimumNorm(MinimumNormAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    DeepFool : Fewer steps.
+    FastAdaptiveBoundary : The same aim, by projections on planes.
+
     References
     ----------
     .. [1] M. Pintor, F. Roli, W. Brendel, B. Biggio, "Fast minimum-norm adversarial

@@ -76,6 +76,11 @@ class JacobianSaliencyMap(MinimumNormAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    PointwiseAttack : Few features too, from labels only.
+    OnePixel : Few pixels, from scores.
+
     References
     ----------
     .. [1] N. Papernot et al., "The limitations of deep learning in adversarial settings",

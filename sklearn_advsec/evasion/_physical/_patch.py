@@ -96,6 +96,11 @@ class AdversarialPatch(EvasionAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    ExpectationOverTransformation : Robust to transformations of the whole image.
+    UniversalPerturbation : One small change for all rows, instead of a visible patch.
+
     References
     ----------
     .. [1] T. B. Brown, D. Mané, A. Roy, M. Abadi, J. Gilmer, "Adversarial patch",

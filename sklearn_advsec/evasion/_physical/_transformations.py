@@ -109,6 +109,11 @@ class Rotation(ImageTransformation):
     ----------
     degrees : float, default=20.0
         Angles are uniform in ``[-degrees, degrees]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Scaling : Another transformation.
     """
 
     _parameter_constraints = {"degrees": [_NOT_NEGATIVE]}
@@ -134,6 +139,11 @@ class Scaling(ImageTransformation):
     ----------
     low, high : float, default=0.8 and 1.2
         Factors are uniform in ``[low, high]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Shift : Another transformation.
     """
 
     _parameter_constraints = {
@@ -159,6 +169,11 @@ class Shift(ImageTransformation):
     ----------
     pixels : float, default=2.0
         Both shifts are uniform in ``[-pixels, pixels]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Rotation : Another transformation.
     """
 
     _parameter_constraints = {"pixels": [_NOT_NEGATIVE]}
@@ -183,6 +198,11 @@ class Perspective(ImageTransformation):
     strength : float, default=0.2
         The tilts of the plane are uniform in ``[-strength, strength]``: by how much the
         picture's one edge is nearer than its centre.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Rotation : Another transformation.
     """
 
     _parameter_constraints = {"strength": [_NOT_NEGATIVE]}
@@ -206,6 +226,11 @@ class Brightness(ImageTransformation):
     ----------
     amount : float, default=0.1
         Values are uniform in ``[-amount, amount]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Contrast : Another transformation.
     """
 
     pixelwise = True
@@ -227,6 +252,11 @@ class Contrast(ImageTransformation):
     ----------
     amount : float, default=0.2
         Factors are uniform in ``[1 - amount, 1 + amount]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Brightness : Another transformation.
     """
 
     pixelwise = True
@@ -248,6 +278,11 @@ class GaussianNoise(ImageTransformation):
     ----------
     sigma : float, default=0.05
         Standard deviations are uniform in ``[0, sigma]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Blur : Another transformation.
     """
 
     pixelwise = True
@@ -269,6 +304,11 @@ class Blur(ImageTransformation):
     ----------
     sigma : float, default=1.0
         Standard deviations, in pixels, are uniform in ``[0, sigma]``.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Brightness : Another transformation.
     """
 
     _parameter_constraints = {"sigma": [_NOT_NEGATIVE]}
@@ -301,6 +341,11 @@ class JPEG(ImageTransformation):
     ----------
     low, high : int, default=50 and 95
         Qualities are uniform in ``[low, high]``, of JPEG's 1 to 100.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    PrintScan : Another transformation.
     """
 
     _parameter_constraints = {
@@ -340,6 +385,11 @@ class PrintScan(ImageTransformation):
     ----------
     strength : float, default=1.0
         Factor of all effects; 0 leaves images as they are up to compression.
+
+    See Also
+    --------
+    ExpectationOverTransformation : Attacks that survive it.
+    Perspective : Another transformation.
     """
 
     _parameter_constraints = {"strength": [_NOT_NEGATIVE]}

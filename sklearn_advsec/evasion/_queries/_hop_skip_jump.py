@@ -97,6 +97,12 @@ class HopSkipJump(StartingAttack):
     ValueError
         If `bounds` is None: the first point, and the cut-off, need a range.
 
+    See Also
+    --------
+    RayS : For the norm inf, mostly with fewer queries.
+    PointwiseAttack : Changes few features.
+    SquareAttack : From scores.
+
     References
     ----------
     .. [1] J. Chen, M. I. Jordan, M. J. Wainwright, "HopSkipJumpAttack: a query-efficient

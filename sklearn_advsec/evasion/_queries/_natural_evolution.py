@@ -197,6 +197,11 @@ class LabelOnlyNES(EvolutionStrategy):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    HopSkipJump : Mostly needs fewer queries.
+    NaturalEvolutionStrategy : From scores.
+
     References
     ----------
     .. [1] A. Ilyas, L. Engstrom, A. Athalye, J. Lin, "Black-box adversarial attacks with
@@ -350,6 +355,11 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
     ------
     ValueError
         If `top_k` is given and the victim has no `predict_proba`.
+
+    See Also
+    --------
+    SquareAttack : Mostly needs fewer queries.
+    LabelOnlyNES : From labels only.
 
     References
     ----------

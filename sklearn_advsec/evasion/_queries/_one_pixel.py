@@ -79,6 +79,11 @@ class OnePixel(BoxAttack):
         If `bounds` is None, `image_shape` does not fit, or a row has fewer pixels than
         `n_pixels`.
 
+    See Also
+    --------
+    JacobianSaliencyMap : From gradients.
+    SquareAttack : Small changes of all pixels.
+
     References
     ----------
     .. [1] J. Su, D. V. Vargas, K. Sakurai, "One pixel attack for fooling deep neural

@@ -72,6 +72,11 @@ class PointwiseAttack(StartingAttack):
     ValueError
         If `bounds` is None: the noise needs a range.
 
+    See Also
+    --------
+    HopSkipJump : Small changes of all features.
+    GreedyFeatureAttack : Knows categories and constraints.
+
     References
     ----------
     .. [1] L. Schott, J. Rauber, M. Bethge, W. Brendel, "Towards the first adversarially

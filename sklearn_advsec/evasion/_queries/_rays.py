@@ -65,6 +65,11 @@ class RayS(BoxAttack):
     ValueError
         If `bounds` is None: the first radius needs a range.
 
+    See Also
+    --------
+    HopSkipJump : For the norm 2.
+    SquareAttack : From scores.
+
     References
     ----------
     .. [1] J. Chen, Q. Gu, "RayS: a ray searching method for hard-label adversarial

@@ -70,6 +70,11 @@ class SimBA(QueryAttack):
     ValueError
         If ``basis="dct"`` and rows are no images.
 
+    See Also
+    --------
+    SquareAttack : Mostly needs fewer queries.
+    ZerothOrderOptimization : Estimates gradients by coordinates.
+
     References
     ----------
     .. [1] C. Guo, J. R. Gardner, Y. You, A. G. Wilson, K. Q. Weinberger, "Simple

@@ -215,6 +215,11 @@ class SquareAttack(QueryAttack):
     ValueError
         If `norm` or `image_shape` does not fit.
 
+    See Also
+    --------
+    NaturalEvolutionStrategy : Estimates gradients from scores.
+    HopSkipJump : From labels only.
+
     References
     ----------
     .. [1] M. Andriushchenko, F. Croce, N. Flammarion, M. Hein, "Square attack: a

@@ -83,6 +83,11 @@ class ZerothOrderOptimization(BoxAttack):
     ValueError
         If `bounds` is None.
 
+    See Also
+    --------
+    CarliniWagner : The same loss, from gradients.
+    SquareAttack : Fewer queries.
+
     References
     ----------
     .. [1] P.-Y. Chen, H. Zhang, Y. Sharma, J. Yi, C.-J. Hsieh, "ZOO: zeroth order

@@ -81,6 +81,11 @@ class ConstrainedAdaptiveAttack(ConstrainedAPGD):
     NoGradientError
         If the victim has no differentiable view; use :class:`MultiObjectiveEvolution`.
 
+    See Also
+    --------
+    ConstrainedAPGD : Its first part.
+    MultiObjectiveEvolution : Its second part, which needs scores only.
+
     References
     ----------
     .. [1] T. Simonetto et al., "Constrained adaptive attack: effective adversarial attack

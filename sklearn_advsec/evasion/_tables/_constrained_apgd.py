@@ -87,6 +87,11 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
     NoGradientError
         If the victim has no differentiable view.
 
+    See Also
+    --------
+    ConstrainedAdaptiveAttack : Goes on by evolution where this fails.
+    sklearn_advsec.threat.FeatureConstraints : What rows have to keep.
+
     References
     ----------
     .. [1] T. Simonetto et al., "Constrained adaptive attack: effective adversarial attack

@@ -343,6 +343,11 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    MultiObjectiveEvolution : Searches all columns at once.
+    TreeCoordinateAttack : Knows the thresholds of trees.
+
     References
     ----------
     .. [1] V. Ballet et al., "Imperceptible adversarial attacks on tabular data",

@@ -183,6 +183,11 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where `X` has string names.
 
+    See Also
+    --------
+    GreedyFeatureAttack : Changes few columns, with fewer queries.
+    ConstrainedAdaptiveAttack : With gradients.
+
     References
     ----------
     .. [1] T. Simonetto et al., "A unified framework for adversarial attack and defense in

@@ -80,6 +80,11 @@ class TreeCoordinateAttack(TreeAttack):
     ValueError
         If `min_step` has the wrong shape, or nothing of a row can change.
 
+    See Also
+    --------
+    TreeExactAttack : Proves that nothing is smaller, in more time.
+    sklearn_advsec.trees.certified_radii : Lower bounds for many rows.
+
     References
     ----------
     .. [1] C. Zhang, H. Zhang, C.-J. Hsieh, "An efficient adversarial attack for tree

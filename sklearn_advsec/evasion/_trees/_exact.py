@@ -33,6 +33,11 @@ class TreeExactResult(EvasionResult):
         held fixed that has too many cells to be searched (`lower` is then at most what
         it takes to leave the row's own cell there); "unfinished" where the attack was
         stopped before the row's end.
+
+    See Also
+    --------
+    TreeExactAttack : Its `run` returns this.
+    EvasionResult : What other attacks return.
     """
 
     lower: np.ndarray
@@ -104,6 +109,11 @@ class TreeExactAttack(TreeAttack):
         trees do, or stands behind a step that mixes columns.
     ValueError
         If nothing of a row can change.
+
+    See Also
+    --------
+    TreeCoordinateAttack : Next to as small, in less time.
+    sklearn_advsec.trees.certified_radii : Lower bounds for many rows.
 
     References
     ----------

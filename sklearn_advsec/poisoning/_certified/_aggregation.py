@@ -37,6 +37,11 @@ class PoisoningCertificate(Certificate):
         With which probability this holds for a row; 1.0 where it is a proof.
     unit : str
         What is counted.
+
+    See Also
+    --------
+    DeepPartitionAggregation : Makes one.
+    BaggingCertified : Makes one.
     """
 
     norm: float = 1.0

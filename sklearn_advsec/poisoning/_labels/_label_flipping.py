@@ -89,6 +89,12 @@ class LabelFlipping(PoisoningAttack):
     NoGradientError
         If ``strategy="gradient"`` and the surrogate has no gradient in its labels.
 
+    See Also
+    --------
+    TreePoisoning : Flips for trees.
+    KNNSanitizer : The sanitizer against it.
+    PoisonedClassifier : Poisons inside of `fit`.
+
     References
     ----------
     .. [1] H. Xiao, H. Xiao, C. Eckert, "Adversarial label flips attack on support vector

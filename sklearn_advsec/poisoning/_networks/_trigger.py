@@ -104,6 +104,11 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         If no training row has a value of the trigger: encoders may refuse it, or not see
         it.
 
+    See Also
+    --------
+    sklearn_advsec.metrics.backdoor_success_scorer : Whether the trigger works.
+    FeatureCollision : For one row, without a trigger.
+
     References
     ----------
     .. [1] T. Gu, B. Dolan-Gavitt, S. Garg, "BadNets: identifying vulnerabilities in the

@@ -140,6 +140,11 @@ class InfluencePoisoning(GradientPointAttack):
     classes_ : ndarray of shape (n_classes,)
         The labels.
 
+    See Also
+    --------
+    KKTPoisoning : Faster, from a decoy.
+    MinMaxPoisoning : With a bound of what is possible.
+
     References
     ----------
     .. [1] P. W. Koh, J. Steinhardt, P. Liang, "Stronger data poisoning attacks break data
@@ -265,6 +270,11 @@ class KKTPoisoning(_CancellingAttack):
     classes_ : ndarray of shape (n_classes,)
         The labels.
 
+    See Also
+    --------
+    InfluencePoisoning : Without a decoy.
+    GradientCanceling : The same idea.
+
     References
     ----------
     .. [1] P. W. Koh, J. Steinhardt, P. Liang, "Stronger data poisoning attacks break data
@@ -336,6 +346,11 @@ class GradientCanceling(_CancellingAttack):
         Error of the surrogate, trained with the points, on the validation rows.
     classes_ : ndarray of shape (n_classes,)
         The labels.
+
+    See Also
+    --------
+    InfluencePoisoning : Follows the test loss.
+    KKTPoisoning : Needs a decoy, too.
 
     References
     ----------

@@ -57,6 +57,11 @@ class SVMPoisoning(PointAttack):
     classes_ : ndarray of shape (n_classes,)
         The labels.
 
+    See Also
+    --------
+    MinMaxPoisoning : Against a sanitizer that knows the data.
+    InfluencePoisoning : For other linear models.
+
     Notes
     -----
     The surrogate is trained without sample weights, which the dual has no place for here;

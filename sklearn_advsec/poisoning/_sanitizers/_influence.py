@@ -34,6 +34,11 @@ class InfluenceSanitizer(Sanitizer):
     relabelled_ : ndarray of int
         Empty: nothing is relabelled.
 
+    See Also
+    --------
+    LossTrimming : By the loss only.
+    RONI : By trusted rows.
+
     References
     ----------
     .. [1] P. W. Koh, P. Liang, "Understanding black-box predictions via influence

@@ -40,6 +40,11 @@ class KNNSanitizer(Sanitizer):
     relabelled_ : ndarray of int
         Positions of relabelled rows in the data that is returned.
 
+    See Also
+    --------
+    SphereSlabSanitizer : By the distance from the classes' centres.
+    SanitizedClassifier : Cleans inside of `fit`.
+
     References
     ----------
     .. [1] A. Paudice, L. Munoz-Gonzalez, E. Lupu, "Label sanitization against label

@@ -50,6 +50,10 @@ class RONI(Sanitizer):
     relabelled_ : ndarray of int
         Empty: nothing is relabelled.
 
+    See Also
+    --------
+    InfluenceSanitizer : An estimate of the same, without training anew.
+
     References
     ----------
     .. [1] M. Barreno, B. Nelson, A. Joseph, J. Tygar, "The security of machine learning",

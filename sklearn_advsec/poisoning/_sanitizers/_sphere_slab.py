@@ -36,6 +36,11 @@ class SphereSlabSanitizer(Sanitizer):
     relabelled_ : ndarray of int
         Empty: nothing is relabelled.
 
+    See Also
+    --------
+    KNNSanitizer : By neighbours.
+    CertifiedPoisoningBound : What poison can still do.
+
     References
     ----------
     .. [1] J. Steinhardt, P. W. Koh, P. Liang, "Certified defenses for data poisoning

@@ -44,6 +44,11 @@ class LossTrimming(Sanitizer):
     n_iter_ : int
         Rounds of the beginning that was taken.
 
+    See Also
+    --------
+    InfluenceSanitizer : By influence.
+    KNNSanitizer : By neighbours.
+
     References
     ----------
     .. [1] M. Jagielski et al., "Manipulating machine learning: poisoning attacks and
