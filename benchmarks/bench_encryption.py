@@ -26,6 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import _common as common
+import joblib
 import numpy as np
 import torch
 from _results import Claim, Table, record
@@ -114,6 +115,33 @@ def shifted(X, y, n_copies):
             copy[part] = np.roll(X[part], np.subtract(move, 1), axis=(2, 3))
         rows.append(copy)
     return np.concatenate(rows), np.tile(y, n_copies + 1)
+
+
+def kept(name, train):
+    """Return a network of MNIST from ``benchmarks/.cache``, or train it now."""
+    path = common.CACHE / f"encryption_{name}.joblib"
+    if not path.exists():
+        common.CACHE.mkdir(exist_ok=True)
+        joblib.dump(train(), path)
+    return joblib.load(path)
+
+
+def train_square():
+    X, y, *_ = common.load_mnist()
+    return trained(partial(Square, 784, 100), *shifted(X, y, 3), 8)
+
+
+def train_cnn():
+    X, y, *_ = common.load_mnist()
+    return trained(CryptoNets, *shifted(X, y, 2), 8)
+
+
+def train_discrete():
+    X, y, *_ = common.load_mnist()
+    model = DiscretizedMLPClassifier(
+        max_weight=3, threshold=0.5, max_epochs=30, penalty=0.01
+    )
+    return model.fit(X.reshape(len(X), -1), y)
 
 
 def reset_peak():
@@ -318,8 +346,7 @@ def digits(args):
 
 def mnist(args):
     X, y, X_test, y_test = common.load_mnist()
-    more, labels = shifted(X, y, 3)
-    model = trained(lambda: Square(784, 100), more, labels, args.epochs)
+    model = kept("square", train_square)
     X, X_test = (Z.reshape(len(Z), -1) for Z in (X, X_test))
     accuracy = float(np.mean(model.predict(X_test) == y_test))
     fitted = EncryptedClassifier(FrozenEstimator(model)).fit(X[:10_000].astype(float))
@@ -438,7 +465,7 @@ def orion(model, X):
 
 def cnn(args):
     X, y, X_test, y_test = common.load_mnist()
-    model = trained(CryptoNets, *shifted(X, y, 2), args.epochs)
+    model = kept("cnn", train_cnn)
     accuracy = float(np.mean(model.predict(X_test) == y_test))
     frozen = FrozenEstimator(model)
     fitted = EncryptedClassifier(frozen, packing="columns").fit(X[:5000])
@@ -552,10 +579,7 @@ def tfhe_digits(args):
 def tfhe_mnist(args):
     X, y, X_test, y_test = common.load_mnist()
     X, X_test = (Z.reshape(len(Z), -1).astype(np.float64) for Z in (X, X_test))
-    model = DiscretizedMLPClassifier(
-        max_weight=3, threshold=0.5, max_epochs=30, penalty=0.01
-    )
-    model.fit(X, y)
+    model = kept("discrete", train_discrete)
     scheme = TFHE(rounded_bits=3, error_probability=1e-4)
     row = by_tfhe(
         "MNIST 784-30-10, weights of -3 to 3", model, scheme, X[:2000], X_test[:20]
@@ -631,7 +655,6 @@ SECTIONS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--epochs", type=int, default=8, help="of the MNIST networks")
     parser.add_argument("--rows", type=int, default=50, help="of the trees")
     parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
