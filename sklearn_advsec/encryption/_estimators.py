@@ -465,6 +465,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         "ckks" computes with reals, as above. :class:`TFHE` compares integers, in a second
         environment: decision trees, forests and boosted trees, whose features and leaves
         are quantized for it, and `DiscretizedMLPClassifier`. "auto" takes it for trees.
+        `packing`, `activation` and `precision` are of CKKS only.
     decimals : int, default=None
         To hand out scores and probabilities, rounded to so many decimals. None hands out
         labels only: decrypted scores can give the secret key away [2]_.
