@@ -588,6 +588,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
             self.estimator_,
             X[kept],
             n_bits=scheme.n_bits,
+            leaf_bits=scheme.leaf_bits,
             rounded_bits=scheme.rounded_bits,
         )
         self.ranges_ = [(0, layer.top) for layer in network.layers]
@@ -610,7 +611,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
             raise ValueError(
                 f"agreement={self.agreement:g} is not reached: the quantized model's "
                 f"share of equal predictions is {self.agreement_:.4f}. Give TFHE more "
-                "n_bits (of features) or fewer rounded_bits, or ask for less."
+                "n_bits (of features) and leaf_bits, fewer rounded_bits, or ask for less."
             )
         self._compiled = {"tfhe": Circuit(model, file)}
         self.parameters_ = {"tfhe": scheme.get_params()}

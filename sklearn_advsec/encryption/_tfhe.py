@@ -42,6 +42,8 @@ class TFHE(BaseEstimator):
     n_bits : int, default=5
         Features of trees are rounded to ``2 ** n_bits`` intervals between the smallest
         and the largest value seen in `fit`. The cost doubles with each bit.
+    leaf_bits : int, default=5
+        Values of leaves are rounded to whole numbers of so many bits.
     rounded_bits : int, default=0
         How many low bits of the sums of a discretized network are rounded off, which
         makes large sums cheap, and those near 0 uncertain.
@@ -71,15 +73,23 @@ class TFHE(BaseEstimator):
 
     _parameter_constraints = {
         "n_bits": [Interval(Integral, 1, 8, closed="both")],
+        "leaf_bits": [Interval(Integral, 2, 10, closed="both")],
         "rounded_bits": [Interval(Integral, 0, 8, closed="both")],
         "error_probability": [Interval(Real, 0, 1, closed="neither")],
         "timeout": [Interval(Real, 0, None, closed="neither")],
     }
 
     def __init__(
-        self, *, n_bits=5, rounded_bits=0, error_probability=1e-5, timeout=600.0
+        self,
+        *,
+        n_bits=5,
+        leaf_bits=5,
+        rounded_bits=0,
+        error_probability=1e-5,
+        timeout=600.0,
     ):
         self.n_bits = n_bits
+        self.leaf_bits = leaf_bits
         self.rounded_bits = rounded_bits
         self.error_probability = error_probability
         self.timeout = timeout

@@ -14,9 +14,6 @@ from .._estimators import name_of, unwrap
 from ..trees import is_tree_ensemble, tree_ensemble
 from ._discretized import DiscretizedMLPClassifier
 
-# Leaves are whole numbers of so many bits.
-_LEAF_BITS = 5
-
 
 @dataclass
 class Quantizer:
@@ -162,7 +159,7 @@ class ThresholdNetwork:
             )
 
 
-def threshold_network(estimator, X, *, n_bits, rounded_bits):
+def threshold_network(estimator, X, *, n_bits, leaf_bits, rounded_bits):
     """Read a fitted estimator as a network of thresholds.
 
     Parameters
@@ -173,6 +170,8 @@ def threshold_network(estimator, X, *, n_bits, rounded_bits):
         Rows that it will meet.
     n_bits : int
         Bits of the features of trees.
+    leaf_bits : int
+        Bits of the values of their leaves.
     rounded_bits : int
         How many low bits of the sums of a perceptron are rounded off.
 
@@ -185,7 +184,7 @@ def threshold_network(estimator, X, *, n_bits, rounded_bits):
     if isinstance(inner, DiscretizedMLPClassifier):
         return _of_perceptron(inner, X, rounded_bits)
     if is_tree_ensemble(inner):
-        return _of_trees(inner, X, n_bits)
+        return _of_trees(inner, X, n_bits, leaf_bits)
     raise TypeError(
         f"estimator: {name_of(estimator)} is no network of thresholds, which scheme TFHE "
         "computes: tree ensembles and DiscretizedMLPClassifier are. Take scheme='ckks'."
@@ -232,12 +231,14 @@ def _ranged(weight, least, u, rounded_bits):
     )
 
 
-def _of_trees(estimator, X, n_bits):
+def _of_trees(estimator, X, n_bits, leaf_bits):
     ensemble = tree_ensemble(estimator)
     if ensemble.steps:
+        steps = ", ".join(type(step).__name__ for step in ensemble.steps)
         raise TypeError(
-            f"estimator: {name_of(estimator)} has steps in front of its trees. Trees "
-            "need no scaling: fit them on rows as clients have them."
+            f"estimator: {name_of(estimator)} changes rows ({steps}) before its trees "
+            "compare them, which is not computed under encryption. Trees need no "
+            "scaling: fit them on rows as clients have them."
         )
     if (ensemble.category >= 0).any():
         raise TypeError(
@@ -292,7 +293,7 @@ def _of_trees(estimator, X, n_bits):
         n_layer_bits,
     )
     values = np.array(values)
-    scale = abs(values).max() / (2 ** (_LEAF_BITS - 1) - 1) or 1.0
+    scale = abs(values).max() / (2 ** (leaf_bits - 1) - 1) or 1.0
     integers = np.rint(values / scale).astype(np.int64)
     starts = np.flatnonzero(np.diff(trees, prepend=-1))
     lowest = np.minimum.reduceat(integers, starts).clip(max=0).sum(axis=0)

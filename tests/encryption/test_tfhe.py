@@ -53,6 +53,11 @@ TREES = [
 ]
 
 
+def read(model, X, *, n_bits=5, leaf_bits=5, rounded_bits=0):
+    options = {"n_bits": n_bits, "leaf_bits": leaf_bits, "rounded_bits": rounded_bits}
+    return threshold_network(model, X, **options)
+
+
 # Networks -----------------------------------------------------------------------------
 @pytest.mark.parametrize("model", TREES, ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -63,12 +68,15 @@ def test_trees_on_whole_numbers_reach_their_leaves(model, n_classes):
     X[:2] = [[0], [31]]
     y = (X[:, 0] + X[:, 1] > 30).astype(int) + (n_classes == 3) * (X[:, 2] > 20)
     model.fit(X, y)
-    network = threshold_network(model, X, n_bits=5, rounded_bits=0)
+    network = read(model, X)
     ensemble = tree_ensemble(model)
     np.testing.assert_array_equal(network.quantizer(X), X)
     # What is left is the rounding of the leaves.
-    off = np.abs(network.scores(X) - ensemble.scores(X) * ensemble.divisor).max()
-    assert off <= ensemble.n_trees * (network.scale / 2 + 1e-6)
+    for leaf_bits in (3, 5, 10):
+        network = read(model, X, leaf_bits=leaf_bits)
+        off = np.abs(network.scores(X) - ensemble.scores(X) * ensemble.divisor).max()
+        assert off <= ensemble.n_trees * (network.scale / 2 + 1e-6)
+        assert np.abs(network.weight).max() < 2 ** (leaf_bits - 1)
     low, high = network.limits
     sums = (network.scores(X) - network.offset) / network.scale
     assert (sums >= low - 1e-9).all() and (sums <= high + 1e-9).all()
@@ -82,7 +90,7 @@ def test_trees_on_whole_numbers_reach_their_leaves(model, n_classes):
 def test_discretized_networks_are_networks_of_thresholds(max_weight, rounded_bits, y):
     model = DiscretizedMLPClassifier((12, 9), max_weight=max_weight, max_epochs=3)
     model.fit(DIGITS[:600], y[:600])
-    network = threshold_network(model, DIGITS[:600], n_bits=5, rounded_bits=rounded_bits)
+    network = read(model, DIGITS[:600], rounded_bits=rounded_bits)
     inside = DIGITS[network.left_at(DIGITS) < 0]
     assert len(inside) > 0.9 * len(DIGITS)
     scores = network.scores(inside)
@@ -103,7 +111,7 @@ def test_rows_that_would_wrap_around_are_refused():
     model = DiscretizedMLPClassifier((6,), threshold=None, max_epochs=2)
     rows = np.where(DIGITS > 8, 1.0, -1.0)
     model.fit(rows, LABELS)
-    network = threshold_network(model, rows[:3], n_bits=5, rounded_bits=0)
+    network = read(model, rows[:3])
     bad = np.where(np.random.RandomState(0).rand(300, 64) > 0.5, 1.0, -1.0)
     assert (network.left_at(bad) >= 0).any()
     with pytest.raises(ValueError, match="sums in layer 0"):
@@ -122,10 +130,10 @@ def test_what_is_no_network_of_thresholds():
         ),
     ):
         with pytest.raises(TypeError, match=error):
-            threshold_network(wrong, IRIS, n_bits=5, rounded_bits=0)
+            read(wrong, IRIS)
     with pytest.raises(ValueError, match="no splits"):
         stump = DecisionTreeClassifier().fit(IRIS[:50], KINDS[:50])
-        threshold_network(stump, IRIS, n_bits=5, rounded_bits=0)
+        read(stump, IRIS)
 
 
 def test_without_the_second_environment_it_says_how_to_get_it(monkeypatch):
