@@ -138,9 +138,7 @@ def train_cnn():
 
 def train_discrete():
     X, y, *_ = common.load_mnist()
-    model = DiscretizedMLPClassifier(
-        max_weight=3, threshold=0.5, max_epochs=30, penalty=0.01
-    )
+    model = DiscretizedMLPClassifier(max_weight=3, threshold=0.5, max_epochs=30)
     return model.fit(X.reshape(len(X), -1), y)
 
 
@@ -580,7 +578,7 @@ def tfhe_mnist(args):
     X, y, X_test, y_test = common.load_mnist()
     X, X_test = (Z.reshape(len(Z), -1).astype(np.float64) for Z in (X, X_test))
     model = kept("discrete", train_discrete)
-    scheme = TFHE(rounded_bits=3, error_probability=1e-4)
+    scheme = TFHE(rounded_bits=5, error_probability=1e-4)
     row = by_tfhe(
         "MNIST 784-30-10, weights of -3 to 3", model, scheme, X[:2000], X_test[:20]
     )
