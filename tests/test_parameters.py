@@ -13,7 +13,6 @@ SYNONYMS = {
     "learning_rate_init": "learning_rate",
     "lr": "learning_rate",
     "max_fpr": "fpr",
-    "model": "estimator",
     "nb_iter": "max_iter",
     "n_iter": "max_iter",
     "popsize": "population",
@@ -70,11 +69,11 @@ def test_one_default_for_one_name(parameters):
         for name, parameter, default in parameters
         if parameter in DEFAULTS and default != DEFAULTS[parameter]
     }
-    # A target is what these two are about.
+    # Poison is for one row, or for one item of a recommender.
     assert {
         key: default
         for key, default in differ.items()
-        if not (key[1] == "target" and ".poisoning." in key[0])
+        if not (key[1] in ("goal", "target") and ".poisoning." in key[0])
     } == {}
 
 
