@@ -5,6 +5,7 @@ import math
 import struct
 import unicodedata
 import zlib
+from contextlib import contextmanager
 from importlib import resources
 
 _TEMPLATES = ("base.html", "report.html", "comparison.html")
@@ -28,6 +29,23 @@ def write(text, path):
     return None
 
 
+@contextmanager
+def _figures_that_can_be_drawn():
+    """Say so where the figures of a report, which may be a file's, are none.
+
+    The schema leaves them to each section; all else was checked when it was read.
+    """
+    wrong = (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+    try:
+        yield
+    except (*wrong, AttributeError) as error:
+        raise ValueError(
+            "The figures of the report are not those of an audit, and cannot be drawn: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@_figures_that_can_be_drawn()
 def render(report):
     """Return the page of a report."""
     parts = [_part(i, part) for i, part in enumerate(report["sections"])]
@@ -55,6 +73,7 @@ def render(report):
     )
 
 
+@_figures_that_can_be_drawn()
 def render_comparison(comparison):
     """Return the page of two audits side by side."""
     both = comparison.before, comparison.after

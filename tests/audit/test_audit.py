@@ -219,6 +219,20 @@ def test_other_documents_are_refused(audit, change, text):
         SecurityAudit.from_json(json.dumps(report))
 
 
+@pytest.mark.parametrize("value", [None, "<script>", [], 10**400])
+def test_figures_of_a_file_that_cannot_be_drawn_are_told(audit, value):
+    report = json.loads(audit.to_json())
+    for at in range(len(report["sections"])):
+        for name in report["sections"][at]["figures"]:
+            changed = json.loads(audit.to_json())
+            changed["sections"][at]["figures"][name] = [value]
+            again = SecurityAudit.from_json(json.dumps(changed))
+            try:
+                assert "<script>" not in again.to_html()
+            except ValueError as error:
+                assert "cannot be drawn" in str(error)
+
+
 @pytest.mark.parametrize("text", ["{", "{}", '{"schema_version": NaN}', "{" * 10_000])
 def test_what_is_no_report_is_refused(text):
     with pytest.raises(ValueError, match="report"):
