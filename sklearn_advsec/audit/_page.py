@@ -377,9 +377,10 @@ def _example(example, shape):
         ]
         more = example["n_changed"] - len(rows)
         shown["table"] = _table(["feature:", "before:", "after:", "of its range#"], rows)
-        shown["caption"] = f"{example['n_changed']} features changed" + (
-            f", the {len(rows)} largest changes" if more > 0 else ""
-        )
+        n_changed = example["n_changed"]
+        shown["caption"] = f"{n_changed} feature{'s' if n_changed > 1 else ''} changed"
+        if more > 0:
+            shown["caption"] += f", the {len(rows)} largest changes"
     return shown
 
 
@@ -438,10 +439,14 @@ class _Axis:
     def ticks(self):
         """Return ticks at round numbers."""
         if self.log:
-            exponents = range(
-                math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9) + 1
-            )
-            values = [10.0**e for e in exponents]
+            first, last = math.ceil(self.low - 1e-9), math.floor(self.high + 1e-9)
+            values = [10.0**e for e in range(first, last + 1)]
+            if len(values) < 3:  # less than two decades
+                every = [
+                    f * 10.0**e for e in range(first - 1, last + 1) for f in (1, 2, 5)
+                ]
+                least, most = 10**self.low * 0.999, 10**self.high * 1.001
+                values = [v for v in every if least <= v <= most]
         else:
             step = 10 ** math.floor(math.log10(self.high - self.low))
             for part in (0.1, 0.2, 0.25, 0.5, 1.0):
