@@ -211,7 +211,7 @@ class PrivacySection(Section):
             for name, o in done.items()
         }
         rates = {n: _rate_of(member, o.evidence["scores"], rate) for n, o in done.items()}
-        best = max(lows, key=lows.get)
+        best = max(rates, key=rates.get)
         epsilon, proof = _certificate(subject)
         upper = 1.0
         if epsilon is not None:
@@ -225,7 +225,7 @@ class PrivacySection(Section):
                 upper,
                 f"{best}, the best of {len(done)} attacks",
                 proof,
-                min(lows[best], upper),
+                min(max(lows.values()), upper),
                 upper,
                 int(member.sum()),
             )
