@@ -140,7 +140,7 @@ def one_feature():
 
 def tuned_threshold():
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    return TunedThresholdClassifierCV(model), *bundled("breast_cancer")
+    return TunedThresholdClassifierCV(model, cv=2), *bundled("breast_cancer")
 
 
 def regressor():
