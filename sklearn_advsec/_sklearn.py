@@ -170,9 +170,18 @@ def _is_array(value, constraints):
 
 
 def validate_data(estimator, X="no_validation", *args, **kwargs):
-    """Validate data as scikit-learn does, which drops the mask of a masked array."""
+    """Validate data as scikit-learn does, and say what to do with masks and texts."""
     refuse_masked(X)
-    return _validate_data(estimator, X, *args, **kwargs)
+    try:
+        return _validate_data(estimator, X, *args, **kwargs)
+    except ValueError as error:
+        if not str(error).startswith("could not convert string to float"):
+            raise
+        raise ValueError(
+            f"{error}. Only a DataFrame may hold text. Documents are given as what the "
+            "model's vectorizer makes of them: pipeline[:-1].transform(texts).toarray(), "
+            "with FrozenEstimator(pipeline[-1]) as the model."
+        ) from error
 
 
 def refuse_masked(X):

@@ -120,9 +120,13 @@ class EvasionResult:
 
         Among all rows where that is not known, or nothing is right or wrong.
         """
-        if self.y is not None and self.y_before is not None:
-            return self._mean(self.success, self.y_before == self.y)
-        return self._mean(self.success)
+        return self._mean(self.success, self._were_right())
+
+    def _were_right(self):
+        """Which rows the victim had right before the attack; all if that is not known."""
+        if self.y is None or self.y_before is None:
+            return np.ones(len(self), dtype=bool)
+        return self.y_before == self.y
 
     def _mean(self, values, among=True):
         """Return the mean of those rows that were not skipped; NaN of none."""
@@ -178,7 +182,7 @@ class EvasionResult:
 
     def _summary(self):
         """Return what a reader wants to know first: names and texts."""
-        reached = self.distance[self.success]
+        reached = self.distance[self.success & self._were_right()]
         summary = {"n_rows": f"{len(self)}"}
         for name in ("clean_accuracy", "robust_accuracy"):
             if not np.isnan(getattr(self, name)):

@@ -1079,3 +1079,21 @@ def test_a_regressor_that_fails_for_some_rows_is_skipped_there():
     assert result.success[~result.skipped].any()
     with pytest.raises(ValueError, match="'raise' or 'skip'"):
         attack.run(X[:12], on_bad_answer="ignore")
+
+
+def test_errors_from_before_do_not_look_like_small_changes():
+    X, y = load_iris(return_X_y=True)
+    victim = FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y))
+    y = np.where(np.arange(len(y)) % 3 == 0, (y + 1) % 3, y)  # a third is wrong already
+    result = DeepFool(victim).fit(X).run(X, y)
+    right = result.y_before == y
+    assert (result.distance[~right] == 0).all() and (~right).sum() > 40
+    shown = f"median_distance={np.median(result.distance[right & result.success]):.4g} "
+    assert shown in repr(result)
+
+
+@pytest.mark.parametrize("X", [[["good film"], ["bad film"]], [["a", 1], ["b", 2]]])
+def test_texts_say_where_to_go(X):
+    attack = ProjectedGradientDescent(LogisticRegression())
+    with pytest.raises(ValueError, match=r"(?s)could not convert .* DataFrame may hold"):
+        attack.fit(np.array(X, dtype=object), [0, 1])
