@@ -152,7 +152,7 @@ class Crafting:
         task = self.task
         rows = task.rows if rows is None else rows
         model = train_on(
-            self.attack.estimator, rows, task.labels(), task.sample_weight, seed
+            self.attack.estimator, rows, task.labels(), task.sample_weight, int(seed)
         )
         return Network(model)
 

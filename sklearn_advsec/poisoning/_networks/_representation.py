@@ -339,6 +339,11 @@ class RepresentationSanitizer(Sanitizer):
         if self.representation is None:
             model = self._trained_on(self._own_estimator(), data, data.seed)
             return represent(model, data.rows)
+        if isinstance(self.representation, type):
+            raise ValueError(
+                "representation must be a function of rows; got the class "
+                f"{self.representation.__name__}."
+            )
         found = self.representation(data.rows)
         found = found if issparse(found) else np.asarray(found, dtype=np.float64)
         if found.ndim != 2 or found.shape[0] != len(data.y):
