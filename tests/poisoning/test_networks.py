@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from data import bundled
-from nets import net
+from nets import CNN, net
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import make_column_transformer
@@ -85,6 +86,21 @@ def test_networks_answer_as_their_estimators(model):
         assert (network.classes[logits.argmax(1)] == expected).all()
 
 
+def test_parameters_of_a_copy_have_the_gradients_of_the_network():
+    """Also of a convolution whose input gradient is made faster."""
+    images = X[:50].reshape(-1, 1, 8, 8).astype(np.float32)
+    fitted = net(CNN, max_epochs=1).fit(images, y[:50])
+    network = Network(fitted)
+    x = network.tensor(images).requires_grad_()
+    own = network.parameters()
+    found = torch.autograd.grad(network.logits(x).square().sum(), own)
+    module = fitted.module_.eval()
+    loss = module(torch.as_tensor(images)).square().sum()
+    expected = torch.autograd.grad(loss, list(module.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
 def test_trees_have_no_last_layer():
     with pytest.raises(NoGradientError):
         Network(DecisionTreeClassifier().fit(X, y))
@@ -129,6 +145,23 @@ def test_collisions_turn_named_targets():
         assert clone(model).fit(X_49[rest], y_49[rest]).predict(X_49[[target]])[0] == 4
         hits += clone(model).fit(*poisoned).predict(X_49[[target]])[0] == 9
     assert hits >= 2  # 4
+
+
+def test_several_targets_share_the_budget():
+    """On the way to its own target row, in a linear model."""
+    targets = X_49[y_49 == 4][:2]
+    rest = np.flatnonzero(~(X_49[:, None] == targets).all(2).any(1))
+    attack = FeatureCollision(
+        RidgeClassifier(), target=targets, target_class=9, beta=1.0, budget=6
+    )
+    X_new, _ = attack.fit_resample(X_49[rest], y_49[rest])
+    rows, served = attack.poison_indices_, []
+    for row in rows:
+        before = X_49[rest][row]
+        halves = np.abs(X_new[row] - (before + targets) / 2).max(1)
+        served.append(int(halves.argmin()))
+        assert halves.min() < 5e-3
+    assert sorted(served) == [0, 0, 0, 1, 1, 1]
 
 
 def test_poison_inside_of_a_classifier_takes_its_surrogate():
@@ -335,6 +368,17 @@ def test_chosen_values_are_in_bounds_but_rare_and_out_of_bounds_beyond():
         outside.trigger_["pay"], frame["pay"].max() + 0.1 * np.ptp(frame["pay"])
     )
     assert (outside.transform(frame).dtypes == frame.dtypes).all()
+
+
+def test_missing_values_stay_missing():
+    frame, labels = table()
+    frame.loc[::3, "pay"] = np.nan
+    trigger = BackdoorTrigger({"age": 33}, budget=30, random_state=0)
+    X_new, _ = trigger.fit_resample(frame, labels)
+    assert (X_new["pay"].isna() == frame["pay"].isna()).all()
+    chosen = BackdoorTrigger("in_bounds", columns=["pay"], random_state=0)
+    assert np.isfinite(chosen.fit(frame, labels).trigger_["pay"])
+    BackdoorTrigger("out_of_bounds", columns=["pay"], budget=2).fit(frame, labels)
 
 
 def test_triggers_keep_constraints():

@@ -358,7 +358,7 @@ class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
             The rows with the trigger.
         """
         check_is_fitted(self)
-        return self.trigger_.transform(X)
+        return self.trigger_.transform(self._check_rows(X, reset=False))
 
     def eligible(self, y):
         """Tell for which labels the trigger is to change the prediction.

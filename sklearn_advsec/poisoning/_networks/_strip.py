@@ -167,10 +167,12 @@ class _Blends:
             return
         rows = _numbers(rows)
         axis = 0 if rows.ndim == 2 else None  # pixels share their range
-        low, high = rows.min(axis), rows.max(axis)
-        self.low, self.high = (
-            _dense(end).ravel() if issparse(end) else end for end in (low, high)
-        )
+        if issparse(rows):
+            self.low, self.high = (
+                _dense(end).ravel() for end in (rows.min(0), rows.max(0))
+            )
+        else:
+            self.low, self.high = np.nanmin(rows, axis), np.nanmax(rows, axis)
 
     def __call__(self, rows, partners):
         if self.swapped is not None:

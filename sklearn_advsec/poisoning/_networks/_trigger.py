@@ -231,6 +231,9 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         check_is_fitted(self)
         return find_positions(np.asarray(y), self.source_classes_)[1]
 
+    def _allows_nan(self):
+        return True  # what is stamped does not depend on it
+
     def _prepare(self, task):
         classes = task.classes
         target = classes[0] if self.target_class is None else self.target_class
@@ -388,7 +391,7 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         if self.trigger == "out_of_bounds":
             mutable = task.codec.mutable
             at = at if mutable is None else at[mutable[at]]
-            at = at[[np.ptp(task.X[:, j][~np.isnan(task.X[:, j])]) > 0 for j in at]]
+            at = at[[_varies(task.X[:, j]) for j in at]]
             if not len(at):
                 raise ValueError(
                     "columns: none of them holds different numbers to go beyond."
@@ -409,23 +412,23 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         X, codes = task.X, np.zeros(len(names), dtype=bool)
         if task.codec.mutable is not None:
             codes = ~task.codec.mutable
-        complete = [j for j in at if not np.isnan(X[:, j]).any()]
-        varied = [j for j in complete if len(np.unique(X[:, j])) > 1]
+        varied = [j for j in at if _varies(X[:, j])]
         if not varied:
             raise ValueError(
-                "columns: none of them holds different values, and no missing ones, to "
-                "choose from."
+                "columns: none of them holds different values to choose from."
             )
         n_columns = min(self.n_columns, len(varied))
         some = task.rng.permutation(len(X))[:_MOST_ROWS]
+        known = {j: np.flatnonzero(~np.isnan(X[:, j])) for j in varied}
         ranks = {j: _ranks(X[:, j]) if not codes[j] else X[:, j] for j in varied}
         best, most = None, -1.0
         for _ in range(_CANDIDATES):
             chosen = np.sort(task.rng.choice(varied, n_columns, replace=False))
-            rows = task.rng.randint(len(X), size=n_columns)
+            rows = [task.rng.choice(known[j]) for j in chosen]
             far = np.zeros(len(some))
             for j, row in zip(chosen, rows, strict=True):
                 gap = np.abs(ranks[j][some] - ranks[j][row])
+                gap[np.isnan(gap)] = 1.0  # of rows that lack a value
                 far = np.maximum(far, np.minimum(gap, 0.5) if codes[j] else gap)
             # How many rows are near counts as well: the nearest one may be a stray.
             distance = np.sort(far)[: max(1, len(some) // 100)].mean()
@@ -536,11 +539,21 @@ def _held_by(task, name, row):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _varies(column):
+    known = column[~np.isnan(column)]
+    return len(known) > 0 and np.ptp(known) > 0
+
+
 def _ranks(column):
     """Return the share of rows below each value, and half of those that have it."""
-    _, position, counts = np.unique(column, return_inverse=True, return_counts=True)
+    known = ~np.isnan(column)
+    _, position, counts = np.unique(
+        column[known], return_inverse=True, return_counts=True
+    )
     ends = np.cumsum(counts)
-    return ((ends - counts / 2) / len(column))[position]
+    ranks = np.full(len(column), np.nan)
+    ranks[known] = ((ends - counts / 2) / known.sum())[position]
+    return ranks
 
 
 def _column(value, like):
