@@ -168,6 +168,14 @@ def leaf_ids_of(victim):
         return lambda rows: last(victim[:-1].transform(rows))
     if not hasattr(victim, "apply") or len(getattr(victim, "estimators_", "1")) > 1:
         return None
-    return lambda rows: np.asarray(victim.apply(rows), dtype=np.float64).reshape(
-        rows.shape[0]  # sparse rows have no length
-    )
+
+    def leaf_of_each(rows):
+        leaves = np.asarray(victim.apply(rows), dtype=np.float64)
+        if leaves.size != rows.shape[0]:  # sparse rows have no length
+            raise TypeError(
+                f"estimator: {type(victim).__name__} has {leaves.size // rows.shape[0]} "
+                "trees, of which a row reaches a leaf each; one tree can be copied."
+            )
+        return leaves.reshape(rows.shape[0])
+
+    return leaf_of_each

@@ -164,6 +164,9 @@ class AdversarialExamplesDisplay:
             The display, drawn.
         """
         check_matplotlib_support("AdversarialExamplesDisplay.from_estimator")
+        from ..victim import as_victim
+
+        estimator = as_victim(estimator)
         check_is_fitted(estimator)
         X = np.asarray(X)
         attack = clone(attack).set_params(estimator=FrozenEstimator(estimator)).fit(X)

@@ -244,11 +244,15 @@ class RobustnessCurveDisplay:
             The display, drawn.
         """
         ax = make_axes(ax, "RobustnessCurveDisplay.from_estimator")
+        from ..victim import as_victim
+
+        name = name or type(estimator).__name__
+        estimator = as_victim(estimator)
         check_is_fitted(estimator)
         check_consistent_length(X, y)
         y = column_or_1d(y)
         if not isinstance(attack, dict):
-            attack = {name or type(estimator).__name__: attack}
+            attack = {name: attack}
         norms = {_as_norm(prototype.norm) for prototype in attack.values()}
         if len(norms) > 1:
             raise ValueError(

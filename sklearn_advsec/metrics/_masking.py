@@ -91,7 +91,9 @@ def gradient_masking_report(
     True
     """
     from ..evasion import SquareAttack, TransferAttack
+    from ..victim import as_victim
 
+    estimator = as_victim(estimator)
     check_is_fitted(estimator)
     victim = FrozenEstimator(estimator)
     given = attack.get_params(deep=False)

@@ -59,6 +59,9 @@ class _RobustAccuracy(_Scorer):
         self.abstain = abstain
 
     def __call__(self, estimator, X, y, sample_weight=None):
+        from ..victim import as_victim, ask_labels
+
+        estimator = as_victim(estimator)
         check_is_fitted(estimator)
         if self.check_masking:
             from ._masking import gradient_masking_report
@@ -66,8 +69,6 @@ class _RobustAccuracy(_Scorer):
             gradient_masking_report(estimator, X, y, self.attack)
         attack = clone(self.attack).set_params(estimator=FrozenEstimator(estimator))
         attack.fit(X, y)
-        from ..victim import ask_labels
-
         label = abstain_label(estimator)
         if label is None or self.abstain == "wrong":
             return attack.score(X, y, sample_weight=sample_weight)

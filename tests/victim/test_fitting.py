@@ -2,6 +2,7 @@
 
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,11 @@ from sklearn_advsec.exceptions import (
     FittedVictimWarning,
     NoGradientError,
 )
+from sklearn_advsec.inspection import (
+    AdversarialExamplesDisplay,
+    RobustnessCurveDisplay,
+)
+from sklearn_advsec.metrics import robust_accuracy_scorer
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.victim import (
     BinaryScores,
@@ -282,3 +288,35 @@ def test_what_scores_too_little_is_told_of_the_adapter():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evasion.SquareAttack(BinaryScores(victim), max_queries=5).fit(TWO).run(TWO[:3])
+
+
+def test_bare_modules_are_measured_certified_and_drawn():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3)
+    )
+    rng = np.random.default_rng(0)
+    X, y = rng.random((20, 4)).astype(np.float32), rng.integers(0, 3, 20)
+    attack = evasion.ProjectedGradientDescent(eps=0.1, max_iter=3)
+    wrapped = PretrainedModule(module)
+    scorer = robust_accuracy_scorer(attack)
+    assert scorer(module, X, y) == scorer(wrapped, X, y)
+    np.testing.assert_array_equal(
+        defense.certify(module, X, eps=0.01).radius,
+        defense.certify(wrapped, X, eps=0.01).radius,
+    )
+    curve = RobustnessCurveDisplay.from_estimator(
+        module, X, y, attack=attack, eps=[0, 0.1]
+    )
+    assert list(curve.accuracy) == ["Sequential"]
+    AdversarialExamplesDisplay.from_estimator(
+        module, X[:3], y[:3], attack=attack, image_shape=(2, 2)
+    )
+    plt.close("all")
+
+
+def test_ensembles_are_no_tree_to_be_copied():
+    xgboost = pytest.importorskip("xgboost")
+    victim = xgboost.XGBClassifier(n_estimators=4, max_depth=2).fit(X, y)
+    with pytest.raises(TypeError, match="one tree can be copied"):
+        extraction.PathFinding(FrozenEstimator(victim)).fit(X)

@@ -11,10 +11,11 @@ from torch import nn
 from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
-from ..._sklearn import HasMethods, Interval, StrOptions, validate_params
+from ..._sklearn import Interval, StrOptions, validate_params
 from ...threat import Box
 from ...threat._ball import as_norm
-from ...victim import ask_labels
+from ...victim import as_victim, ask_labels
+from ...victim._fitting import CLASSIFIER
 from ._as_module import as_module, inner
 from ._certificate import Certificate
 from ._exact_distances import linear_distance, neighbour_distance
@@ -34,7 +35,7 @@ _ROUNDING = 1e-4
 
 @validate_params(
     {
-        "estimator": [HasMethods("predict")],
+        "estimator": CLASSIFIER,
         "eps": [Interval(Real, 0, None, closed="left"), None],
         "method": [StrOptions({"auto", "exact", "ibp", "crown-ibp", "crown"})],
         "bounds": [tuple, list, None],
@@ -121,6 +122,7 @@ def certify(
     >>> certificate.accuracy(y, [0.0, 0.5, 1.0]).round(2).tolist()
     [0.97, 0.72, 0.41]
     """
+    estimator = as_victim(estimator)
     check_is_fitted(estimator)
     norm = as_norm(norm, _NORMS)
     found = certifier(estimator, method, bounds, max_radius)

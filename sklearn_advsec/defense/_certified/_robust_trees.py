@@ -366,6 +366,7 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         return self.n_estimators
 
 
-@register_reader(_RobustTrees)
+@register_reader(RobustDecisionTreeClassifier)
+@register_reader(RobustRandomForestClassifier)
 def _read_robust_trees(estimator):
     return estimator.ensemble_
