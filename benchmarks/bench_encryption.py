@@ -140,7 +140,7 @@ def train_cnn():
 
 def train_discrete():
     X, y, *_ = common.load_mnist()
-    model = DiscretizedMLPClassifier(max_weight=3, threshold=0.5, max_epochs=30)
+    model = DiscretizedMLPClassifier(max_weight=3, threshold=0.5, max_epochs=15)
     return model.fit(X.reshape(len(X), -1), y)
 
 
