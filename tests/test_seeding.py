@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from nets import net
+from registry import FAMILIES
+from sklearn.base import clone
 from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
+from sklearn_advsec import poisoning
 from sklearn_advsec.batched import fit_many
 from sklearn_advsec.defense import LabelSmoothingClassifier, MixupClassifier
 from sklearn_advsec.extraction import CopycatCNN
@@ -51,3 +54,24 @@ def test_seeds_decide_and_the_global_state_stays(device):
     torch.manual_seed(1)
     for one, other in zip(first, trainings(recipe(device=device)), strict=True):
         np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [each for each in FAMILIES[poisoning] if type(each).__name__ != "SleeperAgent"],
+    ids=lambda e: type(e).__name__,
+)
+def test_poisoning_leaves_the_global_states_alone(estimator):
+    rng = np.random.RandomState(1)
+    rows, labels = rng.uniform(size=(30, 4)), np.arange(30) % 2
+    rows[:, 0] += labels
+    estimator = clone(estimator)
+    if getattr(estimator, "random_state", 0) is None:  # it means the global state
+        estimator.set_params(random_state=0)
+    before = np.random.get_state()[2], torch.get_rng_state()  # noqa: NPY002
+    if hasattr(estimator, "fit_resample"):
+        estimator.fit_resample(rows, labels)
+    else:
+        estimator.fit(rows, labels)
+    assert np.random.get_state()[2] == before[0]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])

@@ -161,7 +161,7 @@ class EvasionSection(Section):
             return {"rows": rows, "proved": _certified_radii(subject, X)}
         attack = clone(_plans(subject)[0][task.name].make())
         attack.set_params(estimator=_as_victim(subject))
-        result = attack.fit(subject.X_train, subject.y_train).run(X, y)
+        result = attack.fit(subject.X_train, subject.y_train)._run_all(X, y)
         unit = _unit(subject, attack)
         evidence = {
             "rows": rows,

@@ -170,7 +170,7 @@ class AdversarialExamplesDisplay:
         check_is_fitted(estimator)
         X = np.asarray(X)
         attack = clone(attack).set_params(estimator=FrozenEstimator(estimator)).fit(X)
-        result = attack.run(X, y)
+        result = attack._run_all(X, y)
         return cls(
             _as_images(X, image_shape),
             _as_images(np.asarray(result.X_adv), image_shape),

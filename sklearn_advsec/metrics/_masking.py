@@ -150,7 +150,7 @@ def _with(attack, **parameters):
 
 def _survivors(attack, X, y):
     silent = abstain_label(attack.estimator)
-    return _stands(attack.fit(X, y).run(X, y).y_pred, y, silent)
+    return _stands(attack.fit(X, y)._run_all(X, y).y_pred, y, silent)
 
 
 def _stands(y_pred, y, silent):

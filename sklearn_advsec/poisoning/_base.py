@@ -145,7 +145,7 @@ class Verdict:
 class Resampler(ReportsProgress, BaseEstimator):
     """Base of attacks and sanitizers: it checks what comes in."""
 
-    random_state = None
+    random_state = 0  # of those that have no such parameter
     _takes_sparse = True
 
     def _fit_resample(self, X, y, sample_weight):

@@ -311,7 +311,7 @@ def _distances(attack, records):
     distance, n_queries = np.zeros(len(labels)), np.zeros(len(labels), dtype=int)
     if len(known):
         features = as_nets_take_them(records.features, unwrap(attack.estimator_))
-        result = attack.run(_safe_indexing(features, known), labels[known])
+        result = attack._run_all(_safe_indexing(features, known), labels[known])
         distance[known] = np.where(result.success, result.distance, _NOT_FOUND)
         n_queries[known] = result.n_queries
     return distance, n_queries

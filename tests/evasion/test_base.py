@@ -33,6 +33,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils._testing import assert_docstring_consistency
 
 from sklearn_advsec import differentiable
+from sklearn_advsec.defense import AdversarialTrainingClassifier
 from sklearn_advsec.evasion import (
     AdversarialPatch,
     AutoAttack,
@@ -61,6 +62,8 @@ from sklearn_advsec.exceptions import (
     NoGradientError,
     QueryBudgetExceeded,
 )
+from sklearn_advsec.inspection import AdversarialExamplesDisplay
+from sklearn_advsec.metrics import gradient_masking_report, robust_accuracy_scorer
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.threat import FeatureConstraints, LpBall
 from sklearn_advsec.victim import RegressionVictim
@@ -1097,3 +1100,33 @@ def test_texts_say_where_to_go(X):
     attack = ProjectedGradientDescent(LogisticRegression())
     with pytest.raises(ValueError, match=r"(?s)could not convert .* DataFrame may hold"):
         attack.fit(np.array(X, dtype=object), [0, 1])
+
+
+@pytest.mark.parametrize("whole", ["score", "masking", "display", "training"])
+def test_ctrl_c_goes_through_what_needs_all_rows(whole, monkeypatch):
+    """Only `run` itself hands out a part of the rows."""
+    X = np.random.RandomState(0).uniform(size=(60, 4))
+    y = (X[:, 0] > 0.5).astype(int)
+    model = LogisticRegression().fit(X, y)
+    attack = ProjectedGradientDescent(eps=0.1, max_iter=1, batch_size=1)
+    n_chunks, steps = [], ProjectedGradientDescent._attack
+
+    def stopped(self, state):
+        n_chunks.append(len(state.x_adv))
+        if len(n_chunks) > 1:
+            raise KeyboardInterrupt
+        return steps(self, state)
+
+    monkeypatch.setattr(ProjectedGradientDescent, "_attack", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        if whole == "score":
+            robust_accuracy_scorer(attack)(model, X, y)
+        elif whole == "masking":
+            gradient_masking_report(model, X, y, attack, black_box=False)
+        elif whole == "display":
+            AdversarialExamplesDisplay.from_estimator(
+                model, X, y, attack=attack, image_shape=(2, 2)
+            )
+        else:
+            AdversarialTrainingClassifier(LogisticRegression(), attack).fit(X, y)
+    assert len(n_chunks) == 2

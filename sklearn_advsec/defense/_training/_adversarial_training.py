@@ -194,6 +194,8 @@ class AdversarialTrainingClassifier(AttackedTraining):
     def _fit_estimator(self, X, y, weights, seed):
         attack = self._prototype()
         seed_unset(attack, seed)
+        # Stopped by Ctrl-C, `run` returns a part of the rows.
+        run = getattr(attack, "_run_all", attack.run)
         n = int(np.ceil(self.adversarial_share * len(y)))
         rows = np.random.RandomState(seed).permutation(len(y))[:n]
         part = X.iloc[rows] if is_dataframe(X) else X[rows]
@@ -209,7 +211,7 @@ class AdversarialTrainingClassifier(AttackedTraining):
             estimator = fit_seeded(self.estimator, seed, *data, **params)
             with undisturbed(estimator):
                 attack.set_params(estimator=FrozenEstimator(estimator)).fit(X, y)
-                result = attack.run(part, y[rows])
+                result = run(part, y[rows])
             share = None if weights is None else weights[rows]
             robust = np.average(result.y_pred == y[rows], weights=share)
             if robust > most:

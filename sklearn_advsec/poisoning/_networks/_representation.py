@@ -157,7 +157,9 @@ def _view(estimator):
 
 
 def _linear(weight, bias):
-    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64)
+    shape = weight.shape[1], weight.shape[0]
+    # Weights that are drawn first would advance the global seed.
+    layer = nn.utils.skip_init(nn.Linear, *shape, dtype=torch.float64)
     with torch.no_grad():
         layer.weight.copy_(torch.as_tensor(np.ascontiguousarray(weight)))
         layer.bias.copy_(torch.as_tensor(np.array(bias, dtype=np.float64)))
