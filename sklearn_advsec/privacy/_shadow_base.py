@@ -26,6 +26,10 @@ class ShadowAttack(MembershipAttack):
     trained on which records, and ``_shadow_signals(records, signal)`` what they say of
     them.
 
+    Records are recognised in single precision, so that they are the same in any dtype,
+    and by all their digits where some are one in it (times in seconds). To a target that
+    rounds to float32 by itself, as trees of scikit-learn do, such records stay one.
+
     Parameters
     ----------
     shadow_estimator : classifier, default=None

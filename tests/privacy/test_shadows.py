@@ -597,3 +597,24 @@ def test_members_by_name_that_read_the_wrong_way_round():
         with pytest.warns(UserWarning, match="give y == 'member'"):
             attack.fit(AUDITED, named)
         attack.fit(AUDITED, named == "member")
+
+
+def test_times_in_seconds_are_records_like_others():
+    """In float32 they are one to 128 seconds; the start of the clock changes nothing.
+
+    (It does change a tree of scikit-learn, which itself rounds to float32.)
+    """
+    rng = np.random.RandomState(0)
+    days = np.column_stack([rng.permutation(20_000)[:200], rng.randint(0, 2, 200)])
+    y, found = rng.randint(0, 2, 200), []
+    for start in (0, 1_750_000_000):
+        X = (days + [start, 0]).astype(float)
+        target = FrozenEstimator(KNeighborsClassifier(3).fit(X[:100], y[:100]))
+        attack = RMIA(target, n_shadow_models=4, mode="online")
+        records = make_records(X, y)
+        scores = attack.fit(records).decision_function(records)
+        found.append((scores, attack._trained_on(attack._records(records))))
+    assert len(np.unique(X[:, 0].astype(np.float32))) < 150
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    assert (found[1][1].sum(axis=1) == 100).all()
+    np.testing.assert_allclose(found[0][0], found[1][0])
