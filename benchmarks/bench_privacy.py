@@ -14,6 +14,7 @@ where `--device` names one.
 import argparse
 import shlex
 import sys
+import tempfile
 import time
 import warnings
 
@@ -108,7 +109,8 @@ def coarse(args, n_shadow_models=32):
             member = np.arange(len(y)) % 2 == 0
             target = FrozenEstimator(clone(recipe).fit(X[member], y[member]))
             records = privacy.make_records(X, y)
-            shadows = {"n_shadow_models": n_shadow_models}
+            memory = tempfile.TemporaryDirectory()
+            shadows = {"n_shadow_models": n_shadow_models, "memory": memory.name}
             attacks = {
                 "LossThreshold": privacy.LossThreshold(target),
                 "LiRA offline": privacy.LikelihoodRatio(target, **shadows),
@@ -119,6 +121,7 @@ def coarse(args, n_shadow_models=32):
                 key: roc_auc_score(member, attack.fit(records).decision_function(records))
                 for key, attack in attacks.items()
             }
+            memory.cleanup()  # all attacks took the same shadow models
             for key, auc in found.items():
                 row[key] = row.get(key, 0.0) + auc / len(audits)
             row["step"] = attacks["LiRA online"].resolution_

@@ -75,7 +75,7 @@ class _RobustAccuracy(_Scorer):
         y, y_pred = np.asarray(y), attack._run_all(X, y).y_pred
         with undisturbed(estimator):
             clean = ask_labels(estimator, X)
-        holds = (y_pred == y) | ((y_pred == label) & (clean == y))
+        holds = (clean == y) & ((y_pred == y) | (y_pred == label))
         return float(np.average(holds, weights=sample_weight))
 
     def __repr__(self):
@@ -245,9 +245,9 @@ def certified_accuracy_scorer(eps, **options):
 def robust_accuracy_scorer(attack, *, abstain="handled", check_masking=False):
     """Make a scorer of the accuracy that is left under an attack.
 
-    Where the estimator may abstain (it has an `abstain_label`), an attacked row on which
-    it does so was handled, if it gets the row itself right: alarms for clean rows are
-    errors [1]_.
+    Where the estimator may abstain (it has an `abstain_label`), a row counts as right if
+    the estimator gets the row itself right, and is right about the attacked row or
+    abstains: alarms for clean rows are errors, whatever follows [1]_.
 
     Parameters
     ----------

