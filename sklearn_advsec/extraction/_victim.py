@@ -166,7 +166,13 @@ def leaf_ids_of(victim):
         if last is None:
             return None
         return lambda rows: last(victim[:-1].transform(rows))
-    if not hasattr(victim, "apply") or len(getattr(victim, "estimators_", "1")) > 1:
+    if not hasattr(victim, "apply"):
+        return None
+    # Of gradient boosting, there is a tree for each round and class; other libraries do
+    # not name their trees.
+    trees = getattr(victim, "estimators_", None)
+    several = hasattr(victim, "n_estimators") if trees is None else np.size(trees) > 1
+    if several:
         return None
 
     def leaf_of_each(rows):

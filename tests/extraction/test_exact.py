@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
+from sklearn.ensemble import GradientBoostingClassifier, IsolationForest
 from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
@@ -470,6 +470,21 @@ def test_what_is_no_tree_comes_to_an_end(monkeypatch):
     with pytest.raises(ValueError, match="bounds exclude"):
         tree = FrozenEstimator(DecisionTreeClassifier().fit(IRIS, SPECIES))
         PathFinding(tree, bounds=(100, 200)).fit(IRIS)
+
+
+@pytest.mark.parametrize("n_estimators", [1, 3])
+@pytest.mark.parametrize("kind", ["GradientBoosting", "XGB"])
+def test_rounds_of_boosting_have_no_one_leaf(kind, n_estimators):
+    """Of several classes or rounds, `apply` names several leaves for a row."""
+    if kind == "XGB":
+        model = pytest.importorskip("xgboost").XGBClassifier
+    else:
+        model = GradientBoostingClassifier
+    model = model(n_estimators=n_estimators, max_depth=1).fit(IRIS, SPECIES)
+    attack = PathFinding(FrozenEstimator(model), max_queries=2000).fit(IRIS)
+    assert not attack.exact_ and attack.fidelity(IRIS) == 1
+    with pytest.raises(TypeError, match="one leaf per row"):
+        PathFinding(FrozenEstimator(model), identity="leaf").fit(IRIS)
 
 
 # ReLU networks --------------------------------------------------------------------------
