@@ -22,7 +22,7 @@ from ._section import (
     unfinished,
 )
 
-# Queries that an attack which solves or searches may use.
+# Queries that an attack which solves or searches may use, where that does.
 _MOST_QUERIES = 5000
 # A copy from equations whose largest error is below is one of the same function.
 _SOLVED = 1e-6
@@ -244,8 +244,11 @@ def _attacks(subject):
             extraction.PathFinding, max_queries=_MOST_QUERIES, **victim
         )
     elif subject.is_numeric and hasattr(model, "coef_") and not ends_in_net(model):
+        n_unknowns = np.size(model.coef_)
         exact["EquationSolving"] = partial(
-            extraction.EquationSolving, max_queries=_MOST_QUERIES, **victim
+            extraction.EquationSolving,
+            max_queries=max(_MOST_QUERIES, 2 * n_unknowns),
+            **victim,
         )
     return trained, exact
 
