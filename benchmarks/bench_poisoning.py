@@ -139,7 +139,10 @@ def certificate(args):
     remark = (
         "Both are proofs: the attack's column is a lower bound of the training loss on "
         "its poison. The bounds depend on the norm `rho`; figures of other "
-        "implementations compare at equal `rho` only."
+        "implementations compare at equal `rho` only. The figures .0497, .0623 and .0629 "
+        "at 1, 3 and 5 % come from another norm or other units of the rows: with norms "
+        "from 0.7 to 2 and percentiles from 60 to 90, no pair gives all three (1.1 and 75 "
+        "come nearest: .048, .060, .063)."
     )
     return [Table("Certificate, MNIST-1-7, 70th percentile", rows, claims, [remark])]
 
@@ -206,7 +209,12 @@ def flips(args):
         ),
     ]
     title = "Label flips, MNIST-1-7, 500 rows and 500 of validation, mean of 5 seeds"
-    return [Table(title, rows, claims)]
+    remark = (
+        "The wanted figures of alfa are those of one draw of 500 rows, on which random "
+        "flips, too, do more than in the mean here. C of 0.03 and 0.1 give less harm, and "
+        "alternations end after a few rounds in a choice that repeats itself."
+    )
+    return [Table(title, rows, claims, [remark])]
 
 
 def points(args):
@@ -216,8 +224,9 @@ def points(args):
             X, y, X_test, y_test = digits(4, 9)
             own = np.random.RandomState(0).permutation(len(y))[:2000]
             X, y, constraints = X[own], y[own], None
-            model = LinearSVC(C=0.01, random_state=0)
+            model, steps = LinearSVC(C=0.01, random_state=0), 1000
         else:
+            steps = 600 if name == "phishing_url" else 200
             X, y, X_test, y_test, constraints = one_hot(name)
             model = GridSearchCV(
                 LinearSVC(random_state=0), {"C": [0.001, 0.01, 0.1, 1]}, cv=3
@@ -229,8 +238,15 @@ def points(args):
         for kind, allowed in settings.items():
             attack = LabelFlipping(strategy="random", budget=0.03, random_state=0)
             if kind != "random flips":
+                surrogate, rho = model, 2.0
+                if name == "phishing_url" and allowed is None:
+                    surrogate, rho = LinearSVC(C=0.1, random_state=0), 8.0
                 attack = MinMaxPoisoning(
-                    model, constraints=allowed, rho=2.0, max_iter=200, random_state=0
+                    surrogate,
+                    constraints=allowed,
+                    rho=rho,
+                    max_iter=steps,
+                    random_state=0,
                 )
             (X_new, y_new), seconds = timed(
                 lambda attack=attack, data=(X, y): attack.fit_resample(*data)
@@ -262,7 +278,11 @@ def points(args):
     ]
     remark = (
         "Points pass sphere and slab of the 95th percentile. On tables, C is tuned anew "
-        "on the poisoned rows, and by the attacker's surrogate."
+        "on the poisoned rows, and by the attacker's surrogate; on phishing_url the "
+        "surrogate of any points has C=0.1, which is stronger. Tried against the figures "
+        "that are missed: norms from 0.5 to 8, up to 1,000 steps, surrogates of C from "
+        "0.01 to 1. Valid points are limited by the relaxation: those that lie within "
+        "sphere and slab are rounded from few vertices, and C is tuned against them."
     )
     title = "Min-max points, LinearSVC, after retraining"
     return [Table(title, rows, claims, [remark])]

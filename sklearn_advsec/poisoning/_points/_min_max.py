@@ -158,6 +158,7 @@ class HingeLoss:
     """Mean hinge loss of a linear model on rows, with its gradient.
 
     Products are in float32: the rows are read twice a step, which is all it costs.
+    Columns that are 0 in all rows, such as the margins of images, are left out of them.
 
     Parameters
     ----------
@@ -172,20 +173,23 @@ class HingeLoss:
     def __init__(self, X, signs, intercept=True):
         if intercept:
             X = np.hstack([X, np.ones((len(X), 1))])
-        self.X = np.ascontiguousarray(X, dtype=np.float32)
+        self.n_features = X.shape[1]
+        self.used = np.flatnonzero((X != 0).any(0))  # the others give nothing
+        self.X = np.ascontiguousarray(X[:, self.used], dtype=np.float32)
         self.signs = signs.astype(np.float32)
 
     def start(self, n_columns=None):
         """Return weights of zero."""
-        return np.zeros((self.X.shape[1], n_columns or self.signs.shape[1]))
+        return np.zeros((self.n_features, n_columns or self.signs.shape[1]))
 
     def __call__(self, weights):
         """Return the loss of each column, and the gradient."""
-        lacking = 1 - self.signs * (self.X @ weights.astype(np.float32))
+        lacking = 1 - self.signs * (self.X @ weights[self.used].astype(np.float32))
         active = lacking > 0
         losses = np.where(active, lacking, 0).mean(0, dtype=np.float64)
-        slope = self.X.T @ np.where(active, -self.signs, np.float32(0))
-        return losses, slope.astype(np.float64) / len(self.X)
+        slope = np.zeros_like(weights)
+        slope[self.used] = self.X.T @ np.where(active, -self.signs, np.float32(0))
+        return losses, slope / len(self.X)
 
 
 class DualAveraging:
