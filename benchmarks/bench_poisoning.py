@@ -141,8 +141,8 @@ def certificate(args):
         "its poison. The bounds depend on the norm `rho`; figures of other "
         "implementations compare at equal `rho` only. The figures .0497, .0623 and .0629 "
         "at 1, 3 and 5 % come from another norm or other units of the rows: with norms "
-        "from 0.7 to 2 and percentiles from 60 to 90, no pair gives all three (1.1 and 75 "
-        "come nearest: .048, .060, .063)."
+        "from 0.7 to 2 and percentiles from 60 to 90, no pair gives all three (1.1 and "
+        "75 come nearest: .048, .060, .063)."
     )
     return [Table("Certificate, MNIST-1-7, 70th percentile", rows, claims, [remark])]
 
@@ -211,8 +211,8 @@ def flips(args):
     title = "Label flips, MNIST-1-7, 500 rows and 500 of validation, mean of 5 seeds"
     remark = (
         "The wanted figures of alfa are those of one draw of 500 rows, on which random "
-        "flips, too, do more than in the mean here. C of 0.03 and 0.1 give less harm, and "
-        "alternations end after a few rounds in a choice that repeats itself."
+        "flips, too, do more than in the mean here. Tried: C of 0.03 and 0.1, which give "
+        "less harm; the alternations end by themselves after a few rounds."
     )
     return [Table(title, rows, claims, [remark])]
 
@@ -281,8 +281,8 @@ def points(args):
         "on the poisoned rows, and by the attacker's surrogate; on phishing_url the "
         "surrogate of any points has C=0.1, which is stronger. Tried against the figures "
         "that are missed: norms from 0.5 to 8, up to 1,000 steps, surrogates of C from "
-        "0.01 to 1. Valid points are limited by the relaxation: those that lie within "
-        "sphere and slab are rounded from few vertices, and C is tuned against them."
+        "0.01 to 1. What limits valid points was not found: norms, steps and C change "
+        "their error by less than a point."
     )
     title = "Min-max points, LinearSVC, after retraining"
     return [Table(title, rows, claims, [remark])]
