@@ -8,6 +8,7 @@ from scipy.optimize import linprog
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from .._labels import find_positions
 from ..exceptions import QueryBudgetExceeded
 from ._active import distinct_rows
 from ._base import ExtractionAttack
@@ -447,10 +448,17 @@ class EquationSolving(ExtractionAttack):
         rows = probes.near_pool(n_start)
         labels = oracle.ask(rows)
         self.classes_ = self._victim_classes(np.unique(labels))
-        codes = {label: i for i, label in enumerate(self.classes_.tolist())}
 
         def ask(rows):
-            return np.array([codes[label] for label in oracle.ask(rows).tolist()])
+            labels = oracle.ask(rows)
+            position, known = find_positions(labels, self.classes_)
+            if not known.all():  # of a victim that says nowhere which there are
+                raise ValueError(
+                    f"estimator answered {labels[~known].tolist()[0]!r}, and to none of "
+                    f"{n_start} rows around X before. Give it classes_, or X with rows "
+                    "of all classes."
+                )
+            return position
 
         labels = ask(rows)
         if len(np.unique(labels)) < 2:

@@ -630,3 +630,23 @@ def test_kinks_of_a_known_function():
     np.testing.assert_allclose(kinks, where, atol=1e-7)
     kinks, complete = find_kinks(lambda t: np.sin(9 * t)[:, None], -1, 1, noise=1e-15)
     assert not complete  # and it came back
+
+
+def test_a_label_that_comes_late_is_told_and_what_was_paid_stays():
+    rng = np.random.RandomState(0)
+    X = rng.uniform(size=(60, 3))
+
+    class Remote:
+        """It says nowhere which labels there are, and the third is rare."""
+
+        n_seen = 0
+
+        def predict(self, X):
+            self.n_seen += len(X)
+            labels = np.where(X[:, 0] > 0.5, "b", "a")
+            return labels if self.n_seen < 300 else np.full(len(X), "c")
+
+    attack = EquationSolving(Remote(), knowledge="label", batch_size=50)
+    with pytest.raises(ValueError, match="estimator answered 'c'"):
+        attack.fit(X)
+    assert len(attack.query_log_) >= 300
