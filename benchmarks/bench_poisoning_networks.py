@@ -110,7 +110,8 @@ def timed(run):
 
 
 def log(row):
-    print(row, file=sys.stderr, flush=True)
+    plain = {k: v if isinstance(v, str) else float(v) for k, v in row.items()}
+    print(plain, file=sys.stderr, flush=True)
 
 
 # Clean labels -------------------------------------------------------------------------
@@ -180,59 +181,57 @@ def hit(model, poisoned, target, label):
 
 
 def scratch(args):
+    attack = GradientMatching(plain_net(CNN, 6), budget=0.05, eps=0.3, max_iter=80)
+    rows = [outcome("GradientMatching", attack), outcome("noise of eps .3", None)]
+    hits = rows[0]["targets hit of 24"]
+    claim = Claim(
+        "gradient matching from scratch: targets hit of 24", str(hits), hits >= 4, ">= 4"
+    )
+    title = "From scratch, MNIST-4-9, 1,000 rows, 5 % of them changed, a CNN, new seeds"
+    return [Table(title, rows, [claim])]
+
+
+def collisions(args):
+    attack = FeatureCollision(plain_net(CNN, 6), budget=0.05)
+    row = outcome("FeatureCollision", attack)
+    hits = row["targets hit of 24"]
+    claim = Claim(
+        "feature collision from scratch: targets hit of 24",
+        str(hits),
+        hits <= 1,
+        "<= 1: it is no attack on networks trained from scratch",
+    )
+    title = "Feature collision from scratch, on the same rows and targets"
+    return [Table(title, [row], [claim])]
+
+
+def outcome(name, attack):
+    """Attack 24 rows of a CNN trained from scratch, one at a time."""
     X, y, X_test, y_test = mnist((4, 9))
     own = np.random.RandomState(0).permutation(len(y))[:1000]
     X, y = X[own], y[own]
-    clean = net(CNN, 10, 99).fit(X, y)
+    clean = net(CNN, 6, 99).fit(X, y)
     right = np.flatnonzero(clean.predict(X_test) == y_test)
-    targets = np.random.RandomState(1).choice(right, 24, replace=False)
-    recipe, rows = plain_net(CNN, 10), []
-    attacks = {
-        "GradientMatching": GradientMatching(recipe, budget=0.05, eps=0.3, max_iter=150),
-        "FeatureCollision": FeatureCollision(recipe, budget=0.05),
-        "noise of eps .3": None,
-    }
-    for name, attack in attacks.items():
-        hits, seconds, accuracies = [], [], []
-        for seed, t in enumerate(targets):
-            wanted = 13 - y_test[t]
-            if attack is None:
-                rng, poisoned = np.random.RandomState(seed), (X.copy(), y)
-                at = rng.choice(np.flatnonzero(y == wanted), 50, replace=False)
-                noise = 0.3 * rng.choice([-1.0, 1.0], (50, 784)).astype(np.float32)
-                poisoned[0][at] = np.clip(X[at] + noise, 0, 1)
-                used = 0.0
-            else:
-                attack.set_params(
-                    target=X_test[[t]], target_class=wanted, random_state=seed
-                )
-                poisoned, used = timed(lambda attack=attack: attack.fit_resample(X, y))
-            model = net(CNN, 10, 1000 + seed).fit(*poisoned)
-            hits.append(model.predict(X_test[[t]])[0] == wanted)
-            accuracies.append(model.score(X_test, y_test))
-            seconds.append(used)
-        rows.append(
-            {"attack": name, "targets hit of 24": int(np.sum(hits))}
-            | {"accuracy": float(np.mean(accuracies)), "CPU s": float(np.mean(seconds))}
-        )
-        log(rows[-1])
-    found = {row["attack"]: row["targets hit of 24"] for row in rows}
-    claims = [
-        Claim(
-            "gradient matching from scratch: targets hit of 24",
-            str(found["GradientMatching"]),
-            found["GradientMatching"] >= 4,
-            ">= 4",
-        ),
-        Claim(
-            "feature collision from scratch: targets hit of 24",
-            str(found["FeatureCollision"]),
-            found["FeatureCollision"] <= 1,
-            "<= 1: it is no attack on networks trained from scratch",
-        ),
-    ]
-    title = "From scratch, MNIST-4-9, 1,000 rows, 5 % of them changed, new seeds"
-    return [Table(title, rows, claims)]
+    hits, seconds, accuracies = [], [], []
+    for seed, t in enumerate(np.random.RandomState(1).choice(right, 24, replace=False)):
+        wanted, used = 13 - y_test[t], 0.0
+        if attack is None:
+            rng, poisoned = np.random.RandomState(seed), (X.copy(), y)
+            at = rng.choice(np.flatnonzero(y == wanted), 50, replace=False)
+            noise = 0.3 * rng.choice([-1.0, 1.0], (50, 784)).astype(np.float32)
+            poisoned[0][at] = np.clip(X[at] + noise, 0, 1)
+        else:
+            attack.set_params(target=X_test[[t]], target_class=wanted, random_state=seed)
+            poisoned, used = timed(lambda: attack.fit_resample(X, y))
+        model = net(CNN, 6, 1000 + seed).fit(*poisoned)
+        hits.append(model.predict(X_test[[t]])[0] == wanted)
+        accuracies.append(model.score(X_test, y_test))
+        seconds.append(used)
+    row = {"attack": name, "targets hit of 24": int(np.sum(hits))}
+    row |= {"accuracy": float(np.mean(accuracies)), "CPU s": float(np.mean(seconds))}
+    row["clean accuracy"] = clean.score(X_test, y_test)
+    log(row)
+    return row
 
 
 # Triggers -----------------------------------------------------------------------------
@@ -292,7 +291,7 @@ def tabular(args):
     )
     models = {
         "HistGradientBoosting": make_pipeline(as_codes, HistGradientBoostingClassifier()),
-        "RandomForest": make_pipeline(as_codes, RandomForestClassifier(50)),
+        "RandomForest": make_pipeline(as_codes, RandomForestClassifier(20)),
         "LogisticRegression": make_pipeline(one_hot, LogisticRegression(max_iter=1000)),
     }
     rows = []
@@ -302,7 +301,7 @@ def tabular(args):
         base = clean.score(X_test, y_test)
         for share in (0.001, 0.005, 0.01):
             found = []
-            for seed in range(3):
+            for seed in range(3 if name.startswith("Hist") else 1):
                 trigger = BackdoorTrigger(
                     "in_bounds",
                     columns=numbers,
@@ -333,9 +332,9 @@ def tabular(args):
             all(v >= w for v, w in zip(found, (0.3, 0.9, 0.97), strict=True)),
             ">= .30, .90, .97",
         ),
-        Claim("its loss of accuracy", f"{drop:.4f}", drop <= 0.003, "<= .003"),
+        Claim("its loss of accuracy", f"{drop:.4f}", bool(drop <= 0.003), "<= .003"),
     ]
-    title = "Two in-bounds columns, Adult, 30,000 rows, mean of 3 triggers"
+    title = "Two in-bounds columns, Adult, 30,000 rows, mean of 3 triggers (boosting)"
     return [Table(title, rows, claims)]
 
 
@@ -343,23 +342,24 @@ def tabular(args):
 
 
 def detectors(args):
-    X, y, *_ = mnist()
-    own = np.random.RandomState(0).permutation(len(y))[:3000]
+    X, y, X_test, y_test = mnist()
+    own = np.random.RandomState(0).permutation(len(y))[:5000]
     X, y = X[own], y[own]
     recipe = plain_net(CNN, 6)
     ours = {
-        "SpectralSignatures": SpectralSignatures(recipe, contamination=0.1),
+        "SpectralSignatures": SpectralSignatures(recipe, contamination=0.2),
         "ActivationClustering": ActivationClustering(recipe),
-        "STRIP": STRIP(recipe, contamination=0.1, n_blends=20),
+        "STRIP": STRIP(recipe, contamination=0.2, n_blends=20),
     }
     rows = []
-    for share in (0.0, 0.01, 0.05):
+    for share in (0.0, 0.01, 0.03):
         trigger = BackdoorTrigger(
             image_shape=(28, 28), target_class=0, budget=share, random_state=0
         )
         data = trigger.fit_resample(X, y)
         bad = np.isin(np.arange(len(y)), trigger.poison_indices_)
         module = net(CNN, 6, 0).fit(*data)
+        success = backdoor_success_scorer(trigger)(module, X_test[:2000], y_test[:2000])
         runners = {}
         for name, sanitizer in ours.items():
             sanitizer.set_params(random_state=0)
@@ -375,7 +375,7 @@ def detectors(args):
             kept, seconds = timed(run)
             caught = (bad & ~kept).sum()
             rows.append(
-                {"detector": name, "poison": f"{share:.0%}"}
+                {"detector": name, "poison": f"{share:.0%}", "success": success}
                 | {"recall": caught / bad.sum() if share else float("nan")}
                 | {"precision": caught / max((~kept).sum(), 1)}
                 | {"clean rows removed": (~bad & ~kept).sum() / (~bad).sum()}
@@ -386,17 +386,17 @@ def detectors(args):
     most = found["sklearn_advsec SpectralSignatures", "0%"]["clean rows removed"]
     claims = [
         Claim(
-            "spectral signatures on clean data: rows removed, of contamination=.1",
+            "spectral signatures on clean data: rows removed, of contamination=.2",
             f"{most:.3f}",
-            most <= 0.1,
-            "<= .1",
+            bool(most <= 0.2),
+            "<= .2",
         )
     ]
     remark = (
         "Ours train the network themselves, which is most of their time; ART is handed "
         "the trained one. ART's spectral signatures get the true share of poison."
     )
-    title = "Detectors of a patch, 3,000 rows of MNIST, all classes, a CNN"
+    title = "Detectors of a patch, 5,000 rows of MNIST, all classes, a CNN"
     return [Table(title, rows, claims, [remark])]
 
 
@@ -561,6 +561,7 @@ def art_matching(model, X, y, estimators, attacks):
 SECTIONS = {
     "frozen": frozen,
     "scratch": scratch,
+    "collisions": collisions,
     "badnets": badnets,
     "tabular": tabular,
     "detectors": detectors,

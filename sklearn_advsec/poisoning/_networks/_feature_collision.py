@@ -45,7 +45,7 @@ class FeatureCollision(CleanLabelAttack):
     budget : int or float, default=5
         How many rows are changed: a number, or a share of the training rows; at most
         those of the target class.
-    beta : float, default=0.25
+    beta : float, default=0.2
         Weight of staying near to the row as it was. It is free of units, unlike the
         paper's.
     watermark : float, default=0.0
@@ -128,7 +128,7 @@ class FeatureCollision(CleanLabelAttack):
         target=None,
         target_class=None,
         budget=5,
-        beta=0.25,
+        beta=0.2,
         watermark=0.0,
         bounds="data",
         constraints=None,

@@ -1,12 +1,13 @@
 """Spectral signatures: rows that stand out along the widest direction of their class."""
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ._representation import RepresentationSanitizer
 
-_SMALL = 2**20  # values that a full decomposition takes
+_SMALL = 2**22  # values that are decomposed as a dense matrix
 
 
 class SpectralSignatures(RepresentationSanitizer):
@@ -91,8 +92,13 @@ def _centred_projection(features, seed):
     if n * width <= _SMALL:
         dense = features.toarray() if issparse(features) else features
         centred = dense - dense.mean(0)
-        left, values, _ = np.linalg.svd(centred, full_matrices=False)
-        return left[:, 0] * values[0]
+        wide = n <= width  # by the smaller of the two products with itself
+        gram = centred @ centred.T if wide else centred.T @ centred
+        last = len(gram) - 1
+        value, vector = eigh(gram, subset_by_index=(last, last))
+        if wide:
+            return vector[:, 0] * np.sqrt(max(value[0], 0))
+        return centred @ vector[:, 0]
     mean = np.asarray(features.mean(0)).ravel()
     squares = features.multiply(features) if issparse(features) else features**2
     if squares.sum() - n * mean @ mean <= 1e-12 * squares.sum():  # all rows alike
