@@ -98,6 +98,16 @@ def ends_in_net(estimator):
     return is_net(last)
 
 
+def is_untrained_net(estimator):
+    """Whether an estimator is, or ends in, a skorch net without weights as yet.
+
+    Nets of skorch 1.2 have attributes that end in an underscore from the start, so that
+    `check_is_fitted` takes them for fitted.
+    """
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    return is_net(last) and not last.initialized_
+
+
 def told_classes(recipe, classes):
     """Return a recipe that knows all classes, also those that its rows will lack.
 

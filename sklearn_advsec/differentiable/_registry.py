@@ -8,9 +8,11 @@ from importlib import import_module
 
 import torch
 from sklearn.base import is_classifier
+from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators import is_untrained_net, name_of
 from ..exceptions import NoGradientError
 from ._columns import code_lookup, constant_transform, names_of
 from ._views import ClassifierView
@@ -139,6 +141,8 @@ def view(estimator, columns=None):
     """
     if hasattr(estimator, "fit") and not isinstance(estimator, torch.nn.Module):
         check_is_fitted(estimator)
+        if is_untrained_net(estimator):
+            raise NotFittedError(f"{name_of(estimator)} is not fitted yet.")
     token = _precisions.set([])
     try:
         with input_columns(columns):

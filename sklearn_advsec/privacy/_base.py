@@ -20,7 +20,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan, may_take_nan
+from .._estimators import allows_nan, is_untrained_net, may_take_nan, unwrap
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import fit_context, validate_data
@@ -328,6 +328,8 @@ def check_target(estimator, attack_name):
     target = clone(as_victim(estimator))
     try:
         check_is_fitted(target)
+        if is_untrained_net(unwrap(target)):
+            raise NotFittedError
     except NotFittedError:
         raise NotFittedError(
             f"estimator of {attack_name} must be fitted: it is the target, and training "

@@ -11,7 +11,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_is_fitted
 
-from .._estimators import is_net, unwrap
+from .._estimators import is_untrained_net, unwrap
 from ..exceptions import FittedVictimWarning
 from ..pretrained import PretrainedModule
 
@@ -152,9 +152,8 @@ def _fitted_inside(victim):
 
 def _is_fitted(victim):
     """Whether a victim is fitted, as far as it says."""
-    last = victim[-1] if isinstance(victim, Pipeline) else victim
-    if is_net(last) and not last.initialized_:
-        return False  # skorch 1.2 has attributes that end in an underscore from the start
+    if is_untrained_net(victim):
+        return False
     try:
         check_is_fitted(victim)
     except (NotFittedError, TypeError):

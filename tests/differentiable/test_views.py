@@ -119,22 +119,31 @@ def platt(**parameters):
     return SVC(probability=True, random_state=0, **parameters)
 
 
-# scikit-learn 1.9 warns where nothing is said, and older ones do not know the word.
-NEW_ATTRIBUTES = {"use_legacy_attributes": False}
+# scikit-learn 1.9 warns where nothing is said, and older ones do not know the words.
+NEW_ATTRIBUTES = {"use_legacy_attributes": False, "l1_ratios": (0,)}
 if not NEW_ATTRIBUTES.keys() <= LogisticRegressionCV().get_params().keys():
     NEW_ATTRIBUTES = {}
+
+# As scikit-learn 1.8 and later say it, or those before.
+DEPRECATED = LogisticRegression().get_params()["penalty"] == "deprecated"
+LASSO = {"l1_ratio": 1} if DEPRECATED else {"penalty": "l1"}
+
+# scikit-learn 1.8 calibrates by temperature, too.
+KNOWN = CalibratedClassifierCV._parameter_constraints["method"][0].options
+CALIBRATIONS = [m for m in ("sigmoid", "isotonic", "temperature") if m in KNOWN]
+
+CRAMMER_SINGER = LinearSVC(multi_class="crammer_singer", C=0.01, tol=1e-2)
 
 # id, estimator, data sets, methods without an exact gradient
 CLASSIFIERS = [
     ("logistic", Logistic(), BOTH | {"strings": WORDS}, ()),
-    ("logistic-l1", Logistic(l1_ratio=1, solver="saga", tol=1e-2), BOTH, ()),
+    ("logistic-l1", Logistic(**LASSO, solver="saga", tol=1e-2), BOTH, ()),
     ("liblinear", Logistic(solver="liblinear"), ONLY_BINARY, ()),
     (
         "logistic-cv",
         LogisticRegressionCV(
             cv=2,
             Cs=2,
-            l1_ratios=(0,),
             scoring="accuracy",
             max_iter=2000,
             **NEW_ATTRIBUTES,
@@ -150,7 +159,12 @@ CLASSIFIERS = [
     ],
     ("perceptron", Perceptron(), BOTH, ()),
     ("linear-svc", LinearSVC(), BOTH, ()),
-    ("crammer-singer", LinearSVC(multi_class="crammer_singer", C=0.1), BOTH, ()),
+    (
+        "crammer-singer",
+        CRAMMER_SINGER,
+        BOTH,
+        (),
+    ),
     *[
         (
             f"svc-{kernel}-{shape}",
@@ -253,7 +267,7 @@ CLASSIFIERS = [
             BOTH,
             (),
         )
-        for method in ("sigmoid", "isotonic", "temperature")
+        for method in CALIBRATIONS
         for base, ensemble in ((LinearSVC(), True), (GaussianNB(var_smoothing=1), False))
     ],
     ("ovr", OneVsRestClassifier(LinearSVC()), BOTH, ()),
@@ -355,7 +369,11 @@ TRANSFORMERS = [
     ("min-max", MinMaxScaler((-1, 2)), RAW[0]),
     ("min-max-clip", MinMaxScaler(clip=True), RAW[0]),
     ("max-abs", MaxAbsScaler(), RAW[0]),
-    ("max-abs-clip", MaxAbsScaler(clip=True), RAW[0]),
+    *[
+        ("max-abs-clip", MaxAbsScaler(**clip), RAW[0])
+        for clip in [{"clip": True}]
+        if "clip" in MaxAbsScaler().get_params()  # scikit-learn 1.9
+    ],
     *[(f"normalizer-{norm}", Normalizer(norm), IRIS[0]) for norm in ("l1", "l2", "max")],
     ("yeo-johnson", PowerTransformer(), IRIS[0]),
     ("yeo-johnson-raw", PowerTransformer(standardize=False), IRIS[0]),
@@ -638,7 +656,7 @@ def test_bagging_of_a_rare_class():
 def test_passive_aggressive_classifier():
     if not hasattr(linear_model, "PassiveAggressiveClassifier"):
         pytest.skip("gone from scikit-learn 1.10 on")
-    with pytest.warns(FutureWarning, match="deprecated"):
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # from 1.8 on
         estimator = linear_model.PassiveAggressiveClassifier()
         estimator.fit(*WINE)
     out = view(estimator).decision_function(torch.tensor(WINE[0]))
