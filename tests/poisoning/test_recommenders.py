@@ -101,6 +101,8 @@ def test_bad_ratings():
         clone(SMALL).fit(np.zeros((5, 4)))
     with pytest.raises(ValueError, match="some are negative"):
         MatrixFactorization(feedback="implicit").fit(-RATINGS)
+    with pytest.raises(ValueError, match="n_items must be"):
+        clone(SMALL).fit(RATINGS).recommend(RATINGS, n_items=0)
     with pytest.raises(ValueError, match="features"):
         clone(SMALL).fit(RATINGS).predict(RATINGS[:, 1:])
 
@@ -296,6 +298,16 @@ def test_realism_is_chance_for_real_users_and_one_for_obvious_ones():
     quiet[np.ix_(np.setdiff1d(np.arange(N_USERS), some), RAREST)] = 0.0
     given_away = profile_realism(quiet, some, random_state=0)
     assert given_away > profile_realism(quiet, some, RAREST, random_state=0)
+
+
+def test_bad_realism_and_reports():
+    assert np.isnan(profile_realism(RATINGS, []))
+    with pytest.raises(ValueError, match="fake must be between"):
+        profile_realism(RATINGS, [N_USERS])
+    with pytest.raises(ValueError, match="items must be between"):
+        profile_realism(RATINGS, [0, 1, 2], items=[-1])
+    with pytest.raises(ValueError, match="n_recommended must be"):
+        injection_report(clone(SMALL), fakes("copied"), RATINGS, n_recommended=0)
 
 
 def test_learned_profiles_look_more_real_than_templates():

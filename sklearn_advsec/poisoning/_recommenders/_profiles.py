@@ -14,7 +14,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils.extmath import randomized_svd
 
-from ._ratings import as_ratings
+from ._ratings import as_ratings, chosen_items, chosen_rows
 
 _N_DIRECTIONS, _N_NEIGHBORS = 8, 10
 _POPULAR = 0.05  # share of the items that count as popular
@@ -43,9 +43,9 @@ class RealProfiles:
 
     def rounded(self, wanted):
         """Return the ratings that real users give nearest to some numbers."""
-        at = np.searchsorted(self.values, wanted).clip(1, max(1, len(self.values) - 1))
         if len(self.values) == 1:
             return np.full(len(wanted), self.values[0])
+        at = np.searchsorted(self.values, wanted).clip(1, len(self.values) - 1)
         low, high = self.values[at - 1], self.values[at]
         return np.where(wanted - low < high - wanted, low, high)
 
@@ -136,7 +136,7 @@ class ProfileGenerator:
         self.tastes = np.hstack(tastes)[real.raters]
         k = min(_N_NEIGHBORS, len(real.raters))
         search = NearestNeighbors(n_neighbors=k).fit(self.tastes)
-        self.near = search.kneighbors(return_distance=True, X=self.tastes)[1]
+        self.near = search.kneighbors(self.tastes, return_distance=False)
         row = np.repeat(np.arange(ratings.shape[0]), self.lengths)
         sums = np.bincount(row, ratings.data, minlength=ratings.shape[0])
         squares = np.bincount(row, ratings.data**2, minlength=ratings.shape[0])
@@ -213,12 +213,14 @@ def profile_realism(ratings, fake, items=(), *, random_state=None):
     1.0
     """
     ratings = as_ratings(ratings)
-    fake = np.asarray(fake)
     mask = np.zeros(ratings.shape[0], dtype=bool)
-    mask[fake] = True
+    if np.size(fake):
+        mask[chosen_rows(fake, ratings.shape[0], "fake")] = True
     if min(mask.sum(), (~mask).sum()) < 2:
         return np.nan
-    rest = without(ratings, np.atleast_1d(np.asarray(items, dtype=int)))
+    if np.size(items):
+        items = chosen_items(items, ratings.shape[1])
+    rest = without(ratings, items)
     means, _ = item_moments(rest[np.flatnonzero(~mask)])
     X = profile_statistics(rest, means)
     folds = StratifiedKFold(

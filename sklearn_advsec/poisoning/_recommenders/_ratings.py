@@ -1,5 +1,7 @@
 """Ratings as attacks on recommenders and their detectors take them."""
 
+from numbers import Integral
+
 import numpy as np
 from scipy.sparse import csr_array, csr_matrix, issparse, sparray, vstack
 from sklearn.utils import check_array
@@ -70,19 +72,18 @@ def selected(given, rows):
 
 def chosen_users(users, n_users):
     """Return the users that an attack is about, as positions; None stands for all."""
-    if users is None:
-        return np.arange(n_users)
-    return _positions(users, n_users, "users")
+    return np.arange(n_users) if users is None else chosen_rows(users, n_users, "users")
 
 
 def chosen_items(items, n_items):
     """Return the items that an attack is about, as positions."""
     if items is None:
         raise ValueError("items is None: say which items, by their columns.")
-    return _positions(items, n_items, "items")
+    return chosen_rows(items, n_items, "items")
 
 
-def _positions(values, n, name):
+def chosen_rows(values, n, name):
+    """Return some of `n`, given by their positions or by a mask, as positions."""
     values = np.atleast_1d(np.asarray(values))
     if values.dtype == bool:
         if values.shape != (n,):
@@ -99,6 +100,8 @@ def _positions(values, n, name):
 
 def top_items(scores, ratings, n_items):
     """Return the items of largest scores that are not rated; -1 where there are none."""
+    if not isinstance(n_items, Integral) or isinstance(n_items, bool) or n_items < 1:
+        raise ValueError(f"n_items must be a number, 1 or more; got {n_items!r}.")
     scores = scores.copy()
     rows = np.repeat(np.arange(ratings.shape[0]), np.diff(ratings.indptr))
     scores[rows, ratings.indices] = -np.inf

@@ -84,7 +84,9 @@ def injection_report(
     (True, True)
     """
     check_trainable(recommender, "recommender")
-    if not isinstance(n_recommended, Integral) or n_recommended < 1:
+    if type(n_recommended) is bool or not isinstance(n_recommended, Integral):
+        raise ValueError(f"n_recommended must be a number; got {n_recommended!r}.")
+    if n_recommended < 1:
         raise ValueError(f"n_recommended must be 1 or more; got {n_recommended!r}.")
     real = as_ratings(ratings)
     items = chosen_items(attack.items, real.shape[1])
