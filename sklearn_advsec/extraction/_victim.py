@@ -125,13 +125,14 @@ def outputs_of(victim, rows):
     if not regresses(victim):
         answer = ask_labels(victim, rows)
         return (answer[:, None] == np.asarray(victim.classes_)).astype(np.float64)
-    answer = np.asarray(victim.predict(rows))
-    if answer.size and isinstance(answer.ravel()[0], str):
+    answer, check = victim.predict(rows), AnswerCheck(victim)
+    first = check.labels(answer, _num_samples(rows))[:1].tolist()
+    if first and isinstance(first[0], str):
         raise ValueError(
-            f"estimator answers {answer.ravel()[0]!r} and says nowhere which other "
-            "labels there are: give it classes_ or predict_proba."
+            f"estimator answers {first[0]!r} and says nowhere which other labels there "
+            "are: give it classes_ or predict_proba."
         )
-    values = AnswerCheck(victim).values(answer, _num_samples(rows))
+    values = check.values(answer, _num_samples(rows))
     return values.astype(np.float64)[:, None]
 
 

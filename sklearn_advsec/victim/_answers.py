@@ -166,13 +166,11 @@ class AnswerCheck:
         return proba
 
     def _numbers(self, answer, n_rows, rows, method):
-        try:
-            array = _as_array(answer)
-        except ValueError as error:
+        array = self._array(answer, n_rows, method)
+        if array.dtype.kind == "c":
             raise BadAnswerError(
-                f"estimator: {self._name}.{method} returned rows of different lengths."
-            ) from error
-        self._check_length(array, n_rows, method)
+                f"estimator: {self._name}.{method} returned complex numbers."
+            )
         if array.dtype.kind == "f" and array.dtype.itemsize >= 4:
             return array
         try:
@@ -185,8 +183,7 @@ class AnswerCheck:
 
     def _column(self, answer, n_rows, method):
         """Return one entry per row; some libraries return labels as a column."""
-        array = _as_array(answer)
-        self._check_length(array, n_rows, method)
+        array = self._array(answer, n_rows, method)
         if array.size != n_rows:
             raise BadAnswerError(
                 f"estimator: {self._name}.{method} returned an array of shape "
@@ -194,7 +191,14 @@ class AnswerCheck:
             )
         return array.reshape(n_rows)
 
-    def _check_length(self, array, n_rows, method):
+    def _array(self, answer, n_rows, method):
+        """Return an answer as an array, with an entry for each row."""
+        try:
+            array = _as_array(answer)
+        except ValueError as error:
+            raise BadAnswerError(
+                f"estimator: {self._name}.{method} returned rows of different lengths."
+            ) from error
         if array.ndim == 0:
             raise BadAnswerError(
                 f"estimator: {self._name}.{method} returned {array.item()!r} for "
@@ -205,6 +209,7 @@ class AnswerCheck:
                 f"estimator: {self._name}.{method} returned {len(array)} answers for "
                 f"{n_rows} rows."
             )
+        return array
 
     def _refuse(self, bad, answer, rows, method, reason, cause=None):
         at = np.flatnonzero(bad)
@@ -255,13 +260,13 @@ def ask_labels(victim, X):
     """
     classes = getattr(victim, "classes_", None)
     check = AnswerCheck(victim, classes)
-    answer = _as_array(victim.predict(X))
+    answer = victim.predict(X)
     n_rows = _num_samples(X)  # of sparse rows, too
     checked = check.labels(answer, n_rows)
     if classes is None:
         return checked
     if np.asarray(classes).dtype == object:  # which would lose what kind labels are of
-        return answer.reshape(n_rows)
+        return _as_array(answer).reshape(n_rows)
     return check.in_words(checked)
 
 

@@ -189,6 +189,8 @@ BAD_ANSWERS = (
     "text",
     "unknown labels",
     "table of labels",
+    "ragged",
+    "complex",
 )
 
 METHODS = {

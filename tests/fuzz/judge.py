@@ -305,6 +305,7 @@ class Spoiled(ClassifierMixin, BaseEstimator):
             "unknown labels": lambda: labels + 100,
             "table of labels": lambda: np.column_stack([labels, labels]),
             "nan": lambda: np.full(len(labels), np.nan),
+            "ragged": lambda: [[1], [1, 2], *[[1]] * len(labels)][: len(labels)],
         }
         how = self.how.removesuffix(" later")
         if how not in spoiled or self._behaves():
@@ -330,6 +331,8 @@ class Spoiled(ClassifierMixin, BaseEstimator):
             "text": lambda: "no scores",
             "unknown labels": lambda: np.hstack([proba, proba]) / 2,
             "table of labels": lambda: proba[:, :, None],
+            "ragged": lambda: [[1.0], *proba[1:].tolist()],
+            "complex": lambda: proba + 1j,
         }[self.how.removesuffix(" later")]()
 
 
