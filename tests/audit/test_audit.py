@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from audits import TINY
+from audits import TINY, do_little
 from data import bundled
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
@@ -26,7 +26,6 @@ from sklearn_advsec.audit import (
     catalogue,
     schema,
 )
-from sklearn_advsec.audit import _audit as audit_module
 from sklearn_advsec.audit._evasion import (
     EvasionSection,
     Plan,
@@ -39,7 +38,7 @@ from sklearn_advsec.encryption import EncryptedClassifier
 
 @pytest.fixture(autouse=True)
 def _little_is_done(monkeypatch):
-    monkeypatch.setitem(audit_module.BUDGETS, "quick", TINY)
+    do_little(monkeypatch)
 
 
 def data(n_columns=6):
@@ -57,7 +56,7 @@ def linear_model():
 def audited():
     """Return an audit, its victim, and random numbers drawn before and after it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(audit_module.BUDGETS, "quick", TINY)
+        do_little(patch)
         model, states = linear_model(), [global_states()]
         audit = SecurityAudit(FrozenEstimator(model)).fit(*data())
         return audit, model, [*states, global_states()]
@@ -353,12 +352,13 @@ def test_a_victim_that_never_answers_gives_a_report():
 def test_labels_and_probabilities_that_disagree_are_told():
     X, y, X_test, y_test = data(2)
     victim = Faulty("disagrees", after=10**9).fit(X, y)
-    audit = SecurityAudit(FrozenEstimator(victim), ["privacy"])
+    audit = SecurityAudit(FrozenEstimator(victim), [Steps()])
     audit.fit(X, y, X_test, y_test)
     assert "not the class of the largest score on 100" in audit.warnings_[0]
 
 
-def test_labels_only_and_regressors_and_constants():
+def test_labels_only_and_regressors_and_constants(monkeypatch):
+    do_little(monkeypatch, defenses=False)
     X, y, X_test, y_test = data(2)
     victim = extraction.LabelsOnly(FrozenEstimator(linear_model_of(X, y))).fit(X, y)
     audit = SecurityAudit(FrozenEstimator(victim), ["evasion", "privacy"])
@@ -380,7 +380,8 @@ def linear_model_of(X, y):
     return make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
 
 
-def test_trees_are_proved():
+def test_trees_are_proved(monkeypatch):
+    do_little(monkeypatch, defenses=False)
     X, y, X_test, y_test = data(4)
     model = DecisionTreeClassifier(max_depth=4, random_state=0)
     audit = SecurityAudit(model, ["evasion", "extraction"])

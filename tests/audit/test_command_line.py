@@ -12,14 +12,13 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from audits import TINY
+from audits import do_little
 from data import bundled
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.__main__ import main
 from sklearn_advsec.audit import SecurityAudit
-from sklearn_advsec.audit import _audit as audit_module
 
 pd = pytest.importorskip("pandas")
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def _little_is_done(monkeypatch):
-    monkeypatch.setitem(audit_module.BUDGETS, "quick", TINY)
+    do_little(monkeypatch, defenses=False)
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from audits import TINY
+from audits import do_little
 from data import bundled
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_advsec.audit import SecurityAudit
-from sklearn_advsec.audit import _audit as audit_module
 from sklearn_advsec.audit._page import show
 
 HOSTILE = (
@@ -28,7 +27,7 @@ def report():
     X, y = bundled("digits")
     X, y = X[y < 3], y[y < 3]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(audit_module.BUDGETS, "quick", TINY)
+        do_little(patch, defenses=False)
         model = LogisticRegression(max_iter=200).fit(X[:150], y[:150])
         audit = SecurityAudit(FrozenEstimator(model), image_shape=(8, 8), eps=0.1)
         return audit.fit(X[:150], y[:150], X[150:270], y[150:270]).report_
@@ -123,7 +122,7 @@ def test_texts_are_cut_and_what_is_hidden_is_shown():
 
 def test_hostile_columns_and_labels_go_through_an_audit(monkeypatch):
     pd = pytest.importorskip("pandas")
-    monkeypatch.setitem(audit_module.BUDGETS, "quick", TINY)
+    do_little(monkeypatch, defenses=False)
     X, y = bundled("iris")
     names = ["<script>alert(1)</script>", "'\"&", "\u202eabc", "😀=1+1"]
     frame = pd.DataFrame(X, columns=names)

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from audits import TINY
+from audits import do_little
 from data import bundled
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_blobs, make_classification
@@ -28,7 +28,6 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.audit import SecurityAudit
-from sklearn_advsec.audit import _audit as audit_module
 
 pd = pytest.importorskip("pandas")
 pytestmark = pytest.mark.slow
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _little_is_done(monkeypatch):
-    monkeypatch.setitem(audit_module.BUDGETS, "quick", TINY)
+    do_little(monkeypatch)
 
 
 def texts(n_rows=300):
