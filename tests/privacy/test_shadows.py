@@ -618,3 +618,24 @@ def test_times_in_seconds_are_records_like_others():
     np.testing.assert_array_equal(found[0][1], found[1][1])
     assert (found[1][1].sum(axis=1) == 100).all()
     np.testing.assert_allclose(found[0][0], found[1][0])
+
+
+def test_a_coarse_shift_is_never_taken_to_be_the_other_way_round():
+    """The noise of few coarse scores says of some records that training lowered them."""
+    rng = np.random.RandomState(0)
+    X = rng.randint(0, 4, (120, 6)).astype(float)
+    y = (X[:, 0] + 2 * rng.randn(120) > 1.5).astype(int)
+    target = FrozenEstimator(KNeighborsClassifier(5).fit(X[::2], y[::2]))
+    attack = LikelihoodRatio(target, n_shadow_models=8, mode="online")
+    records = make_records(X, y)
+    attack.fit(records)
+    records = attack._records(records)
+    shadows, trained = attack._shadow_confidences(records), attack._trained_on(records)
+    mean_in, _ = attack._normal(shadows, trained, "in")
+    mean_out, _ = attack._normal(shadows, ~trained, "out")
+    average = attack._shift[0]
+    attack._shift = average, np.array([[1e3]])  # as if the shifts were known well
+    high, low = attack._shrink_shift(mean_in, mean_out, trained)
+    assert average > 0 and (mean_in < mean_out).any()
+    assert (high - low >= 0.5 * average - 1e-9).all()
+    np.testing.assert_allclose(high + low, mean_in + mean_out, atol=1e-9)
