@@ -1,6 +1,7 @@
 """The pages of the API reference: one a module, one a public object."""
 
 import importlib
+import importlib.util
 import inspect
 from pathlib import Path
 

@@ -132,7 +132,7 @@ LASSO = {"l1_ratio": 1} if DEPRECATED else {"penalty": "l1"}
 KNOWN = CalibratedClassifierCV._parameter_constraints["method"][0].options
 CALIBRATIONS = [m for m in ("sigmoid", "isotonic", "temperature") if m in KNOWN]
 
-CRAMMER_SINGER = LinearSVC(multi_class="crammer_singer", C=0.01, tol=1e-2)
+CRAMMER_SINGER = LinearSVC(multi_class="crammer_singer", C=0.1, tol=1e-2, max_iter=200000)
 
 # id, estimator, data sets, methods without an exact gradient
 CLASSIFIERS = [

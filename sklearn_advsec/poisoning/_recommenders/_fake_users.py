@@ -82,7 +82,7 @@ class FakeUsers(ReportsProgress, BaseEstimator):
         The row that each row comes from; -1 for fake users.
     n_queries_ : int
         How often the recommender was retrained and asked.
-    scores_ : ndarray of shape (n_queries_,)
+    scores_ : ndarray of shape (`n_queries_`,)
         What it answered: the mean score of the items, over the users who have not rated
         them.
     realism_ : float
