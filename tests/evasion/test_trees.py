@@ -380,6 +380,8 @@ def smallest_valid_moves(model, constraints, row, norm):
     points = np.tile(row, (len(first) * len(third), 1))
     points[:, [0, 2]] = list(product(first, third))
     points = points[model.predict(points) != model.predict(row[None])]
+    if not len(points):
+        return np.inf
     ref = np.tile(row, (len(points), 1))
     broken = {violation.row for violation in constraints.violations(ref, points)}
     points = np.delete(points, list(broken), axis=0)
