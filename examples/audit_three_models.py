@@ -145,4 +145,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    # Other processes find the network by its module, which they cannot in this script.
+    import audit_three_models
+
+    audit_three_models.main()

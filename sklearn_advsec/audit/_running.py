@@ -157,23 +157,35 @@ def run_all(jobs, subject, *, fingerprint, memory, n_jobs, seconds, tell):
     """
     cached = memory.cache(perform, ignore=["section", "subject"])
     deadline = None if seconds is None else time.time() + seconds
-    slow = set()
-    arguments = (
-        (cached, fingerprint, section, task, subject, deadline, _kind(task) in slow)
-        for section, task in jobs
-    )
-    if effective_n_jobs(n_jobs) == 1:
-        outcomes = (attempt(*given) for given in arguments)
-    else:
+    slow, n_done = set(), 0
+
+    def arguments(begin):
+        for section, task in jobs[begin:]:
+            too_slow = _kind(task) in slow
+            yield cached, fingerprint, section, task, subject, deadline, too_slow
+
+    def told(outcomes):
+        for outcome in outcomes:
+            if outcome.status == "time limit":
+                slow.add(_kind(outcome.task))
+            tell(outcome)
+            yield outcome
+
+    if effective_n_jobs(n_jobs) > 1:
         # Tasks are dispatched as others end, so that what was slow is known in time.
-        outcomes = Parallel(n_jobs=n_jobs, return_as="generator")(
-            delayed(attempt)(*given) for given in arguments
-        )
-    for outcome in outcomes:
-        if outcome.status == "time limit":
-            slow.add(_kind(outcome.task))
-        tell(outcome)
-        yield outcome
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+        try:
+            outcomes = parallel(delayed(attempt)(*given) for given in arguments(0))
+            for outcome in told(outcomes):
+                n_done += 1
+                yield outcome
+        except Exception as error:  # of the workers: tasks say themselves what happened
+            warnings.warn(
+                f"n_jobs={n_jobs}: the audit goes on in one process, as the victim or "
+                f"the work could not be handed to others: {_text_of(error)}",
+                stacklevel=2,
+            )
+    yield from told(attempt(*given) for given in arguments(n_done))
 
 
 def _kind(task):

@@ -455,6 +455,23 @@ def test_figures_do_not_depend_on_the_number_of_jobs(audit):
     assert without_times(other.report_) == without_times(audit.report_)
 
 
+class NotPickled(Faulty):
+    """Cannot be handed to another process."""
+
+    def __reduce__(self):
+        raise TypeError("it holds a connection")
+
+
+def test_a_victim_that_no_other_process_takes_is_audited_in_this_one(monkeypatch):
+    monkeypatch.setattr(Steps, "done", [])
+    X, y, X_test, y_test = data(2)
+    victim = NotPickled(after=10**9).fit(X, y)
+    audit = SecurityAudit(FrozenEstimator(victim), [Steps()], n_jobs=2)
+    with pytest.warns(UserWarning, match="goes on in one process"):
+        audit.fit(X, y, X_test, y_test)
+    assert Steps.done == list(range(10)) and len(audit.results_) == 10
+
+
 # Bars and comparisons -------------------------------------------------------------------
 
 
