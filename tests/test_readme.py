@@ -15,7 +15,8 @@ def test_the_examples_run_and_show_what_they_promise(at, capsys):
     assert len([line for line in BLOCKS[at].splitlines() if line.strip()]) <= 25
     names = {}
     exec(compile(BLOCKS[at], str(README), "exec"), names)
-    assert "clean_accuracy=0.9" in capsys.readouterr().out
+    clean = re.search(r"clean_accuracy=(0\.\d+)", capsys.readouterr().out)
+    assert float(clean[1]) > 0.8
     if at == 0:
         assert names["result"].robust_accuracy < 0.2
         assert names["result"].unit == "scale"
