@@ -483,6 +483,8 @@ class FeatureConstraints:
             If a row breaks a relation, or the columns are others.
         """
         X = _as_rows(X, name)
+        if not len(X):
+            raise ValueError("X must hold rows of features; it holds none.")
         for rows in gen_batches(len(X), _BATCH):
             part = X.iloc[rows] if is_dataframe(X) else X[rows]
             ref = self._encode(part, part, name)
@@ -798,7 +800,7 @@ def _as_rows(X, name="X"):
             f"{name} is a masked array: fill it, with NaN where values are missing."
         )
     X, _ = plain_rows(X)
-    if is_dataframe(X) and all(X.shape):
+    if is_dataframe(X) and X.shape[1]:
         return X
     try:
         X = np.asarray(X)
@@ -808,7 +810,7 @@ def _as_rows(X, name="X"):
         ) from None
     if X.ndim != 2:
         raise ValueError(f"{name} must hold rows of features; got shape {X.shape}.")
-    if not all(X.shape):
+    if not X.shape[1]:
         raise ValueError(f"{name} must hold rows of features; it holds none.")
     try:
         return X if X.dtype.kind in "biuf" else np.array(X.tolist(), dtype=np.float64)

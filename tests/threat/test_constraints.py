@@ -671,3 +671,15 @@ def test_a_bound_that_is_no_multiple_of_the_step_is_not_reached():
     (violation,) = constraints.violations(X[:1], at_bound)
     assert violation.constraint == 0 and "multiple" in violation.reason
     np.testing.assert_array_equal(constraints.project(X[:1], at_bound), [[1e6, 5.0]])
+
+
+def test_of_no_rows_there_is_nothing_to_say():
+    X = np.rint(9 * np.random.RandomState(0).uniform(size=(40, 3)))
+    for data in (X, pd.DataFrame(X, columns=list("abc"))):
+        constraints, none = FeatureConstraints.from_frame(data), data[:0]
+        assert constraints.violations(none, none) == []
+        assert constraints.encode(none).shape == (0, 3)
+        with pytest.raises(ValueError, match="holds none"):
+            constraints.project(none, none)
+        with pytest.raises(ValueError, match="holds none"):
+            constraints.violations(data, np.empty((40, 0)))
