@@ -10,6 +10,7 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import _fit_context
 from sklearn.ensemble._forest import ForestClassifier
+from sklearn.linear_model._base import LinearModel
 from sklearn.linear_model._coordinate_descent import LinearModelCV
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.tree._tree import NODE_DTYPE, Tree
@@ -26,7 +27,7 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.metadata_routing import _routing_enabled
 from sklearn.utils.multiclass import _ovr_decision_function
-from sklearn.utils.validation import _check_sample_weight, _check_y
+from sklearn.utils.validation import _check_sample_weight, _check_y, _num_samples
 from sklearn.utils.validation import validate_data as _validate_data
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ForestClassifier",
     "HasMethods",
     "Interval",
+    "LinearModel",
     "LinearModelCV",
     "Options",
     "RealNotInt",
@@ -43,6 +45,7 @@ __all__ = [
     "_check_sample_weight",
     "_ovr_decision_function",
     "_check_y",
+    "_num_samples",
     "_routing_enabled",
     "_safe_indexing",
     "check_matplotlib_support",
@@ -50,6 +53,7 @@ __all__ = [
     "fit_context",
     "refuse_masked",
     "validate_data",
+    "validate_parameter_constraints",
     "validate_params",
 ]
 

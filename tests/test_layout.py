@@ -275,3 +275,20 @@ def test_no_modules_import_each_other():
         for needs in waiting.values():
             needs.difference_update(free)
     assert waiting == {}, "a circle among these, or below them"
+
+
+def test_what_is_private_to_scikit_learn_is_imported_in_one_place():
+    named = []
+    for path in PACKAGE.rglob("*.py"):
+        if path == PACKAGE / "_sklearn.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.level:
+                continue
+            parts = (node.module or "").split(".")
+            if parts[0] == "sklearn":
+                parts += [name.name for name in node.names]
+                private = [part for part in parts if part.startswith("_")]
+                if private and private != ["__version__"]:
+                    named.append((path.name, *private))
+    assert named == []

@@ -21,9 +21,7 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -39,7 +37,7 @@ from .._labels import as_labels
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._seeding import seed_unset
-from .._sklearn import fit_context
+from .._sklearn import BaseSearchCV, HasMethods, Interval, StrOptions, fit_context
 from ..exceptions import InterruptedRunWarning
 from ..threat import FeatureConstraints
 from ..trees import is_tree_ensemble, tree_ensemble

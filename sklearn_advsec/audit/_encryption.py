@@ -3,9 +3,9 @@
 import time
 
 import numpy as np
-from sklearn.utils import _safe_indexing
 
 from .._estimators import unwrap
+from .._sklearn import _safe_indexing
 from ..encryption import EncryptedClassifier, EncryptedRegressor
 from ..metrics import clopper_pearson
 from ._section import Bracket, Finding, Section, SectionReport, Task, Untested, unfinished

@@ -11,12 +11,11 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_validate
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval
 
 from .. import evasion
 from .._estimators import ends_in_net
 from .._rows import RowCodec, is_dataframe
+from .._sklearn import Interval, _safe_indexing
 from ..defense import (
     AdversarialTrainingClassifier,
     RobustRandomForestClassifier,

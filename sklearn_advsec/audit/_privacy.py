@@ -8,11 +8,11 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.utils import _safe_indexing
 
 from .. import privacy
 from .._estimators import unwrap
 from .._rows import RowCodec, is_dataframe
+from .._sklearn import _safe_indexing
 from ..metrics import bootstrap_interval, clopper_pearson, roc_auc_interval, tpr_at_fpr
 from ._section import (
     Bracket,

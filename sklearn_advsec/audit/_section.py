@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
 
 from .._estimators import unwrap
 from .._rows import RowCodec, is_dataframe
+from .._sklearn import _safe_indexing
 
 KNOWLEDGE = ("gradient", "score", "label")
 

@@ -23,14 +23,20 @@ from sklearn.base import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, check_memory
+from sklearn.utils.validation import check_memory
 
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seeded
-from .._sklearn import HasMethods, refuse_masked, validate_params
+from .._sklearn import (
+    HasMethods,
+    _num_samples,
+    _safe_indexing,
+    refuse_masked,
+    validate_params,
+)
 from ._linear import (
     logistic_is_batchable,
     ridge_is_batchable,

@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.utils import _safe_indexing, check_array
+from sklearn.utils import check_array
+
+from .._sklearn import _safe_indexing
 
 _MEMORY = 10  # pairs of steps and gradients that L-BFGS keeps
 

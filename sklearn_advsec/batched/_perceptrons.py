@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils import _safe_indexing, check_array, check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state, gen_batches
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
+
+from .._sklearn import _safe_indexing
 
 
 class Layers:

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from .._sklearn import BaseSearchCV
 from ..exceptions import NoGradientError
 from ._columns import constant_transform
 from ._registry import current_columns, input_columns, register, subview

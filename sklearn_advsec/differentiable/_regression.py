@@ -11,10 +11,10 @@ from sklearn.linear_model import (
     RidgeCV,
     SGDRegressor,
 )
-from sklearn.linear_model._coordinate_descent import LinearModelCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import LinearSVR
 
+from .._sklearn import LinearModelCV
 from ._linear import affine
 from ._neural import multilayer_outputs
 from ._registry import register

@@ -4,8 +4,8 @@ from hashlib import blake2b
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, validate_params
 
+from .._sklearn import Interval, validate_params
 from ._levels import Bound, BoundArithmetic
 from ._messages import MessageError, new_key_id, open_message, seal_message
 from ._seal import BUDGET, MAX_PRIME_BITS, Arithmetic, Parameters, Ring, sealapi
@@ -73,7 +73,6 @@ class HomomorphicClient:
             "depth": [Interval(Integral, 1, 15, closed="both")],
             "max_value": [Interval(Real, 0, 2**40, closed="neither")],
         },
-        prefer_skip_nested_validation=True,
     )
     def __init__(self, *, depth=2, max_value=100):
         seal = sealapi()

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .._seeding import seeded_torch
-from .._sklearn import fit_context, validate_data
+from .._sklearn import Interval, StrOptions, fit_context, validate_data
 from ._graph import Activation, Affine, Graph, register_graph
 
 

@@ -15,20 +15,22 @@ from sklearn.base import (
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_y,
-    check_array,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
 from .. import differentiable
 from .._estimators import as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
-from .._sklearn import fit_context, validate_data
+from .._sklearn import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    _check_y,
+    fit_context,
+    validate_data,
+)
 from ..exceptions import NoGradientError
 from ..trees import is_tree_ensemble
 from ..victim import AnswerCheck, ask_labels, fit_victim

@@ -8,10 +8,9 @@ from numpy.polynomial import chebyshev
 from scipy.optimize import linprog
 from scipy.special import expit
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import fit_context
+from .._sklearn import Interval, StrOptions, fit_context
 
 FUNCTIONS = {
     "square": np.square,

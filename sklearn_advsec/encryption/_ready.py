@@ -6,13 +6,9 @@ import numpy as np
 import torch
 from numpy.polynomial import chebyshev
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import (
-    Interval,
-    StrOptions,
-    validate_parameter_constraints,
-)
 from torch import nn
 
+from .._sklearn import Interval, StrOptions, validate_parameter_constraints
 from ._polynomials import PolynomialActivation
 
 REPLACED = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}

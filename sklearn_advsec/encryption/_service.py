@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import fit_context, validate_data
+from .._sklearn import Interval, fit_context, validate_data
 from ._halves import TAKEN, Client, PublicModel, Server, mac_key_of
 from ._messages import MAX_BYTES, OVERHEAD, MessageError, read_header
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
+from .._sklearn import Interval
 from ._halves import OVERFLOW, Client, Server
 from ._messages import MessageError, join, split
 from ._thresholds import Quantizer

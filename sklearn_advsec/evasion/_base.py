@@ -15,10 +15,9 @@ from sklearn.base import (
     TransformerMixin,
     is_regressor,
 )
-from sklearn.utils import _safe_indexing, check_random_state, gen_batches
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, may_take_nan, name_of
 from .._labels import class_positions
@@ -31,7 +30,15 @@ from .._rows import (
     is_dataframe,
     plain_rows,
 )
-from .._sklearn import fit_context, validate_data
+from .._sklearn import (
+    Interval,
+    Options,
+    StrOptions,
+    _check_y,
+    _safe_indexing,
+    fit_context,
+    validate_data,
+)
 from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints, LpBall
 from ..threat._ball import UNITS, as_norm, resolve_eps

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from sklearn.base import is_regressor
-from sklearn.utils import _safe_indexing
 
 from .._rows import RowCodec, is_dataframe
+from .._sklearn import _safe_indexing
 from ..victim._answers import ABSTAINED
 
 _NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1"}

@@ -3,9 +3,9 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._rows import is_dataframe
+from .._sklearn import Interval, StrOptions
 from ._pool import PoolExtraction
 
 

@@ -13,17 +13,16 @@ from sklearn.base import (
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, as_nets_take_them, may_take_nan, unwrap
 from .._labels import in_columns
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, check_weights, is_dataframe, plain_rows
 from .._seeding import undisturbed
-from .._sklearn import fit_context, validate_data
+from .._sklearn import HasMethods, Interval, _check_y, fit_context, validate_data
 from ..differentiable import register
 from ..differentiable._registry import subview
 from ..victim._fitting import (

@@ -6,9 +6,9 @@ from numbers import Integral
 import numpy as np
 from scipy.optimize import linprog
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._labels import find_positions
+from .._sklearn import Interval, StrOptions
 from ..exceptions import QueryBudgetExceeded
 from ._active import distinct_rows
 from ._base import ExtractionAttack

@@ -4,11 +4,11 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .. import differentiable
 from .._estimators import check_each_fits
 from .._labels import class_positions
+from .._sklearn import HasMethods, Interval, StrOptions
 from ..threat import Box
 from ._active import distinct_rows
 from ._pool import PoolExtraction

@@ -5,9 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.special import softmax
 from sklearn.cluster import KMeans
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._labels import in_columns
+from .._sklearn import Interval, StrOptions
 from ._pool import PoolExtraction
 
 

@@ -10,12 +10,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from sklearn.tree._tree import NODE_DTYPE, Tree
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .._rows import check_weights
+from .._sklearn import NODE_DTYPE, Interval, StrOptions, Tree
 from ..exceptions import QueryBudgetExceeded
 from ..victim._fitting import as_victim
 from ..victim._validation import check_victim

@@ -5,8 +5,8 @@ from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from .._sklearn import HasMethods, Interval, StrOptions
 from ._base import ExtractionAttack
 from ._surrogates import ConstantCopy, train, try_out
 from ._victim import soft_targets

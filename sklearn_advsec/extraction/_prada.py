@@ -5,10 +5,10 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.stats import shapiro
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from .._sklearn import Interval, StrOptions
 from ..victim import ask_labels, ask_scores
 from ._wrappers import AnsweringClassifier, _has_probabilities
 

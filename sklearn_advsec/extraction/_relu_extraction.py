@@ -5,9 +5,9 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 
 from .._rows import is_dataframe
+from .._sklearn import Interval
 from ..exceptions import QueryBudgetExceeded
 from ._base import ExtractionAttack
 from ._kinks import find_kinks

@@ -5,8 +5,8 @@ from scipy.special import softmax
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.tree import BaseDecisionTree
-from sklearn.utils.validation import _num_samples
 
+from .._sklearn import _num_samples
 from ..exceptions import BadAnswerError
 from ..trees._steps import features_of, is_skipped
 from ..victim import AnswerCheck, ask_labels, ask_scores

@@ -6,11 +6,10 @@ import numpy as np
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import get_tags
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import fit_context
+from .._sklearn import Interval, fit_context
 from ..victim import ask_labels, ask_scores
 from ..victim._fitting import (
     CLASSIFIER,

@@ -2,7 +2,8 @@
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from .._sklearn import check_matplotlib_support
 
 
 class PoisoningCurveDisplay:

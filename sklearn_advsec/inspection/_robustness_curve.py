@@ -6,7 +6,6 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -16,7 +15,7 @@ from sklearn.utils.validation import (
 from .._estimators import abstain_label
 from .._labels import as_labels
 from .._seeding import undisturbed
-from .._sklearn import Interval, check_parameters
+from .._sklearn import Interval, _safe_indexing, check_parameters
 from ._styles import line_style, make_axes
 
 _UNITS = {

@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _check_y,
-    check_consistent_length,
-)
+from sklearn.utils.validation import check_consistent_length
 
 from .._estimators import (
     allows_nan,
@@ -32,7 +27,17 @@ from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
 from .._seeding import fit_seeded
-from .._sklearn import fit_context, validate_data
+from .._sklearn import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    _check_sample_weight,
+    _check_y,
+    _safe_indexing,
+    fit_context,
+    validate_data,
+)
 from ..defense._wrapping import AugmentedClassifier
 
 GOALS = ("misclassification", "targeted")

@@ -4,7 +4,6 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -13,7 +12,7 @@ from .._estimators import allows_nan, check_trainable, is_net
 from .._labels import find_positions, in_columns
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
-from .._sklearn import fit_context, validate_data
+from .._sklearn import HasMethods, fit_context, validate_data
 from ._base import train_on
 from ._class_scores import class_scores
 

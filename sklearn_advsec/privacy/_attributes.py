@@ -7,10 +7,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clo
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
-from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
-    _check_y,
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
@@ -18,7 +16,7 @@ from sklearn.utils.validation import (
 
 from .._estimators import allows_nan, may_take_nan
 from .._rows import check_rows, is_dataframe, plain_rows
-from .._sklearn import fit_context, validate_data
+from .._sklearn import HasMethods, _check_y, fit_context, validate_data
 from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._records import Records, column_position

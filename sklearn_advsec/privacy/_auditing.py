@@ -6,14 +6,13 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
 from .._rows import check_rows
-from .._sklearn import validate_params
+from .._sklearn import HasMethods, Interval, _safe_indexing, validate_params
 from ..batched import fit_many
 from ._signals import log_loss, probabilities
 

@@ -15,15 +15,14 @@ from sklearn.base import (
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, is_untrained_net, may_take_nan, unwrap
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
-from .._sklearn import fit_context, validate_data
+from .._sklearn import Interval, _check_y, fit_context, validate_data
 from ..victim._fitting import VICTIM, as_victim
 from ..victim._validation import check_victim
 from ._records import Records

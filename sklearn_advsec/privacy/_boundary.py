@@ -6,11 +6,10 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval
 
 from .._estimators import as_nets_take_them, unwrap
 from .._rows import is_dataframe
+from .._sklearn import HasMethods, Interval, _safe_indexing
 from ..threat import FeatureConstraints
 from ._shadow_base import ShadowAttack
 

@@ -5,11 +5,10 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 from torch.func import functional_call, grad, vmap
 
 from .._estimators import has_one_logit
-from .._sklearn import fit_context
+from .._sklearn import Interval, fit_context
 from ..defense._base import TrainingDefense
 
 _MIXING = (torch.nn.modules.batchnorm._BatchNorm,)

@@ -5,13 +5,13 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_classes
 from .._rows import check_rows
-from .._sklearn import HasMethods, Interval, check_parameters
+from .._sklearn import HasMethods, Interval, _safe_indexing, check_parameters
 from ..batched import fit_many
 from ._records import make_records
 

@@ -5,7 +5,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -15,7 +14,7 @@ from sklearn.utils.validation import (
 
 from .. import differentiable
 from .._progress import ReportsProgress
-from .._sklearn import fit_context, validate_data
+from .._sklearn import Interval, StrOptions, fit_context, validate_data
 from ..threat import Box
 from ..victim._fitting import VICTIM, fit_victim, labels_missing, needs_labels
 from ._base import check_is_classifier

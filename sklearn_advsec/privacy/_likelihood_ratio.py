@@ -2,8 +2,8 @@
 
 import numpy as np
 from scipy.stats import norm
-from sklearn.utils._param_validation import StrOptions
 
+from .._sklearn import StrOptions
 from ._shadow_base import ShadowAttack
 from ._signals import (
     as_target_takes_them,

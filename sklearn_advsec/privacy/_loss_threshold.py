@@ -2,8 +2,7 @@
 
 from numbers import Real
 
-from sklearn.utils._param_validation import Interval
-
+from .._sklearn import Interval
 from ._base import MembershipAttack
 from ._signals import log_loss, probabilities
 

@@ -3,8 +3,8 @@
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
+from .._sklearn import Interval
 from ._base import MembershipAttack
 from ._signals import modified_entropy, probabilities
 

@@ -7,10 +7,9 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import HasMethods
 
 from .._rows import is_dataframe
+from .._sklearn import HasMethods, _safe_indexing
 from ._base import MembershipAttack
 from ._signals import logit_confidence, probabilities, score_resolution
 

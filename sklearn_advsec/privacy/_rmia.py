@@ -4,9 +4,8 @@ from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval, StrOptions
 
-from .._sklearn import validate_params
+from .._sklearn import Interval, StrOptions, validate_params
 from ._shadow_base import ShadowAttack
 from ._signals import probabilities, true_probability
 

@@ -8,10 +8,10 @@ import torch
 from sklearn.base import clone
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
 
 from .._estimators import as_nets_take_them, check_trainable, told_classes, unwrap
 from .._rows import is_dataframe
+from .._sklearn import HasMethods, Interval
 from ..batched import fit_many
 from ._base import MembershipAttack
 from ._signals import check_probabilities, predicted_codes, probabilities

@@ -8,9 +8,9 @@ from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .._seeding import seeded
+from .._sklearn import HasMethods, Interval, StrOptions
 from ._shadow_base import ShadowAttack
 
 

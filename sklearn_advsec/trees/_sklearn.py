@@ -8,9 +8,9 @@ from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
 )
-from sklearn.ensemble._forest import ForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from .._sklearn import ForestClassifier
 from ._ensemble import TreeEnsemble
 from ._reading import register_reader
 

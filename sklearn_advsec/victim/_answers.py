@@ -6,10 +6,10 @@ before it went through here.
 """
 
 import numpy as np
-from sklearn.utils.validation import _num_samples
 
 from .._estimators import abstain_label, name_of
 from .._labels import find_positions
+from .._sklearn import _num_samples
 from ..exceptions import BadAnswerError
 
 # What single precision, and half precision in a network, leave of a sum of 1.

@@ -3,19 +3,13 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    MetaEstimatorMixin,
-    _fit_context,
-    is_classifier,
-)
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, is_classifier
 from sklearn.utils import get_tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from .._labels import class_positions
+from .._sklearn import Interval, StrOptions, _num_samples, fit_context
 from ..exceptions import BadAnswerError
 from ._answers import AnswerCheck
 from ._fitting import fit_victim, needs_labels
@@ -92,7 +86,7 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.scores = scores
         self.threshold = threshold
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X=None, y=None):
         """Fit the estimator; one that is frozen, and a service, is kept.
 

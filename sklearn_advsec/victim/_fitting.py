@@ -8,10 +8,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
-from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators import is_untrained_net, unwrap
+from .._sklearn import HasMethods
 from ..exceptions import FittedVictimWarning
 from ..pretrained import PretrainedModule
 

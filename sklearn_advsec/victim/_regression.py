@@ -5,11 +5,10 @@ from numbers import Real
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import fit_context
+from .._sklearn import HasMethods, Interval, _num_samples, fit_context
 from ..differentiable._registry import register, subview
 from ._answers import AnswerCheck
 from ._fitting import fit_victim, needs_labels

@@ -6,13 +6,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state, compute_sample_weight
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ..._progress import ReportsProgress
 from ..._rows import check_weights
-from ..._sklearn import fit_context, validate_data
+from ..._sklearn import Interval, StrOptions, fit_context, validate_data
 from ...trees import certified_radii, register_reader
 from ._certificate import Certificate
 from ._robust_growth import grow, grow_sample, join

@@ -5,9 +5,9 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._labels import class_positions
+from ..._sklearn import Interval, StrOptions
 from ...victim._answers import ABSTAINED
 from .._base import norms, shared
 from .._gradient._auto_pgd import AutoProjectedGradientDescent

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import HasMethods
 
 from ... import differentiable
 from ..._rows import RowCodec
+from ..._sklearn import HasMethods, _safe_indexing
 from ...victim import ask_labels, ask_scores
 from ...victim._fitting import as_victim
 from .._base import EvasionAttack, shared

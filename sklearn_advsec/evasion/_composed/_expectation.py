@@ -5,11 +5,11 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 
 from ... import differentiable
 from ..._images import image_shape_of
 from ..._rows import RowCodec
+from ..._sklearn import Interval
 from .._base import shared
 from .._physical._transformations import (
     Brightness,

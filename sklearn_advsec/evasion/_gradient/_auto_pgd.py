@@ -4,8 +4,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..._sklearn import Interval, StrOptions
 from .._base import WITH_CONFIDENCE, norms, shared
 from .._goal import LOSSES, likeliest_others, margin, targeted_dlr
 from .._state import record_last

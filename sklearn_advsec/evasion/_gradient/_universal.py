@@ -5,9 +5,9 @@ from numbers import Real
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 
 from ..._progress import with_callbacks
+from ..._sklearn import Interval
 from .._base import Chunk, norms, shared
 from .._state import record_last
 from ._base import GradientAttack

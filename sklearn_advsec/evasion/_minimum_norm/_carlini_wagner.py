@@ -5,8 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ...threat._projection import nearest_on_hyperplane
 from .._active_rows import column
 from .._base import norms, shared

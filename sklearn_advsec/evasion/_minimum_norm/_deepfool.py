@@ -4,8 +4,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ...threat._projection import nearest_on_hyperplane
 from .._base import norms, shared
 from ._base import MinimumNormAttack, Search, shorten

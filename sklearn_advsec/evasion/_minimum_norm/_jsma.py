@@ -4,8 +4,8 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..._sklearn import Interval, StrOptions
 from .._base import shared
 from ._base import MinimumNormAttack, Search
 

@@ -6,12 +6,12 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from torch.nn.functional import pad
 
 from ..._images import pixel_grid
 from ..._progress import with_callbacks
 from ..._rows import RowCodec
+from ..._sklearn import Interval
 from .._active_rows import ActiveRows
 from .._base import Chunk, EvasionAttack, shared
 from ._transformations import Draws, Rotation, Scaling

@@ -7,9 +7,9 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 
 from ..._rows import RowCodec, is_dataframe
+from ..._sklearn import Interval
 from .._active_rows import ActiveRows, Answer
 from .._base import SPENT, EvasionAttack, shared
 

@@ -6,8 +6,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from .._active_rows import column
 from .._base import norms, shared
 from ._base import StartingAttack

@@ -4,9 +4,9 @@ from math import ceil
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval
 
 from ..._estimators import name_of
+from ..._sklearn import Interval
 from ...victim import ScoreAccess
 from .._active_rows import Answer, column
 from .._base import shared

@@ -3,9 +3,9 @@
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval
 
 from ..._images import pixel_grid
+from ..._sklearn import Interval
 from .._active_rows import Answer, column
 from .._base import shared
 from ._base import BoxAttack

@@ -4,9 +4,9 @@ from math import pi, sqrt
 from numbers import Real
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._images import image_shape_of
+from ..._sklearn import Interval, StrOptions
 from .._active_rows import column
 from .._base import shared
 from ._base import QueryAttack, climb

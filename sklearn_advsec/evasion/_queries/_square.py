@@ -7,9 +7,9 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
 from ..._images import image_shape_of
+from ..._sklearn import Interval
 from ...threat._projection import fill_l2
 from .._base import WITH_CONFIDENCE, norms, shared
 from ._base import QueryAttack, climb

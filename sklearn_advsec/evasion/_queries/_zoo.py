@@ -3,8 +3,8 @@
 from numbers import Integral, Real
 
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from .._base import shared
 from ._base import BoxAttack
 

@@ -2,8 +2,7 @@
 
 from numbers import Integral, Real
 
-from sklearn.utils._param_validation import Interval
-
+from ..._sklearn import Interval
 from .._active_rows import ActiveRows, Answer
 from .._goal import margin
 from ._constrained_apgd import ConstrainedAPGD

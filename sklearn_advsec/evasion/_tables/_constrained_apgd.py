@@ -4,8 +4,8 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from .._base import norms, shared
 from .._gradient._auto_pgd import _HalvingSteps
 from .._gradient._base import GradientAttack, descend

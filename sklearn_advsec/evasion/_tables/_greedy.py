@@ -5,9 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..._rows import is_dataframe
+from ..._sklearn import Interval, StrOptions
 from ...trees import tree_ensemble
 from ...trees._edges import Edges
 from .._active_rows import ActiveRows, Answer

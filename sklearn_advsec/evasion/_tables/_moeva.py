@@ -5,8 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from .._base import norms, shared
 from .._queries._base import QueryAttack
 from ._base import TabularAttack

@@ -6,9 +6,9 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
 from ..._rows import RowCodec, is_dataframe
+from ..._sklearn import Interval
 from ...threat._features import NAMED
 from ...trees import tree_ensemble
 from ...trees._certify import ClassFlip

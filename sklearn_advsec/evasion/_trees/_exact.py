@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ...trees._exact import close_gap, solve
 from .._base import norms
 from .._state import EvasionResult

@@ -4,9 +4,9 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.stats import beta
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from ..._sklearn import Interval
 from ._aggregation import Aggregation, PoisoningCertificate
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..._rows import is_dataframe
+from ..._sklearn import HasMethods, Interval, StrOptions
 from .._class_scores import class_scores
 from ._aggregation import Aggregation, PoisoningCertificate
 

@@ -5,12 +5,11 @@ from numbers import Integral
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
 from ..._labels import class_positions
 from ..._rows import is_dataframe
+from ..._sklearn import Interval, StrOptions, _safe_indexing
 from .._base import Poison, PoisoningAttack
 from .._class_scores import class_scores
 from ._retrained import retrained

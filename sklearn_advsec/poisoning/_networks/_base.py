@@ -4,10 +4,10 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 
 from ..._labels import class_positions
 from ..._rows import is_dataframe, plain_rows
+from ..._sklearn import Interval
 from ...threat import Box, FeatureConstraints
 from .._base import Poison, PoisoningAttack, train_on
 from ._representation import Network

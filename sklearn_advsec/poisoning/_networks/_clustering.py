@@ -7,8 +7,8 @@ from scipy.sparse import issparse
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ._representation import RepresentationSanitizer
 
 _MOST_ROWS = 2000  # of which a silhouette is computed

@@ -5,8 +5,8 @@ another.
 from numbers import Real
 
 import torch
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ._base import CleanLabelAttack
 
 _TINY = 1e-12

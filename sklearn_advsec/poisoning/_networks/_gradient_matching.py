@@ -5,9 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from ..._sklearn import Interval
 from ._base import CleanLabelAttack
 from ._trigger import BackdoorTrigger
 

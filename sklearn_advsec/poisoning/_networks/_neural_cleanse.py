@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval
 
 from ... import differentiable
 from ..._estimators import is_net
 from ..._images import pixel_grid
 from ..._progress import ReportsProgress
 from ..._rows import writable
-from ..._sklearn import fit_context, validate_data
+from ..._sklearn import HasMethods, Interval, fit_context, validate_data
 from ...defense._wrapping import AugmentedClassifier
 from ...victim import fit_victim
 from ...victim._fitting import CLASSIFIER, needs_labels

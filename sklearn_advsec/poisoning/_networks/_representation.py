@@ -9,14 +9,13 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ... import differentiable
 from ..._estimators import is_net, name_of
 from ..._rows import is_dataframe, writable
-from ..._sklearn import fit_context, validate_data
+from ..._sklearn import HasMethods, Interval, fit_context, validate_data
 from ...differentiable._neural import module_view
 from ...exceptions import NoGradientError
 from ...trees import is_tree_ensemble, tree_ensemble

@@ -4,11 +4,11 @@ from numbers import Integral, Real
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
 from ..._rows import is_dataframe
 from ..._seeding import undisturbed
+from ..._sklearn import HasMethods, Interval
 from ...victim import ask_scores
 from .._base import Sanitizer, Verdict
 

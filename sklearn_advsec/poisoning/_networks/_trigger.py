@@ -5,12 +5,12 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ..._images import pixel_grid
 from ..._labels import class_positions, find_positions
 from ..._rows import RowCodec, is_dataframe
+from ..._sklearn import Interval, StrOptions
 from ...threat import FeatureConstraints
 from .._base import Poison, PoisoningAttack
 

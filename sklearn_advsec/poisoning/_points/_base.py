@@ -3,11 +3,11 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_consistent_length
 
 from ..._labels import class_positions
 from ..._rows import is_dataframe
+from ..._sklearn import Interval
 from ...threat import FeatureConstraints
 from .._base import Poison, PoisoningAttack, train_on
 from ._feasible import feasible_sets

@@ -4,8 +4,8 @@ from numbers import Integral
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ...exceptions import NoGradientError
 from .._labels._label_flipping import LabelFlipping
 from .._labels._retrained import RetrainedLinear, linear_recipe

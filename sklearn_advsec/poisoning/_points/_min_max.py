@@ -3,8 +3,8 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
+from ..._sklearn import Interval
 from ._base import PointAttack
 
 _LEARNING_RATE = 0.1

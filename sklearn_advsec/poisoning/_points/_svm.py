@@ -5,9 +5,9 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.svm import SVC
-from sklearn.utils._param_validation import Interval
 
 from ..._estimators import name_of
+from ..._sklearn import Interval
 from ...exceptions import NoGradientError
 from .._base import train_on
 from ._base import PointAttack

@@ -5,9 +5,8 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
-from ..._sklearn import fit_context
+from ..._sklearn import Interval, fit_context
 from ._ratings import check_ratings, selected
 
 

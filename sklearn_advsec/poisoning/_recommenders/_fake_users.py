@@ -6,12 +6,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 
 from ..._estimators import check_trainable, name_of
 from ..._progress import ReportsProgress
 from ..._seeding import seed_unset
-from ..._sklearn import fit_context
+from ..._sklearn import HasMethods, Interval, RealNotInt, StrOptions, fit_context
 from ._profiles import ProfileGenerator, RealProfiles, profile_realism
 from ._ratings import (
     check_ratings,

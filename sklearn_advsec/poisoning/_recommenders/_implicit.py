@@ -7,10 +7,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_is_fitted
 
-from ..._sklearn import fit_context
+from ..._sklearn import HasMethods, fit_context
 from ._ratings import check_ratings, top_items
 
 

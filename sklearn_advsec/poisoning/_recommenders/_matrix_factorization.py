@@ -5,10 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..._sklearn import fit_context
+from ..._sklearn import Interval, StrOptions, fit_context
 from ._ratings import check_ratings, top_items
 
 _CHUNK = 4096  # rows that are solved at once, so that large tables fit in memory

@@ -2,8 +2,7 @@
 
 from numbers import Real
 
-from sklearn.utils._param_validation import HasMethods, Interval
-
+from ..._sklearn import HasMethods, Interval
 from .._base import Sanitizer, Verdict
 from .._labels._retrained import retrained
 

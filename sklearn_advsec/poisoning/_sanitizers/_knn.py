@@ -4,8 +4,8 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..._sklearn import Interval, StrOptions
 from .._base import Sanitizer, Verdict
 
 

@@ -3,11 +3,10 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_consistent_length
 
 from ..._labels import class_positions
+from ..._sklearn import HasMethods, Interval, _safe_indexing
 from ...batched import fit_many
 from .._base import Sanitizer, Verdict
 

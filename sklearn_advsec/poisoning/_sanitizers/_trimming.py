@@ -4,9 +4,9 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import is_regressor
-from sklearn.utils._param_validation import HasMethods, Interval
 
 from ..._labels import in_columns
+from ..._sklearn import HasMethods, Interval
 from .._base import Sanitizer, Verdict, train_on
 from .._class_scores import class_scores
 
