@@ -315,8 +315,9 @@ def test_bare_modules_are_measured_certified_and_drawn():
     plt.close("all")
 
 
-def test_ensembles_are_no_tree_to_be_copied():
+def test_a_row_of_an_ensemble_has_no_leaf():
     xgboost = pytest.importorskip("xgboost")
     victim = xgboost.XGBClassifier(n_estimators=4, max_depth=2).fit(X, y)
-    with pytest.raises(TypeError, match="one tree can be copied"):
-        extraction.PathFinding(FrozenEstimator(victim)).fit(X)
+    attack = extraction.PathFinding(FrozenEstimator(victim), identity="leaf")
+    with pytest.raises(TypeError, match="one leaf per row"):
+        attack.fit(X)

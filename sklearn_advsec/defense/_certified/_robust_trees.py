@@ -101,9 +101,9 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
             With the radii of :func:`~sklearn_advsec.trees.certified_radii`; other norms,
             and the exact solver, are there.
         """
-        check_is_fitted(self)
+        labels = self.predict(X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return Certificate(self.predict(X), certified_radii(self, X), np.inf)
+        return Certificate(labels, certified_radii(self, X), np.inf)
 
 
 class RobustDecisionTreeClassifier(_RobustTrees):
