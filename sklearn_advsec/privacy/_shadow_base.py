@@ -187,13 +187,15 @@ class ShadowAttack(MembershipAttack):
 
         Offline, no shadow is trained on what is to be judged.
         """
-        if self.candidates is None or self.mode == "offline":
+        if self.candidates is None:
             return records
         try:
             extra = self._records(self._check_X(self.candidates, reset=False))
         except ValueError as error:
             error.add_note("These are the candidates.")
             raise
+        if self.mode == "offline":
+            return records
         single = not (records.collide() or extra.collide())
         known = set(records.keys(single))
         fresh = np.array([key not in known for key in extra.keys(single)], dtype=bool)

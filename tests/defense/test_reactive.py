@@ -280,6 +280,8 @@ def test_detector_errors(digits, victim):
         wrong.fit(X)
     with pytest.raises(ValueError, match="detector"):
         AdversarialDetector(FrozenEstimator(victim), detector="magic").fit(X)
+    with pytest.raises(TypeError, match="got the class IsolationForest"):
+        AdversarialDetector(FrozenEstimator(victim), detector=IsolationForest).fit(X)
 
 
 def test_thresholds_of_each_class_spare_a_rare_one():

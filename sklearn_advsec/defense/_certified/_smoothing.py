@@ -42,7 +42,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
     Measured with AutoAttack on the vote itself, whose gradient is that of the mean
     under the same draws: at ``sigma=0.25``, 0.650 is left on digits at Linf 0.1,
     without defense 0.315. A small CNN on MNIST is certified for 0.950 of the rows at
-    an L2 radius of 0.5 (``benchmarks/RESULTS.md``).
+    an L2 radius of 0.5 (``benchmarks/results/defense.md``).
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class AdversarialDetector(DetectingDefense):
 
     Measured with "squeezing" on digits, Linf 0.1, the detected counting as handled:
     0.370 is left under PGD on the classifier, and 0.325 under one whose loss knows
-    the score; without a detector 0.315 (``benchmarks/RESULTS.md``).
+    the score; without a detector 0.315 (``benchmarks/results/defense.md``).
 
     Parameters
     ----------
@@ -145,6 +145,11 @@ class AdversarialDetector(DetectingDefense):
         self.random_state = random_state
 
     def _fit_defense(self, X, seed):
+        if isinstance(self.detector, type):
+            raise TypeError(
+                f"detector must be a function or an object; got the class "
+                f"{self.detector.__name__}."
+            )
         self.detector_ = self.detector
         if isinstance(self.detector, str) and self.detector == "squeezing":
             self.detector_ = squeezers_for(X, self.image_shape)

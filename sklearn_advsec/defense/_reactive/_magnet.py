@@ -137,7 +137,7 @@ class MagNet(DetectingDefense):
     of the rows of Carlini and Wagner's L2 attack on the CNN alone are handled, at margins
     from 0 to 40 logits (autoencoders that were trained for less miss many at 10), and
     0.04 of an attack within Linf 0.3 whose loss knows classifier, reformer and detectors;
-    on digits at Linf 0.1, 0.890 and 0.490 (``benchmarks/RESULTS.md``).
+    on digits at Linf 0.1, 0.890 and 0.490 (``benchmarks/results/defense.md``).
 
     Parameters
     ----------

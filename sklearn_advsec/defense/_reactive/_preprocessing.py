@@ -118,7 +118,7 @@ class FeatureNoise(RowTransformer):
     :class:`RandomizedSmoothingClassifier` makes a certificate of it.
 
     Measured at ``sigma=0.2`` on digits, Linf 0.1: 0.550 is left by an attacker who
-    does not know of it, and nothing by AutoAttack (``benchmarks/RESULTS.md``).
+    does not know of it, and nothing by AutoAttack (``benchmarks/results/defense.md``).
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ class JPEGCompression(RowTransformer):
 
     Measured at quality 50 on digits, Linf 0.1: 0.815 is left by an attacker who does
     not know of it, 0.310 by AutoAttack through the declared backward pass, and 0.270
-    by PGD of 200 steps with restarts after it (``benchmarks/RESULTS.md``).
+    by PGD of 200 steps with restarts after it (``benchmarks/results/defense.md``).
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ class FeatureSqueezing(RowTransformer):
 
     Measured at 2 bits on digits, Linf 0.1: 0.920 is left by an attacker who does not
     know of it, and 0.740 by AutoAttack through the declared backward pass
-    (``benchmarks/RESULTS.md``).
+    (``benchmarks/results/defense.md``).
 
     Parameters
     ----------

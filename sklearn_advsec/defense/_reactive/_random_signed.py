@@ -46,7 +46,7 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
     Measured with 1000 filters on MNIST (10,000 training rows, clean accuracy 0.978) at
     Linf 0.1: 0.240 is left by attacks transferred from a network, and nothing by PGD of
     20 steps with that backward pass, or by a square attack that sees scores only
-    (``benchmarks/RESULTS.md``).
+    (``benchmarks/results/defense.md``).
 
     Parameters
     ----------

@@ -31,8 +31,8 @@ class AdversarialTrainingClassifier(AttackedTraining):
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.850
     is left with "pgd", 0.800 with "fast", 0.810 with "free", 0.845 with "pgd" and a
     weight perturbation of 0.01, at a clean accuracy of 0.985 or more
-    (``benchmarks/RESULTS.md``: digits, Linf 0.1; without defense 0.315). On MNIST at
-    Linf 0.3, AutoAttack in its standard form leaves 0.872 to a small CNN of clean
+    (``benchmarks/results/defense.md``: digits, Linf 0.1; without defense 0.315). On MNIST
+    at Linf 0.3, AutoAttack in its standard form leaves 0.872 to a small CNN of clean
     accuracy 0.986, after 8 epochs with "pgd" of 5 steps and ``ramp=(0, 0.3)``: 170 CPU
     seconds.
 

@@ -25,7 +25,7 @@ class IntervalBoundClassifier(TrainingDefense):
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.795
     is left on digits at Linf 0.1, without defense 0.315. A small CNN on MNIST at Linf
     0.2, after six epochs, is certified for 0.826 of the rows at a clean accuracy of
-    0.956, and PGD leaves 0.868 (``benchmarks/RESULTS.md``).
+    0.956, and PGD leaves 0.868 (``benchmarks/results/defense.md``).
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ class LabelSmoothingClassifier(TrainingDefense):
     no defense against an attack that sees the gradients.
 
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.365
-    is left, where without defense it is 0.315 (``benchmarks/RESULTS.md``: digits,
+    is left, where without defense it is 0.315 (``benchmarks/results/defense.md``: digits,
     Linf 0.1).
 
     Parameters

@@ -24,7 +24,7 @@ class LogitPairingClassifier(PairedLoss):
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.825
     is left of adversarial pairing, where PGD of 20 steps says 0.870 and a square
     attack that sees no gradient 0.830: a part of it is masking. Of clean pairing
-    0.720 is left (``benchmarks/RESULTS.md``: digits, Linf 0.1; without defense
+    0.720 is left (``benchmarks/results/defense.md``: digits, Linf 0.1; without defense
     0.315). On MNIST at Linf 0.3, a small CNN keeps 0.945 under PGD of 10 steps, 0.935
     with 500 steps and 5 restarts, and 0.880 under AutoAttack.
 

@@ -18,7 +18,7 @@ class MARTClassifier(PairedLoss):
     with the adversarial row :math:`x'` of the cross-entropy.
 
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.840
-    is left, at a clean accuracy of 0.975 (``benchmarks/RESULTS.md``: digits, Linf
+    is left, at a clean accuracy of 0.975 (``benchmarks/results/defense.md``: digits, Linf
     0.1; without defense 0.315).
 
     Parameters

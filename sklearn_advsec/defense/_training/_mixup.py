@@ -19,7 +19,7 @@ class MixupClassifier(TrainingDefense):
 
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.290
     is left, where without defense it is 0.315; a square attack, which sees no
-    gradient, leaves less than PGD of 20 steps (``benchmarks/RESULTS.md``: digits,
+    gradient, leaves less than PGD of 20 steps (``benchmarks/results/defense.md``: digits,
     Linf 0.1).
 
     Parameters

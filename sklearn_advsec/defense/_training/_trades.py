@@ -16,7 +16,7 @@ class TRADESClassifier(PairedLoss):
     robustness with clean accuracy.
 
     Measured with AutoAttack, then PGD of 200 steps on the margin with restarts: 0.845
-    is left, at a clean accuracy of 0.980 (``benchmarks/RESULTS.md``: digits, Linf
+    is left, at a clean accuracy of 0.980 (``benchmarks/results/defense.md``: digits, Linf
     0.1; without defense 0.315).
 
     Parameters
