@@ -92,7 +92,7 @@ class PRADADetector(AnsweringClassifier):
     >>> victim.alarm_
     False
     >>> thief = ReLUExtraction(FrozenEstimator(victim.reset())).fit(X[900:])
-    >>> victim.alarm_, thief.inexact_share_ < 0.013  # seen, and not stopped
+    >>> victim.alarm_, thief.fidelity(X[900:]) > 0.98  # seen, and not stopped
     (True, True)
     """
 
