@@ -191,9 +191,8 @@ class ShadowAttack(MembershipAttack):
             return records
         try:
             extra = self._records(self._check_X(self.candidates, reset=False))
-        except ValueError as error:
-            error.add_note("These are the candidates.")
-            raise
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"candidates: {error}") from error
         if self.mode == "offline":
             return records
         single = not (records.collide() or extra.collide())

@@ -135,9 +135,8 @@ def test_offline_shadows_never_see_the_candidates(attack):
     np.testing.assert_array_equal(
         offline.decision_function(AUDITED), alone.decision_function(AUDITED)
     )
-    with pytest.raises(ValueError, match="nan") as raised:
+    with pytest.raises(ValueError, match="candidates: .*nan"):
         offline.set_params(candidates=np.full((2, 61), np.nan)).fit(OWN)
-    assert "candidates" in raised.value.__notes__[-1]
 
 
 def test_attack_models_without_probabilities():

@@ -562,9 +562,8 @@ def test_errors_say_what_to_do():
     records.loc[3, "label"] = None  # types that have no order: the others are known
     with pytest.raises(ValueError, match=r"holds \[(nan|None)\], which"):
         LossThreshold(FrozenEstimator(tree)).fit(records)
-    with pytest.raises(ValueError, match="61 features") as raised:
+    with pytest.raises(ValueError, match="candidates: .*61 features"):
         RMIA(TARGET, mode="online", candidates=AUDITED[:, 1:]).fit(OWN)
-    assert "candidates" in raised.value.__notes__[-1]
     with pytest.raises(ValueError, match="label_column=200 does not exist"):
         LossThreshold(TARGET, label_column=200).fit(OWN)
     with pytest.raises(ValueError, match="one class only"):
