@@ -263,7 +263,8 @@ class LabelFlipping(PoisoningAttack):
             fewer[back] = choice.y[back]
             gains[back] = -np.inf
             tried = choice.best(gains, kept=fewer)
-            if harm.value(model.fit(tried)) > value:
+            as_many = (tried != choice.y).sum() == len(flipped)  # or none is left
+            if as_many and harm.value(model.fit(tried)) > value:
                 codes, value = tried, harm.value(model)
             elif n_pairs == 1:
                 break
