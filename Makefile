@@ -91,6 +91,7 @@ test-fuzz: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The site: docs/_build/html/index.html. Every example of the gallery is run.
 docs: $(VENV)/.docs

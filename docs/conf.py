@@ -36,6 +36,7 @@ html_theme_options = {
     "navigation_with_keys": False,
 }
 html_show_sourcelink = False
+autodoc_typehints = "none"  # the docstrings say more
 default_role = "code"
 
 # The pages that follow from the package itself; new ones are found by their names only.

@@ -1,12 +1,18 @@
 """Progress of long fits, told to the callbacks of `sklearn.callback`."""
 
+from __future__ import annotations
+
 from contextlib import contextmanager
+
+from ._sklearn import Decorated
 
 __all__ = ["ReportsProgress", "with_callbacks"]
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 except ImportError:  # scikit-learn before 1.9
+    _with_callbacks = None
 
     class CallbackSupportMixin:
         """Takes no callbacks, as there are none."""
@@ -23,9 +29,10 @@ except ImportError:  # scikit-learn before 1.9
                 raise ImportError("set_callbacks needs scikit-learn 1.9 or later.")
             return self
 
-    def with_callbacks(fit):
-        """Return the method as it is."""
-        return fit
+
+def with_callbacks(fit: Decorated) -> Decorated:
+    """Decorate a method as scikit-learn does; where it has no callbacks, leave it."""
+    return fit if _with_callbacks is None else _with_callbacks(fit)
 
 
 class ReportsProgress(CallbackSupportMixin):

@@ -1,5 +1,7 @@
 """What a report of a fault has to say about the machine."""
 
+from __future__ import annotations
+
 import platform
 import sys
 from importlib import metadata
@@ -23,7 +25,7 @@ _DEPENDENCIES = (
 )
 
 
-def show_versions():
+def show_versions() -> None:
     """Print the system, Python, and the versions of what this package uses.
 
     See Also

@@ -3,9 +3,13 @@
 Everything that may move in its next version is imported here, and only here.
 """
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable
 from functools import wraps
 from numbers import Integral, Real
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
@@ -60,8 +64,12 @@ __all__ = [
 # Numbers above it are none in float32, in which networks compute.
 _LARGEST = float(np.finfo(np.float32).max)
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])  # stays of its type
 
-def fit_context(*, prefer_skip_nested_validation):
+
+def fit_context(
+    *, prefer_skip_nested_validation: bool
+) -> Callable[[Decorated], Decorated]:
     """Decorate a `fit`: scikit-learn's checks of parameters, and those of `check_values`.
 
     For scikit-learn, True is a whole number, no number is too large, and whatever has a
@@ -114,7 +122,9 @@ def check_parameters(parameters, constraints, owner):
     _check_values(known, constraints, owner)
 
 
-def validate_params(constraints):
+def validate_params(
+    constraints: dict[str, Any],
+) -> Callable[[Decorated], Decorated]:
     """Decorate a function: its arguments are checked by `check_parameters`."""
 
     def decorate(function):

@@ -1,10 +1,14 @@
 """Trained torch modules as classifiers: the torch counterpart of `FrozenEstimator`."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_array
 
@@ -91,13 +95,13 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        module,
-        classes=None,
-        device=None,
-        batch_size=1024,
-        outputs="auto",
-        channels="first",
-    ):
+        module: torch.nn.Module,
+        classes: ArrayLike | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 1024,
+        outputs: Literal["auto", "logits", "probabilities"] = "auto",
+        channels: Literal["first", "last"] = "first",
+    ) -> None:
         self.module = module
         self.classes = classes
         self.device = device
@@ -106,13 +110,13 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
         self.channels = channels
 
     @property
-    def classes_(self):
+    def classes_(self) -> np.ndarray:
         """The labels of the outputs."""
         if self.classes is not None:
             return np.asarray(self.classes)
         return np.arange(max(2, output_width(self.module)))
 
-    def fit(self, X=None, y=None):
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Do nothing but check the parameters: the module is trained.
 
         Parameters
@@ -130,7 +134,7 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
         self._check()
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the logits.
 
         Parameters
@@ -180,7 +184,7 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
             return logits[:, 1] - logits[:, 0]
         return logits
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Compute probabilities: the softmax (or sigmoid) of the logits.
 
         Parameters
@@ -198,7 +202,7 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
             return torch.stack([-logits, logits], dim=1).sigmoid().numpy()
         return logits.softmax(dim=1).numpy()
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels.
 
         Parameters

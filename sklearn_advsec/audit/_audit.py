@@ -1,17 +1,23 @@
 """The audit: one call, every threat, what was found and what was not tested."""
 
+from __future__ import annotations
+
 import json
 import platform
 import time
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from itertools import zip_longest
 from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import joblib
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -59,6 +65,10 @@ from ._section import (
     Untested,
     unfinished,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from joblib import Memory
 
 SECTIONS = {
     section.threat: section
@@ -222,19 +232,24 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator,
-        threats=("evasion", "extraction", "privacy", "poisoning"),
-        budget="quick",
+        estimator: Any,
+        threats: Sequence[str | Section] = (
+            "evasion",
+            "extraction",
+            "privacy",
+            "poisoning",
+        ),
+        budget: Literal["quick", "standard", "thorough"] | float = "quick",
         *,
-        constraints=None,
-        eps=None,
-        image_shape=None,
-        time_limit=None,
-        memory=None,
-        random_state=0,
-        n_jobs=None,
-        verbose=0,
-    ):
+        constraints: FeatureConstraints | None = None,
+        eps: float | None = None,
+        image_shape: tuple[Any, ...] | None = None,
+        time_limit: float | None = None,
+        memory: str | Memory | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.threats = threats
         self.budget = budget
@@ -248,7 +263,9 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X_train, y_train, X_test, y_test):
+    def fit(
+        self, X_train: ArrayLike, y_train: ArrayLike, X_test: ArrayLike, y_test: ArrayLike
+    ) -> Self:
         """Audit the victim.
 
         Parameters
@@ -577,33 +594,33 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         )
 
     @property
-    def results_(self):
+    def results_(self) -> pd.DataFrame:
         """One row for each figure."""
         return self._frame("findings")
 
     @property
-    def brackets_(self):
+    def brackets_(self) -> pd.DataFrame:
         """One row for each quantity between an attack and a proof."""
         return self._frame("brackets")
 
     @property
-    def recommendations_(self):
+    def recommendations_(self) -> pd.DataFrame:
         """Defenses, with figures."""
         return self._frame("recommendations")
 
     @property
-    def not_tested_(self):
+    def not_tested_(self) -> pd.DataFrame:
         """What was not tested, and why."""
         return self._frame("untested", ["threat", "what", "reason"])
 
     @property
-    def summary_(self):
+    def summary_(self) -> dict[str, str]:
         """One sentence for each threat."""
         check_is_fitted(self)
         return {part["threat"]: part["headline"] for part in self.report_["sections"]}
 
     @property
-    def warnings_(self):
+    def warnings_(self) -> list[str]:
         """What a reader has to know before the figures."""
         check_is_fitted(self)
         return list(self.report_["warnings"])
@@ -611,7 +628,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "report_")
 
-    def to_json(self, path=None):
+    def to_json(self, path: str | PathLike[str] | None = None) -> str | None:
         """Write the report, for machines; see the schema in the documentation.
 
         Parameters
@@ -633,7 +650,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         return None
 
     @classmethod
-    def from_json(cls, source):
+    def from_json(cls, source: str | PathLike[str]) -> Self:
         """Read a report that :meth:`to_json` wrote.
 
         Parameters
@@ -660,7 +677,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         audit.report_ = check_document(text)
         return audit
 
-    def to_html(self, path=None):
+    def to_html(self, path: str | PathLike[str] | None = None) -> str | None:
         """Write the report as a page: one file that needs no other.
 
         Parameters
@@ -683,7 +700,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return write(render(self.report_), path)
 
-    def to_csv(self, path=None):
+    def to_csv(self, path: str | PathLike[str] | None = None) -> str | None:
         """Write `results_` as a table, in which no cell is a formula.
 
         Parameters
@@ -701,7 +718,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             frame[name] = [_no_formula(value) for value in frame[name]]
         return frame.to_csv(path, index=False)
 
-    def compare(self, other):
+    def compare(self, other: SecurityAudit) -> AuditComparison:
         """Hold another audit against this one, as before and after a defense.
 
         Parameters
@@ -721,12 +738,12 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     def assert_robust(
         self,
         *,
-        min_robust_accuracy=None,
-        min_certified_accuracy=None,
-        max_tpr_at_fpr=None,
-        max_fidelity=None,
-        max_poisoned_error=None,
-    ):
+        min_robust_accuracy: float | None = None,
+        min_certified_accuracy: float | None = None,
+        max_tpr_at_fpr: float | None = None,
+        max_fidelity: float | None = None,
+        max_poisoned_error: float | None = None,
+    ) -> Self:
         """Raise unless all bars are met, for a test that runs with others.
 
         What was not tested does not meet a bar. Attacks show what is at least possible:

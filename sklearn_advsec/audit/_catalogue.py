@@ -1,9 +1,15 @@
 """All attacks and defenses in one table."""
 
+from __future__ import annotations
+
 import inspect
+from typing import TYPE_CHECKING
 
 from .. import defense, encryption, evasion, extraction, poisoning, privacy
 from ._section import reference_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FAMILIES = (evasion, extraction, privacy, poisoning, defense, encryption)
 # Classes of a family that are neither: results, bases, helpers of attacks.
@@ -34,7 +40,7 @@ _COSTS = (
 _COLUMNS = ("name", "family", "kind", "does", "knowledge", "goals", "norms", "cost")
 
 
-def catalogue():
+def catalogue() -> pd.DataFrame:
     """Return every attack and defense of the package, one in a row.
 
     Returns

@@ -1,6 +1,13 @@
 """Two audits side by side, and bars that an audit has to meet."""
 
+from __future__ import annotations
+
 from html import escape
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The figures that audits are compared by, and held against bars: the threat, whether
 # larger is better, and what it is called.
@@ -99,11 +106,11 @@ class AuditComparison:
       fidelity of the best copy: 1.000 -> 1.000
     """
 
-    def __init__(self, before, after):
+    def __init__(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         self.before = before
         self.after = after
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """Return a dict for each figure that one of the audits has.
 
         Returns
@@ -126,7 +133,7 @@ class AuditComparison:
                 pairs.append((threat, larger, *pair))
         return [_row(*pair) for pair in pairs]
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """Return :meth:`rows` as a table.
 
         Returns
@@ -138,7 +145,7 @@ class AuditComparison:
 
         return pd.DataFrame(self.rows())
 
-    def to_html(self, path=None):
+    def to_html(self, path: str | PathLike[str] | None = None) -> str | None:
         """Write the comparison as a page: one file that needs no other.
 
         Parameters

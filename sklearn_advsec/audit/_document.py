@@ -1,7 +1,10 @@
 """The report as a document: plain values, a schema with a version, and strict reading."""
 
+from __future__ import annotations
+
 import json
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +43,7 @@ def plain(value):
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def schema():
+def schema() -> dict[str, Any]:
     """Return the JSON schema of reports.
 
     Returns

@@ -5,9 +5,13 @@ findings. The audit runs the tasks of all sections, within their time, and keeps
 found.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
 
@@ -150,18 +154,18 @@ class Subject:
     delta: float | None = None
 
     @property
-    def is_regressor(self):
+    def is_regressor(self) -> bool:
         """Whether the victim predicts numbers."""
         return is_regressor(self.estimator)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The name of the victim's class, or of the client that answers for it."""
         victim = unwrap(self.estimator)
         return type(getattr(victim, "client", victim)).__name__
 
     @property
-    def model(self):
+    def model(self) -> Any:
         """The victim itself, and of a pipeline its last step."""
         model = unwrap(self.estimator)
         while hasattr(model, "steps") or hasattr(model, "best_estimator_"):
@@ -169,30 +173,30 @@ class Subject:
         return model
 
     @property
-    def correct(self):
+    def correct(self) -> np.ndarray:
         """Which test rows the victim gets right, without any attack."""
         return self.is_right(self.predicted, self.y_test)
 
     @property
-    def is_numeric(self):
+    def is_numeric(self) -> bool:
         """Whether all columns hold numbers."""
         if not is_dataframe(self.X_train):
             return True
         return bool(RowCodec(self.X_train).columns.numeric.all())
 
-    def is_right(self, predicted, y):
+    def is_right(self, predicted: ArrayLike, y: Any) -> np.ndarray:
         """Tell which predictions are right: within `delta`, for regressors."""
         if self.is_regressor:
             return np.abs(np.asarray(predicted, dtype=float) - y) <= self.delta
         return np.asarray(predicted == y)
 
-    def test_rows(self, n_rows):
+    def test_rows(self, n_rows: int) -> Any:
         """Draw test rows: their positions, in order."""
         n_test = len(self.y_test)
         drawn = np.random.RandomState(self.seed).permutation(n_test)[:n_rows]
         return np.sort(drawn)
 
-    def training_sample(self, n_rows):
+    def training_sample(self, n_rows: int) -> Any:
         """Draw training rows, each class by its share; return them with their labels."""
         rng = np.random.RandomState(self.seed)
         rows = rng.permutation(len(self.y_train))
@@ -438,7 +442,7 @@ class SectionReport:
     figures: dict = field(default_factory=dict)
     warnings: list = field(default_factory=list)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return plain lists and dicts."""
         return asdict(self)
 
@@ -497,7 +501,7 @@ class Section:
     question = ""
     identifiers = {}
 
-    def tasks(self, subject):
+    def tasks(self, subject: Subject) -> tuple[list[Task], list[Untested]]:
         """Return what is to be done, the most important first, and what cannot be.
 
         Parameters
@@ -514,7 +518,7 @@ class Section:
         """
         raise NotImplementedError
 
-    def perform(self, subject, task):
+    def perform(self, subject: Subject, task: Task) -> dict[str, Any]:
         """Do one task.
 
         Parameters
@@ -531,7 +535,7 @@ class Section:
         """
         raise NotImplementedError
 
-    def report(self, subject, outcomes):
+    def report(self, subject: Subject, outcomes: list[Outcome]) -> SectionReport:
         """Say what the outcomes mean.
 
         Parameters

@@ -6,13 +6,18 @@ multilayer perceptrons, ridge models and (on a GPU) logistic models as one batch
 and hands all others to joblib.
 """
 
+from __future__ import annotations
+
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
@@ -45,6 +50,10 @@ from ._linear import (
 )
 from ._perceptrons import perceptron_is_batchable, train_perceptrons
 
+if TYPE_CHECKING:
+    import torch
+    from joblib import Memory
+
 # Models per batch: large enough that the overhead of small calls is gone, small enough
 # that an interruption loses little and that several workers get something to do. It does
 # not depend on the number of workers, since the last bits of sums depend on it.
@@ -52,7 +61,7 @@ _CHUNK = 16
 _CHUNK_GPU = 256
 
 
-def batchable(estimator, device=None):
+def batchable(estimator: Any, device: str | torch.device | None = None) -> bool:
     """Tell whether :func:`fit_many` trains an estimator as part of one batched model.
 
     Parameters
@@ -99,18 +108,18 @@ def batchable(estimator, device=None):
     }
 )
 def fit_many(
-    estimator,
-    X,
-    y,
-    subsets,
-    random_states,
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    subsets: Sequence[ArrayLike] | np.ndarray,
+    random_states: Sequence[int],
     *,
-    n_jobs=None,
-    memory=None,
-    device=None,
-    verbose=0,
-    callback=None,
-):
+    n_jobs: int | None = None,
+    memory: str | Memory | None = None,
+    device: str | torch.device | None = None,
+    verbose: int = 0,
+    callback: Callable[..., Any] | None = None,
+) -> list[Any]:
     """Fit clones of an estimator, each on its own rows and with its own seed.
 
     The result is that of ``clone(estimator).set_params(random_state=seed).fit(X[rows],

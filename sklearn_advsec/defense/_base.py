@@ -4,10 +4,14 @@ Around a skorch net, a subclass adds what its defense needs to a clone of the ne
 user's net, its callbacks and the global random state stay as they are.
 """
 
+from __future__ import annotations
+
 import inspect
 from numbers import Real
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -33,6 +37,9 @@ from .._rows import check_rows, check_weights, is_dataframe
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import HasMethods, _check_y, fit_context, validate_data
 from ..victim import ask_labels, ask_scores
+
+if TYPE_CHECKING:
+    from sklearn.utils.metadata_routing import MetadataRouter
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -113,7 +120,9 @@ class TrainingDefense(
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train the classifier.
 
         Parameters
@@ -136,7 +145,13 @@ class TrainingDefense(
 
     @available_if(_trains_a_net)
     @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train on, or begin to: ``max_epochs`` more epochs of the net.
 
         Parameters
@@ -204,7 +219,7 @@ class TrainingDefense(
             return 0
         return max(1, self.estimator.max_epochs)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels.
 
         Parameters
@@ -221,7 +236,7 @@ class TrainingDefense(
         return self.classes_[self._ask("predict", X).astype(int)]
 
     @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities.
 
         Parameters
@@ -238,7 +253,7 @@ class TrainingDefense(
         return self._ask("predict_proba", X)
 
     @available_if(_estimator_has("decision_function"))
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the decision function.
 
         Parameters
@@ -303,7 +318,7 @@ class TrainingDefense(
         )
         return same_shape(self, X, reset=reset)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Return the router of metadata: `sample_weight` is used here and in `estimator`.
 
         Returns

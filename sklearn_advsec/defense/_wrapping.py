@@ -1,9 +1,13 @@
 """Wrapping defenses: around a classifier that is trained as usual, or already."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -26,6 +30,9 @@ from ..victim._fitting import (
 )
 from ..victim._validation import check_victim
 from ._base import TrainingDefense, check_classifier, same_shape
+
+if TYPE_CHECKING:
+    from sklearn.utils.metadata_routing import MetadataRouter
 
 
 class AugmentedClassifier(TrainingDefense):
@@ -89,7 +96,12 @@ class WrappingDefense(
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the classifier (a frozen one is kept) and the defense.
 
         Parameters
@@ -169,7 +181,7 @@ class WrappingDefense(
 
         return pd.DataFrame(array, columns=names)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Return the router of metadata: `sample_weight` is used here and in `estimator`.
 
         Returns
@@ -218,7 +230,7 @@ class DetectingDefense(WrappingDefense):
             threshold = threshold[at]
         return scores > threshold
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels.
 
         Parameters

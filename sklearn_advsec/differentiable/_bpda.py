@@ -1,12 +1,19 @@
 """Backward pass differentiable approximation, for steps without a gradient."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 
 from ._views import TransformerView, straight_through
 
 
-def bpda(transform, backward=None):
+def bpda(
+    transform: Callable[..., Any], backward: Callable[..., Any] | None = None
+) -> TransformerView:
     """Make a view of a transform without a useful gradient, given its backward pass.
 
     Quantising, filtering, compressing or adding noise to rows stops a gradient attack

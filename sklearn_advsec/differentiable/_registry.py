@@ -1,10 +1,14 @@
 """The open registry of views: one function per estimator class."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import singledispatch
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sklearn.base import is_classifier
@@ -16,6 +20,10 @@ from .._estimators import is_untrained_net, name_of
 from ..exceptions import NoGradientError
 from ._columns import code_lookup, constant_transform, names_of
 from ._views import ClassifierView
+
+if TYPE_CHECKING:
+    from .._rows import Columns
+    from ._views import TransformerView
 
 # Views of optional or slow packages are registered only once the package is in use:
 # an estimator of theirs cannot exist before it was imported.
@@ -37,7 +45,7 @@ def _dispatch(estimator):
     )
 
 
-def register(estimator_class, *, takes_codes=False):
+def register(estimator_class: type, *, takes_codes: bool = False) -> Callable[..., Any]:
     """Register how a class of fitted estimators is seen by gradient attacks.
 
     Parameters
@@ -84,7 +92,7 @@ def register(estimator_class, *, takes_codes=False):
     return decorator
 
 
-def supported():
+def supported() -> list[str]:
     """Names of the classes that have a view, sorted.
 
     Returns
@@ -100,7 +108,9 @@ def supported():
     return sorted(cls.__name__ for cls in _dispatch.registry if cls is not object)
 
 
-def view(estimator, columns=None):
+def view(
+    estimator: Any, columns: Columns | None = None
+) -> ClassifierView | TransformerView:
     """Give a fitted estimator's methods as differentiable functions of torch tensors.
 
     Parameters

@@ -1,7 +1,13 @@
 """What a view is: the methods of a fitted estimator, on torch tensors."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
 from .._rows import writable
@@ -21,10 +27,10 @@ class TransformerView:
     ClassifierView : That of a classifier.
     """
 
-    def __init__(self, transform):
+    def __init__(self, transform: Callable[..., Any]) -> None:
         self.transform = transform
 
-    def compose(self, before):
+    def compose(self, before: Any) -> Self:
         """Return this view behind `before`, a function of tensors."""
         return TransformerView(lambda x: self.transform(before(x)))
 
@@ -68,17 +74,17 @@ class ClassifierView:
 
     def __init__(
         self,
-        classes,
+        classes: ArrayLike,
         *,
-        decision_function=None,
-        predict_proba=None,
-        logits=None,
-        transform=None,
-        dtype=torch.float64,
-        device="cpu",
-        module=None,
-        precision=None,
-    ):
+        decision_function: Callable[..., Any] | None = None,
+        predict_proba: Callable[..., Any] | None = None,
+        logits: Callable[..., Any] | None = None,
+        transform: Callable[..., Any] | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+        module: torch.nn.Module | None = None,
+        precision: torch.dtype | None = None,
+    ) -> None:
         if decision_function is None and predict_proba is None and logits is None:
             raise ValueError(
                 "A ClassifierView needs decision_function, predict_proba or logits."
@@ -98,7 +104,7 @@ class ClassifierView:
             return binary_logits(self.decision_function(x))
         return log_probability(self.predict_proba(x))
 
-    def compose(self, before):
+    def compose(self, before: Any) -> Self:
         """Return this view behind `before`, a function of tensors (a pipeline's steps).
 
         The steps before are constants on the CPU in float64, so that is what the whole
@@ -118,7 +124,7 @@ class ClassifierView:
         )
 
 
-def binary_logits(decision):
+def binary_logits(decision: torch.Tensor) -> torch.Tensor:
     """Give a decision of shape (n,) a column per class; leave (n, n_classes) as it is.
 
     ``softmax([0, d])`` is ``sigmoid(d)``, so a logistic model keeps its probabilities.

@@ -1,9 +1,13 @@
 """Arrays that add and multiply while they are encrypted."""
 
+from __future__ import annotations
+
 from hashlib import blake2b
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .._sklearn import Interval, validate_params
 from ._levels import Bound, BoundArithmetic
@@ -31,7 +35,7 @@ class HomomorphicKeys:
     HomomorphicClient : Makes them.
     """
 
-    def __init__(self, client):
+    def __init__(self, client: HomomorphicClient) -> None:
         self.key_id = client.key_id
         self.max_value = client.max_value
         self._rings = client._rings
@@ -74,7 +78,7 @@ class HomomorphicClient:
             "max_value": [Interval(Real, 0, 2**40, closed="neither")],
         },
     )
-    def __init__(self, *, depth=2, max_value=100):
+    def __init__(self, *, depth: int = 2, max_value: float = 100) -> None:
         seal = sealapi()
         self.depth = depth
         self.max_value = max_value
@@ -103,14 +107,14 @@ class HomomorphicClient:
     def __reduce__(self):
         raise TypeError("A client holds a secret key, and is not pickled.")
 
-    def public(self):
+    def public(self) -> HomomorphicKeys:
         """Return what others need to encrypt and to compute; it holds no secret key."""
         return HomomorphicKeys(self)
 
     def _scheme(self, exact):
         return self._rings[exact], self._public_keys[exact]
 
-    def decrypt(self, array):
+    def decrypt(self, array: HomomorphicArray) -> np.ndarray:
         """Decrypt an array.
 
         Parameters
@@ -207,7 +211,12 @@ class HomomorphicArray:
     np.float64(7.0)
     """
 
-    def __init__(self, values, client, exact=False):
+    def __init__(
+        self,
+        values: ArrayLike,
+        client: HomomorphicClient | HomomorphicKeys,
+        exact: bool = False,
+    ) -> None:
         values = np.asarray(values)
         ring, keys = client._scheme(bool(exact))
         n_slots = ring.parameters.degree // 2
@@ -245,17 +254,17 @@ class HomomorphicArray:
         return Bound(self._ring.parameters.depth, bounds.scale, value, error)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of values."""
         return int(np.prod(self.shape))
 
     @property
-    def max_value(self):
+    def max_value(self) -> float:
         """No value is larger."""
         return self._bound.value
 
     @property
-    def error_bound(self):
+    def error_bound(self) -> float:
         """The largest error of a value."""
         return self._bound.error
 
@@ -263,7 +272,7 @@ class HomomorphicArray:
         kind = "exact" if self.exact else f"error_bound={self.error_bound:.2g}"
         return f"HomomorphicArray(shape={self.shape}, {kind})"
 
-    def __len__(self):
+    def __len__(self) -> int:
         if not self.shape:
             raise TypeError("A sum has no length.")
         return self.shape[0]
@@ -351,7 +360,7 @@ class HomomorphicArray:
 
     __rmul__ = __mul__
 
-    def sum(self):
+    def sum(self) -> HomomorphicArray:
         """Add the values up."""
         result, error = self.ciphertext, self.error_bound
         arithmetic = self._arithmetic()
@@ -376,7 +385,7 @@ class HomomorphicArray:
         return (self * other).sum()
 
     # What is inside -------------------------------------------------------------------
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         """Return the array as bytes; damage is noticed when they are read."""
         values = (
             [len(self.shape), self.size, self._bound.level],
@@ -389,7 +398,9 @@ class HomomorphicArray:
         return seal_message("answer", digest, self.key_id, 0, payload, self._damage_key())
 
     @classmethod
-    def from_bytes(cls, data, client, exact=False):
+    def from_bytes(
+        cls, data: bytes, client: HomomorphicClient | HomomorphicKeys, exact: bool = False
+    ) -> Self:
         """Read an array of a client's.
 
         Its `max_value` and `error_bound` are as the sender says: damage is noticed, and

@@ -1,9 +1,13 @@
 """Networks of small integers and signs, which encrypted arithmetic is quick at."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -94,16 +98,16 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes=(30,),
+        hidden_layer_sizes: tuple[int, ...] = (30,),
         *,
-        max_weight=1,
-        threshold="median",
-        max_epochs=60,
-        learning_rate=0.01,
-        batch_size=128,
-        penalty=0.0,
-        random_state=0,
-    ):
+        max_weight: int = 1,
+        threshold: float | Literal["median"] | None = "median",
+        max_epochs: int = 60,
+        learning_rate: float = 0.01,
+        batch_size: int = 128,
+        penalty: float = 0.0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.max_weight = max_weight
         self.threshold = threshold
@@ -114,7 +118,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train the network.
 
         Parameters
@@ -221,7 +225,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.poor_score = True  # of few features, a bit each is little
         return tags
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the sums of the last layer.
 
         Parameters
@@ -241,7 +245,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         scores = x @ self.coefs_[-1].T + self.intercepts_[-1]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels.
 
         Parameters

@@ -1,9 +1,13 @@
 """Classifiers and regressors that predict on encrypted rows."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -124,7 +128,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Train the estimator (a frozen one is kept) and compile it.
 
         Parameters
@@ -331,7 +335,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             )
         return packing
 
-    def client(self, packing=None):
+    def client(self, packing: Literal["columns", "rows"] | None = None) -> Client:
         """Make the half that has the keys: new ones, at each call.
 
         Parameters
@@ -350,7 +354,9 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             return TFHEClient(self._compiled[name].model, self._program)
         return Client(self._public(name), self._program)
 
-    def server(self, packing=None, **options):
+    def server(
+        self, packing: Literal["columns", "rows"] | None = None, **options: Any
+    ) -> Server:
         """Make the half that has the weights, and no secret key.
 
         Parameters
@@ -372,7 +378,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             return TFHEServer(circuit.file, circuit.model, **options)
         return Server(self._program, self._public(name), **options)
 
-    def simulate(self, X):
+    def simulate(self, X: ArrayLike) -> np.ndarray:
         """Predict with the polynomials in plain arithmetic, without keys or noise.
 
         Parameters
@@ -388,7 +394,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self._from_scores(self._program.scores(self._flat(X)))
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Encrypt rows, evaluate the model on them, and decrypt what it says.
 
         Parameters
@@ -540,17 +546,17 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        packing="auto",
-        activation="auto",
-        precision=1e-3,
-        agreement=0.99,
-        security=128,
-        scheme="auto",
-        decimals=None,
-        random_state=0,
-    ):
+        packing: Literal["auto", "columns", "rows"] = "auto",
+        activation: Literal["auto"] | int | PolynomialActivation = "auto",
+        precision: float = 1e-3,
+        agreement: float = 0.99,
+        security: Literal[128] = 128,
+        scheme: Literal["auto", "ckks", "tfhe"] | TFHE = "auto",
+        decimals: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.packing = packing
         self.activation = activation
@@ -623,7 +629,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
     def _plain_predictions(self, rows):
         return ask_labels(self.estimator_, rows)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Encrypt rows, evaluate the classifier on them, and decrypt the labels.
 
         Parameters
@@ -646,7 +652,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         return float(np.mean(ours == plain))
 
     @available_if(_hands_out_probabilities)
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities on encrypted rows; they are rounded to `decimals`.
 
         Parameters
@@ -670,7 +676,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         )
 
     @available_if(_hands_out_scores)
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute scores on encrypted rows; they are rounded to `decimals`.
 
         Parameters
@@ -738,15 +744,15 @@ class EncryptedRegressor(RegressorMixin, _EncryptedPredictor):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        packing="auto",
-        activation="auto",
-        precision=1e-3,
-        agreement=0.99,
-        security=128,
-        random_state=0,
-    ):
+        packing: Literal["auto", "columns", "rows"] = "auto",
+        activation: Literal["auto"] | int | PolynomialActivation = "auto",
+        precision: float = 1e-3,
+        agreement: float = 0.99,
+        security: Literal[128] = 128,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.packing = packing
         self.activation = activation

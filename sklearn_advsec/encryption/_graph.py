@@ -3,7 +3,11 @@
 :func:`graph` looks an estimator up in a registry; :func:`register_graph` adds to it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -90,7 +94,7 @@ class Graph:
     link: str | None = None
 
 
-def register_graph(kind):
+def register_graph(kind: type) -> Callable[..., Any]:
     """Register the reader of an estimator.
 
     Parameters

@@ -1,5 +1,7 @@
 """The two halves of encrypted inference: who has the keys, and who has the weights."""
 
+from __future__ import annotations
+
 import hmac
 import json
 import os
@@ -7,10 +9,13 @@ import secrets
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.special import expit, softmax
 
@@ -191,7 +196,7 @@ class Client:
 
     _kind_of_model = PublicModel
 
-    def __init__(self, model, program=None):
+    def __init__(self, model: PublicModel, program: Program | None = None) -> None:
         self.model = model
         self._program = program
         self.key_id = new_key_id()
@@ -216,7 +221,7 @@ class Client:
             "the key to a file of its own."
         )
 
-    def evaluation_keys(self):
+    def evaluation_keys(self) -> bytes:
         """Return the message that registers this client with a server.
 
         It carries the keys for products and rotations, with which nothing can be
@@ -236,7 +241,7 @@ class Client:
             parts.append(ring.to_bytes(generator.create_galois_keys(elements)))
         return parts
 
-    def encrypt(self, X):
+    def encrypt(self, X: ArrayLike) -> list[bytes]:
         """Encrypt rows.
 
         Parameters
@@ -304,7 +309,7 @@ class Client:
             parts.append(self._ring.to_bytes(self._encryptor.encrypt_symmetric(plain)))
         return parts
 
-    def decrypt_scores(self, message):
+    def decrypt_scores(self, message: bytes) -> np.ndarray:
         """Decrypt an answer, and return the scores as they are.
 
         Decrypted values of CKKS hold noise from which, given enough of them, the secret
@@ -361,7 +366,9 @@ class Client:
             raise MessageError("overflow", OVERFLOW)
         return scores * model.bound
 
-    def decrypt(self, message, *, decimals=None, proba=False):
+    def decrypt(
+        self, message: bytes, *, decimals: int | None = None, proba: bool = False
+    ) -> np.ndarray:
         """Decrypt an answer to labels, or to rounded scores or probabilities.
 
         Parameters
@@ -391,7 +398,7 @@ class Client:
             return np.round(probabilities_of(scores, self.model.link), decimals)
         return np.round(scores, decimals)
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the secret key to a file that only its owner may read.
 
         Parameters
@@ -414,7 +421,7 @@ class Client:
         return self._ring.to_bytes(self._generator.secret_key())
 
     @classmethod
-    def load(cls, path, program=None):
+    def load(cls, path: str | PathLike[str], program: Program | None = None) -> Self:
         """Read a client that was saved; it goes on with its sequence numbers."""
         key_id, mac_key, sequence, model, secret = split(Path(path).read_bytes(), 5)
         client = cls(cls._kind_of_model.from_json(model.decode()), program)
@@ -450,7 +457,9 @@ class Server:
     EncryptionService : The same, over HTTP.
     """
 
-    def __init__(self, program, model, *, max_clients=16):
+    def __init__(
+        self, program: Program, model: PublicModel, *, max_clients: int = 16
+    ) -> None:
         self.program = program
         self.model = model
         self.max_clients = max_clients
@@ -473,7 +482,7 @@ class Server:
         vars(self).update(state)
         self._open()
 
-    def register(self, message):
+    def register(self, message: bytes) -> bytes:
         """Take the evaluation keys of a client.
 
         Parameters
@@ -519,11 +528,11 @@ class Server:
                     raise ValueError("a rotation's key is missing")
         return keys
 
-    def knows(self, key_id):
+    def knows(self, key_id: bytes) -> bool:
         """Whether the keys of a client are here."""
         return key_id in self._sessions
 
-    def evaluate(self, message):
+    def evaluate(self, message: bytes) -> bytes:
         """Answer a question.
 
         Parameters
@@ -583,7 +592,7 @@ class Server:
         answers = self._packed.evaluate(ciphertexts, Arithmetic(self._ring, *keys))
         return [self._ring.to_bytes(answer) for answer in answers]
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the server's half to a file of arrays; it holds weights and no code."""
         arrays = {}
         for k, layer in enumerate(self.program.layers):
@@ -616,7 +625,7 @@ class Server:
             )
 
     @classmethod
-    def load(cls, path, **options):
+    def load(cls, path: str | PathLike[str], **options: Any) -> Self:
         """Read what :meth:`save` wrote; nothing in the file is run."""
         try:
             return cls._loaded(path, options)

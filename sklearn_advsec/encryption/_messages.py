@@ -4,6 +4,8 @@ SEAL's own format is not enough to travel in: it loads junk and the empty messag
 a word, and a ciphertext with one flipped bit decrypts to numbers like 1e19.
 """
 
+from __future__ import annotations
+
 import hmac
 import secrets
 import struct
@@ -39,7 +41,7 @@ class MessageError(ValueError):
     Server : Raises it for questions.
     """
 
-    def __init__(self, reason, text):
+    def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 

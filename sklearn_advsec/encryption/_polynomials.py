@@ -1,10 +1,14 @@
 """Polynomials in place of activations: how they are fitted and evaluated."""
 
+from __future__ import annotations
+
 import math
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.polynomial import chebyshev
+from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 from scipy.special import expit
 from sklearn.base import BaseEstimator
@@ -78,13 +82,19 @@ class PolynomialActivation(BaseEstimator):
         "margin": [Interval(Real, 0, None, closed="left")],
     }
 
-    def __init__(self, function="relu", *, degree=4, margin=0.1):
+    def __init__(
+        self,
+        function: Literal["relu", "tanh", "sigmoid", "silu", "square", "sign"] = "relu",
+        *,
+        degree: int = 4,
+        margin: float = 0.1,
+    ) -> None:
         self.function = function
         self.degree = degree
         self.margin = margin
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit the polynomial to the values that the activation meets.
 
         Parameters
@@ -135,7 +145,7 @@ class PolynomialActivation(BaseEstimator):
         self.depth_ = self.plan().depth
         return self
 
-    def __call__(self, z):
+    def __call__(self, z: ArrayLike) -> np.ndarray:
         """Evaluate the polynomial.
 
         Parameters
@@ -156,7 +166,7 @@ class PolynomialActivation(BaseEstimator):
             return t
         return chebyshev.chebval(t, self.coef_)
 
-    def plan(self):
+    def plan(self) -> Any:
         """Return how it is evaluated on ciphertexts: a :class:`Plan`."""
         if self.function == "sign":
             low, high = self.bounds_

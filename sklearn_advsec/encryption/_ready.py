@@ -1,6 +1,9 @@
 """Training networks for encryption: polynomials take the place of activations."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -120,40 +123,49 @@ class EncryptionReadyTraining(BaseEstimator):
         "penalty": [Interval(Real, 0, None, closed="left")],
     }
 
-    def __init__(self, activation="polynomial", *, degree=2, epoch=5, penalty=0.1):
+    def __init__(
+        self,
+        activation: Literal["polynomial", "square"] = "polynomial",
+        *,
+        degree: int = 2,
+        epoch: int = 5,
+        penalty: float = 0.1,
+    ) -> None:
         self.activation = activation
         self.degree = degree
         self.epoch = epoch
         self.penalty = penalty
 
-    def initialize(self):
+    def initialize(self) -> Self:
         """Check the parameters; skorch calls it before a training."""
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(), type(self).__name__
         )
         return self
 
-    def on_train_begin(self, net, X=None, y=None, **kwargs):
+    def on_train_begin(
+        self, net: Any, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Do nothing yet."""
 
-    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
         """Replace the activations, when it is time."""
         if len(net.history) == self.epoch:
             self._replace(net, dataset_train)
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    def on_batch_begin(self, net, **kwargs):
+    def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    def on_grad_computed(self, net, named_parameters, **kwargs):
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    def on_batch_end(self, net, **kwargs):
+    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Say so where the training ended before its time."""
         if any(isinstance(part, tuple(REPLACED)) for part in net.module_.modules()):
             raise ValueError(

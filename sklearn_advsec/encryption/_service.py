@@ -1,5 +1,7 @@
 """Encrypted inference over HTTP: a service of worker processes, and its client."""
 
+from __future__ import annotations
+
 import hmac
 import json
 import multiprocessing
@@ -15,9 +17,12 @@ from concurrent.futures.process import BrokenProcessPool
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -92,15 +97,15 @@ class EncryptionService:
 
     def __init__(
         self,
-        path,
+        path: str | PathLike[str],
         *,
-        host="127.0.0.1",
-        port=0,
-        n_workers=1,
-        max_clients=16,
-        max_bytes=None,
-        timeout=30.0,
-    ):
+        host: str = "127.0.0.1",
+        port: int = 0,
+        n_workers: int = 1,
+        max_clients: int = 16,
+        max_bytes: int | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         self.model = Server.load(path).model
         self._path, self._n_workers = str(path), n_workers
         self._max_clients = max_clients
@@ -122,33 +127,33 @@ class EncryptionService:
             initargs=(self._path, self._folder.name),
         )
 
-    def serve_forever(self):
+    def serve_forever(self) -> None:
         """Answer until :meth:`close` is called, or the process is interrupted."""
         self._http.serve_forever()
 
-    def close(self):
+    def close(self) -> None:
         """Stop :meth:`serve_forever` in another thread, and end all."""
         self._http.shutdown()
         self.stop()
 
-    def stop(self):
+    def stop(self) -> None:
         """End the workers, and give the port back."""
         self._http.server_close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._folder.cleanup()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def limit(self, kind):
+    def limit(self, kind: str) -> int:
         """Return the largest body of a kind of message."""
         return MAX_BYTES[kind] if self._max_bytes is None else self._max_bytes
 
-    def register(self, message):
+    def register(self, message: bytes) -> bytes:
         """Check evaluation keys in a worker, and keep them."""
         header = read_header(message, "keys", self.model.digest())
         mac_key = mac_key_of(message, header)
@@ -174,7 +179,7 @@ class EncryptionService:
             raise MessageError("taken", TAKEN)
         return client
 
-    def answer(self, message):
+    def answer(self, message: bytes) -> bytes:
         """Answer a question in a worker; of two of one number, one is answered."""
         header = read_header(message, "question", self.model.digest())
         with self._lock:
@@ -330,13 +335,15 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         "decimals": [Interval(Integral, 0, 15, closed="both"), None],
     }
 
-    def __init__(self, url, *, timeout=60.0, decimals=None):
+    def __init__(
+        self, url: str, *, timeout: float = 60.0, decimals: int | None = None
+    ) -> None:
         self.url = url
         self.timeout = timeout
         self.decimals = decimals
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X=None, y=None):
+    def fit(self, X: Any = None, y: Any = None) -> Self:
         """Fetch what has to be known of the model, and register new keys.
 
         Parameters
@@ -363,7 +370,7 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         self._request("/keys", self.client_.evaluation_keys())
         return self
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Encrypt rows, have them classified, and decrypt the labels.
 
         Parameters
@@ -380,7 +387,7 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         return self._loop(X)
 
     @available_if(_hands_out_scores)
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities, rounded to `decimals`.
 
         Parameters

@@ -1,5 +1,7 @@
 """Scheme TFHE: networks of thresholds, computed by concrete-python in its own process."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -82,12 +84,12 @@ class TFHE(BaseEstimator):
     def __init__(
         self,
         *,
-        n_bits=5,
-        leaf_bits=5,
-        rounded_bits=0,
-        error_probability=1e-5,
-        timeout=600.0,
-    ):
+        n_bits: int = 5,
+        leaf_bits: int = 5,
+        rounded_bits: int = 0,
+        error_probability: float = 1e-5,
+        timeout: float = 600.0,
+    ) -> None:
         self.n_bits = n_bits
         self.leaf_bits = leaf_bits
         self.rounded_bits = rounded_bits

@@ -1,13 +1,17 @@
 """Base of the evasion attacks: input checks, chunks of rows, budgets and results."""
 
+from __future__ import annotations
+
 import time
 import warnings
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -56,6 +60,9 @@ from ._active_rows import ActiveRows
 from ._constrained import ConstrainedAccess
 from ._goal import GOALS, LOSSES, Goal
 from ._state import AttackState, concatenate, record_last
+
+if TYPE_CHECKING:
+    from ._state import EvasionResult
 
 _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAccess}
 
@@ -438,7 +445,7 @@ class EvasionAttack(
     # What a user calls ------------------------------------------------------------------
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
         Parameters
@@ -490,7 +497,7 @@ class EvasionAttack(
             self.n_iter_ = self.max_iter
         return self
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> Any:
         """Attack the victim's own predictions, so that no label leaks.
 
         Parameters
@@ -508,7 +515,15 @@ class EvasionAttack(
         return restore(self._run_all(X).X_adv)
 
     @with_callbacks
-    def run(self, X, y=None, target=None, *, resume=None, on_bad_answer="raise"):
+    def run(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        target: Any = None,
+        *,
+        resume: EvasionResult | None = None,
+        on_bad_answer: Literal["raise", "skip"] = "raise",
+    ) -> EvasionResult:
         """Attack rows, and say what was reached.
 
         Parameters
@@ -576,7 +591,9 @@ class EvasionAttack(
             )
             return stop.result
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Robust accuracy: the victim's accuracy on the attacked rows.
 
         `GridSearchCV` maximises this. To tune an *attack*, pass

@@ -1,6 +1,10 @@
 """State of a running attack, and its result."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -9,6 +13,9 @@ from sklearn.base import is_regressor
 from .._rows import RowCodec, is_dataframe
 from .._sklearn import _safe_indexing
 from ..victim._answers import ABSTAINED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1"}
 # On a GPU, finding out which rows are done stalls the queue: look less often.
@@ -99,23 +106,23 @@ class EvasionResult:
     # What is said of all rows at once.
     _OF_ALL = ("norm", "unit")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def clean_accuracy(self):
+    def clean_accuracy(self) -> float:
         """Accuracy of the victim before the attack; NaN where that is not known."""
         if self.y is None or self.y_before is None:
             return np.nan
         return self._mean(self.y_before == self.y)
 
     @property
-    def robust_accuracy(self):
+    def robust_accuracy(self) -> float:
         """Accuracy of the victim after the attack; NaN without labels."""
         return np.nan if self.correct is None else self._mean(self.correct)
 
     @property
-    def success_rate(self):
+    def success_rate(self) -> float:
         """Share of successes among the rows that the victim had right.
 
         Among all rows where that is not known, or nothing is right or wrong.
@@ -133,7 +140,7 @@ class EvasionResult:
         values = values[~self.skipped & among]
         return float(np.mean(values)) if len(values) else np.nan
 
-    def select(self, at):
+    def select(self, at: Any) -> Self:
         """Return the result of some of the rows, by a mask or by their order here."""
         kept = {
             name: values
@@ -143,7 +150,7 @@ class EvasionResult:
         }
         return type(self)(**kept)
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """Return one row for each row that was attacked.
 
         Returns
@@ -211,7 +218,7 @@ class EvasionResult:
             unit = "of pixel values" if images else "in each feature's own unit"
         return f"{_NORM_NAMES[self.norm]} {unit}"
 
-    def converted(self, convert):
+    def converted(self, convert: Callable[..., Any]) -> Self:
         """Return the same result with its rows in another form."""
         return replace(self, X_adv=convert(self.X_adv), X=convert(self.X))
 

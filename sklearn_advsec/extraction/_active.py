@@ -1,6 +1,9 @@
 """Extraction by active learning (Pal et al. 2020)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -113,23 +116,25 @@ class ActiveExtraction(PoolExtraction):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        surrogate=None,
-        strategy="uncertainty",
-        uniform_share=0.0,
-        n_rounds=5,
-        initial_share=0.3,
-        knowledge="auto",
-        temperature=1.0,
-        score_kind="auto",
-        max_queries=None,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        surrogate: Any = None,
+        strategy: Literal[
+            "uncertainty", "k_center", "adaptive", "random"
+        ] = "uncertainty",
+        uniform_share: float = 0.0,
+        n_rounds: int = 5,
+        initial_share: float = 0.3,
+        knowledge: Any = "auto",
+        temperature: float = 1.0,
+        score_kind: Literal["auto", "probability", "logit"] = "auto",
+        max_queries: int | None = None,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.surrogate = surrogate
         self.strategy = strategy

@@ -1,9 +1,13 @@
 """The base of the extraction attacks, and of what they steal."""
 
+from __future__ import annotations
+
 from functools import partial
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -60,7 +64,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     `bounds_`, `n_queries_`, the codec of rows and their precision.
     """
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict with the copy; the victim is not asked.
 
         Parameters
@@ -77,7 +81,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.copy_.predict(self._rows_for_copy(X))
 
     @available_if(_copy_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities with the copy.
 
         Parameters
@@ -94,7 +98,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         proba = self.copy_.predict_proba(self._rows_for_copy(X))
         return in_columns(proba, self.copy_.classes_, self.classes_)
 
-    def fidelity(self, X, sample_weight=None):
+    def fidelity(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Share of rows on which copy and victim agree.
 
         The victim is asked about `X`, which is not counted as queries: this is a
@@ -117,7 +121,13 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         same = self._victims_labels(rows) == self.predict(X)
         return float(np.average(same, weights=check_weights(sample_weight, len(same))))
 
-    def extraction_report(self, X, *, n_uniform=10_000, random_state=0):
+    def extraction_report(
+        self,
+        X: ArrayLike,
+        *,
+        n_uniform: int = 10_000,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> dict[str, Any]:
         """Measure how good the copy is, in the terms of Tramer et al.
 
         Parameters
@@ -164,7 +174,9 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         report["n_queries"] = self.n_queries_
         return report
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Accuracy of the copy on true labels.
 
         Parameters
@@ -328,7 +340,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Steal the victim.
 
         Parameters

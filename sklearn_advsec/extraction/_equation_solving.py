@@ -1,7 +1,10 @@
 """Equation solving: the parameters of linear and small neural classifiers."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linprog
@@ -313,21 +316,21 @@ class EquationSolving(ExtractionAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        knowledge="auto",
-        n_hidden=None,
-        activation="tanh",
-        decimals="auto",
-        max_queries=None,
-        n_restarts=5,
-        n_checks=10,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        knowledge: Any = "auto",
+        n_hidden: int | None = None,
+        activation: Literal["tanh", "logistic", "relu"] = "tanh",
+        decimals: int | Literal["auto"] = "auto",
+        max_queries: int | None = None,
+        n_restarts: int = 5,
+        n_checks: int = 10,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.knowledge = knowledge
         self.n_hidden = n_hidden

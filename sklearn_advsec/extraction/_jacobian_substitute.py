@@ -1,9 +1,13 @@
 """Jacobian-based substitutes (Papernot et al. 2017)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .. import differentiable
 from .._estimators import check_each_fits
@@ -136,23 +140,23 @@ class JacobianSubstitute(PoolExtraction):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        surrogate=None,
-        select="best",
-        n_rounds=6,
-        step_size=0.1,
-        flip_every=None,
-        reservoir=None,
-        reservoir_after=3,
-        bounds=None,
-        max_queries=None,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        surrogate: Any = None,
+        select: Literal["best", "all"] = "best",
+        n_rounds: int = 6,
+        step_size: float = 0.1,
+        flip_every: int | None = None,
+        reservoir: int | None = None,
+        reservoir_after: int = 3,
+        bounds: tuple[ArrayLike, ArrayLike] | None = None,
+        max_queries: int | None = None,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.surrogate = surrogate
         self.select = select

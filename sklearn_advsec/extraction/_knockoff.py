@@ -1,6 +1,9 @@
 """Knockoff Nets (Orekondy et al. 2019) and Copycat CNN (Correia-Silva et al. 2018)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import softmax
@@ -105,23 +108,23 @@ class KnockoffNets(PoolExtraction):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        surrogate=None,
-        sampling="random",
-        knowledge="auto",
-        temperature=1.0,
-        score_kind="auto",
-        learning_rate=10.0,
-        n_groups=10,
-        n_rounds=10,
-        max_queries=None,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        surrogate: Any = None,
+        sampling: Literal["random", "adaptive"] = "random",
+        knowledge: Any = "auto",
+        temperature: float = 1.0,
+        score_kind: Literal["auto", "probability", "logit"] = "auto",
+        learning_rate: float = 10.0,
+        n_groups: int = 10,
+        n_rounds: int = 10,
+        max_queries: int | None = None,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.surrogate = surrogate
         self.sampling = sampling
@@ -261,16 +264,16 @@ class CopycatCNN(PoolExtraction):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        surrogate=None,
-        max_queries=None,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        surrogate: Any = None,
+        max_queries: int | None = None,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.surrogate = surrogate
         self.max_queries = max_queries

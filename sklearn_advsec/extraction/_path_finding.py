@@ -1,10 +1,14 @@
 """Path-finding: decision trees, leaf by leaf (Tramer et al. 2016)."""
 
+from __future__ import annotations
+
 import warnings
 from functools import partial
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
@@ -366,19 +370,19 @@ class PathFinding(ExtractionAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        identity="auto",
-        bounds="data",
-        incomplete=False,
-        n_checks=300,
-        max_queries=None,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        identity: Literal["auto", "leaf", "output"] = "auto",
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        incomplete: bool = False,
+        n_checks: int = 300,
+        max_queries: int | None = None,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.identity = identity
         self.bounds = bounds
@@ -391,7 +395,9 @@ class PathFinding(ExtractionAttack):
         self.verbose = verbose
         self.random_state = random_state
 
-    def score(self, X, y, sample_weight=None):
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Accuracy of the copy on true labels; R^2 for a regressor.
 
         Parameters

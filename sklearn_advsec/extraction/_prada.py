@@ -1,9 +1,13 @@
 """PRADA: the detection of extraction by distances of queries (Juuti et al. 2019)."""
 
+from __future__ import annotations
+
 import threading
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import shapiro
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
@@ -103,13 +107,19 @@ class PRADADetector(AnsweringClassifier):
         "on_alarm": [StrOptions({"record", "refuse"})],
     }
 
-    def __init__(self, estimator, threshold=0.95, min_distances=100, on_alarm="record"):
+    def __init__(
+        self,
+        estimator: Any,
+        threshold: float = 0.95,
+        min_distances: int = 100,
+        on_alarm: Literal["record", "refuse"] = "record",
+    ) -> None:
         self.estimator = estimator
         self.threshold = threshold
         self.min_distances = min_distances
         self.on_alarm = on_alarm
 
-    def fit(self, X, y=None, **fit_params):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any) -> Self:
         """Fit the classifier (a frozen one is kept), and start with no queries seen.
 
         Parameters
@@ -129,7 +139,7 @@ class PRADADetector(AnsweringClassifier):
         super().fit(X, y, **fit_params)
         return self.reset()
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels, and watch.
 
         Parameters
@@ -153,7 +163,7 @@ class PRADADetector(AnsweringClassifier):
         return labels
 
     @available_if(_has_probabilities)
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities, and watch.
 
         Parameters
@@ -176,7 +186,7 @@ class PRADADetector(AnsweringClassifier):
         self._watch(X, self.classes_[np.asarray(proba).argmax(axis=1)])
         return proba
 
-    def reset(self):
+    def reset(self) -> Self:
         """Forget all queries.
 
         Returns
@@ -189,22 +199,22 @@ class PRADADetector(AnsweringClassifier):
         return self
 
     @property
-    def alarm_(self):
+    def alarm_(self) -> bool:
         """Whether there was an alarm."""
         return self._history.alarm_at is not None
 
     @property
-    def alarm_at_(self):
+    def alarm_at_(self) -> int | None:
         """After how many queries there was an alarm; None without one."""
         return self._history.alarm_at
 
     @property
-    def statistic_(self):
+    def statistic_(self) -> float | None:
         """The last value of the statistic."""
         return self._history.statistic
 
     @property
-    def n_seen_(self):
+    def n_seen_(self) -> int:
         """Number of rows that were asked about."""
         return self._history.n_seen
 

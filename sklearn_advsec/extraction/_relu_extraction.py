@@ -1,7 +1,10 @@
 """ReLU networks of one hidden layer, hyperplane by hyperplane."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -486,17 +489,17 @@ class ReLUExtraction(ExtractionAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        max_lines=30,
-        n_checks=300,
-        max_queries=None,
-        batch_size=1024,
-        query_log=False,
-        warm_start=False,
-        verbose=0,
-        random_state=0,
-    ):
+        max_lines: int = 30,
+        n_checks: int = 300,
+        max_queries: int | None = None,
+        batch_size: int = 1024,
+        query_log: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.max_lines = max_lines
         self.n_checks = n_checks

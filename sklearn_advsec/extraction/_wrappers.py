@@ -1,8 +1,12 @@
 """Victims that say less: wrappers around any classifier."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import get_tags
@@ -33,7 +37,7 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     _parameter_constraints = {"estimator": CLASSIFIER}
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, **fit_params):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any) -> Self:
         """Fit the classifier (a frozen one is kept).
 
         Parameters
@@ -57,7 +61,7 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.classes_ = np.asarray(self.estimator_.classes_)
         return self
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict the classifier's own labels.
 
         Parameters
@@ -74,13 +78,13 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return ask_labels(self.estimator_, X)
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         """Number of features seen in `fit`."""
         check_is_fitted(self)
         return self.estimator_.n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         """Names of the features seen in `fit`, where they have names."""
         return self.estimator_.feature_names_in_
 
@@ -100,7 +104,7 @@ class ProbabilityWrapper(AnsweringClassifier):
     """Base of the wrappers that change probabilities; a subclass writes `_change`."""
 
     @available_if(_has_probabilities)
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict what is shown of the probabilities.
 
         Parameters
@@ -168,7 +172,7 @@ class RoundedProbabilities(ProbabilityWrapper):
         "decimals": [Interval(Integral, 0, None, closed="left")],
     }
 
-    def __init__(self, estimator, decimals=2):
+    def __init__(self, estimator: Any, decimals: int = 2) -> None:
         self.estimator = estimator
         self.decimals = decimals
 
@@ -223,7 +227,7 @@ class TopKProbabilities(ProbabilityWrapper):
         "k": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, estimator, k=1):
+    def __init__(self, estimator: Any, k: int = 1) -> None:
         self.estimator = estimator
         self.k = k
 
@@ -280,7 +284,7 @@ class LabelsOnly(AnsweringClassifier):
     (array([0]), False)
     """
 
-    def __init__(self, estimator):
+    def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
 
@@ -336,7 +340,7 @@ class ReverseSigmoid(ProbabilityWrapper):
         "gamma": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, estimator, beta=0.9, gamma=0.2):
+    def __init__(self, estimator: Any, beta: float = 0.9, gamma: float = 0.2) -> None:
         self.estimator = estimator
         self.beta = beta
         self.gamma = gamma

@@ -1,8 +1,12 @@
 """Images before and after an attack, drawn."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import (
@@ -14,6 +18,11 @@ from .._labels import as_labels
 from .._rows import check_rows
 from .._seeding import undisturbed
 from .._sklearn import check_matplotlib_support
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..evasion import EvasionResult
 
 
 class AdversarialExamplesDisplay:
@@ -57,14 +66,23 @@ class AdversarialExamplesDisplay:
     (3, 3)
     """
 
-    def __init__(self, images, adversarial, titles, adversarial_titles, success=None):
+    def __init__(
+        self,
+        images: np.ndarray,
+        adversarial: np.ndarray,
+        titles: list[str],
+        adversarial_titles: list[str],
+        success: np.ndarray | None = None,
+    ) -> None:
         self.images = images
         self.adversarial = adversarial
         self.titles = titles
         self.adversarial_titles = adversarial_titles
         self.success = success
 
-    def plot(self, ax=None, *, name=None, **kwargs):
+    def plot(
+        self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any
+    ) -> Self:
         """Draw one column per image.
 
         Parameters
@@ -126,16 +144,16 @@ class AdversarialExamplesDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        y=None,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
         *,
-        attack,
-        image_shape=None,
-        name=None,
-        ax=None,
-        **kwargs,
-    ):
+        attack: Any,
+        image_shape: tuple[Any, ...] | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Attack images and draw them.
 
         Parameters
@@ -181,8 +199,16 @@ class AdversarialExamplesDisplay:
 
     @classmethod
     def from_result(
-        cls, result, X, y=None, *, image_shape=None, name=None, ax=None, **kwargs
-    ):
+        cls,
+        result: EvasionResult,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        image_shape: tuple[Any, ...] | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw images that were attacked already.
 
         Parameters
@@ -221,16 +247,16 @@ class AdversarialExamplesDisplay:
     @classmethod
     def from_predictions(
         cls,
-        X,
-        X_adv,
-        y_pred,
-        y_pred_adv,
+        X: ArrayLike,
+        X_adv: ArrayLike,
+        y_pred: ArrayLike,
+        y_pred_adv: ArrayLike,
         *,
-        image_shape=None,
-        name=None,
-        ax=None,
-        **kwargs,
-    ):
+        image_shape: tuple[Any, ...] | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw images before and after an attack, with predictions for both.
 
         Parameters

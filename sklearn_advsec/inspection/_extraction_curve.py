@@ -1,6 +1,11 @@
 """Extraction curves: fidelity against queries."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
@@ -8,6 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from .._labels import as_labels
 from ..exceptions import QueryBudgetExceeded
 from ._styles import line_style, make_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class ExtractionCurveDisplay:
@@ -55,15 +63,25 @@ class ExtractionCurveDisplay:
     array([20, 60])
     """
 
-    def __init__(self, n_queries, fidelity, *, name=None):
+    def __init__(
+        self, n_queries: np.ndarray, fidelity: np.ndarray, *, name: str | None = None
+    ) -> None:
         self.n_queries = n_queries
         self.fidelity = fidelity
         self.name = name
 
     @classmethod
     def from_estimator(
-        cls, attack, X, X_test=None, *, budgets, name=None, ax=None, **kwargs
-    ):
+        cls,
+        attack: Any,
+        X: ArrayLike,
+        X_test: ArrayLike | None = None,
+        *,
+        budgets: list[int],
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Run an attack with several budgets, and draw the curve.
 
         Where the attack can go on with answers that are paid for (`warm_start`), it does:
@@ -108,7 +126,15 @@ class ExtractionCurveDisplay:
         return display.plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_result(cls, copies, X_test, *, name=None, ax=None, **kwargs):
+    def from_result(
+        cls,
+        copies: list[Any],
+        X_test: ArrayLike,
+        *,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of copies that were stolen already.
 
         Parameters
@@ -142,8 +168,15 @@ class ExtractionCurveDisplay:
 
     @classmethod
     def from_predictions(
-        cls, y_victim, y_copies, *, n_queries, name=None, ax=None, **kwargs
-    ):
+        cls,
+        y_victim: ArrayLike,
+        y_copies: ArrayLike,
+        *,
+        n_queries: ArrayLike,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of predictions that copies made.
 
         Parameters
@@ -178,7 +211,9 @@ class ExtractionCurveDisplay:
         fidelity = (y_copies == y_victim).mean(axis=1)
         return cls(n_queries, fidelity, name=name).plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, name=None, **kwargs):
+    def plot(
+        self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any
+    ) -> Self:
         """Draw the curve.
 
         Parameters

@@ -1,11 +1,21 @@
 """The ROC curve of membership attacks, on logarithmic axes."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import auc, roc_curve
 from sklearn.utils.validation import check_is_fitted
 
 from ..metrics._membership import _check
 from ._styles import line_style, make_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..privacy import MembershipRound
 
 
 class MembershipRocDisplay:
@@ -57,14 +67,29 @@ class MembershipRocDisplay:
     0.875
     """
 
-    def __init__(self, fpr, tpr, n_non_members, name=None):
+    def __init__(
+        self,
+        fpr: np.ndarray,
+        tpr: np.ndarray,
+        n_non_members: int,
+        name: str | None = None,
+    ) -> None:
         self.fpr = fpr
         self.tpr = tpr
         self.n_non_members = n_non_members
         self.name = name
 
     @classmethod
-    def from_estimator(cls, attack, X, y, *, name=None, ax=None, **kwargs):
+    def from_estimator(
+        cls,
+        attack: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of a fitted attack.
 
         Parameters
@@ -93,7 +118,15 @@ class MembershipRocDisplay:
         return cls.from_predictions(y, scores, name=name, ax=ax, **kwargs)
 
     @classmethod
-    def from_result(cls, result, attack, *, name=None, ax=None, **kwargs):
+    def from_result(
+        cls,
+        result: MembershipRound,
+        attack: Any,
+        *,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw how well a fitted attack tells who was in a round of the game.
 
         Parameters
@@ -118,7 +151,15 @@ class MembershipRocDisplay:
         return cls.from_estimator(attack, records, member, name=name, ax=ax, **kwargs)
 
     @classmethod
-    def from_predictions(cls, y_true, y_score, *, name=None, ax=None, **kwargs):
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_score: ArrayLike,
+        *,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curve of given scores.
 
         Parameters
@@ -145,11 +186,13 @@ class MembershipRocDisplay:
         return cls(fpr, tpr, int((~y_true).sum()), name).plot(ax=ax, **kwargs)
 
     @property
-    def roc_auc(self):
+    def roc_auc(self) -> float:
         """The area under the curve."""
         return float(auc(self.fpr, self.tpr))
 
-    def plot(self, ax=None, *, name=None, **kwargs):
+    def plot(
+        self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any
+    ) -> Self:
         """Draw the curve.
 
         Parameters

@@ -1,9 +1,19 @@
 """Poisoning curves: what an attack reaches, and what a certificate allows."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from .._sklearn import check_matplotlib_support
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..poisoning import CertifiedPoisoningBound, PoisoningAttack
 
 
 class PoisoningCurveDisplay:
@@ -57,7 +67,16 @@ class PoisoningCurveDisplay:
     True
     """
 
-    def __init__(self, amount, attack, bound=None, *, name=None, xlabel="", ylabel=""):
+    def __init__(
+        self,
+        amount: np.ndarray,
+        attack: np.ndarray,
+        bound: np.ndarray | None = None,
+        *,
+        name: str | None = None,
+        xlabel: str = "",
+        ylabel: str = "",
+    ) -> None:
         self.amount = amount
         self.attack = attack
         self.bound = bound
@@ -66,7 +85,9 @@ class PoisoningCurveDisplay:
         self.ylabel = ylabel
 
     @classmethod
-    def from_bound(cls, bound, *, ax=None, **kwargs):
+    def from_bound(
+        cls, bound: CertifiedPoisoningBound, *, ax: Axes | None = None, **kwargs: Any
+    ) -> Self:
         """Draw the training loss that a fitted bound allows, and that its poison causes.
 
         Parameters
@@ -97,18 +118,18 @@ class PoisoningCurveDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        poisoner,
-        X,
-        y,
-        X_test,
-        y_test,
+        estimator: Any,
+        poisoner: PoisoningAttack,
+        X: ArrayLike,
+        y: ArrayLike,
+        X_test: ArrayLike,
+        y_test: ArrayLike,
         *,
-        budgets,
-        name=None,
-        ax=None,
-        **kwargs,
-    ):
+        budgets: list[int],
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Train on more and more poison, and draw the errors on clean test rows.
 
         For a classifier that certifies its predictions against poison, such as a
@@ -164,7 +185,9 @@ class PoisoningCurveDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax=None, *, name=None, **kwargs):
+    def plot(
+        self, ax: Axes | None = None, *, name: str | None = None, **kwargs: Any
+    ) -> Self:
         """Draw the curves.
 
         Parameters

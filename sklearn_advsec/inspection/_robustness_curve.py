@@ -1,8 +1,12 @@
 """Robustness curves: accuracy against the size of the perturbation."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -17,6 +21,12 @@ from .._labels import as_labels
 from .._seeding import undisturbed
 from .._sklearn import Interval, _safe_indexing, check_parameters
 from ._styles import line_style, make_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..defense import Certificate
+    from ..evasion import EvasionResult
 
 _UNITS = {
     "feature": "the features",
@@ -88,7 +98,16 @@ class RobustnessCurveDisplay:
     True
     """
 
-    def __init__(self, eps, accuracy, n_samples, certified=None, *, norm=None, unit=None):
+    def __init__(
+        self,
+        eps: np.ndarray,
+        accuracy: dict[str, np.ndarray],
+        n_samples: int,
+        certified: np.ndarray | None = None,
+        *,
+        norm: float | None = None,
+        unit: str | None = None,
+    ) -> None:
         self.eps = eps
         self.accuracy = accuracy
         self.n_samples = n_samples
@@ -96,7 +115,7 @@ class RobustnessCurveDisplay:
         self.norm = norm
         self.unit = unit
 
-    def interval(self, name, level=0.95):
+    def interval(self, name: str, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Compute the Wilson interval of a curve.
 
         Parameters
@@ -119,7 +138,14 @@ class RobustnessCurveDisplay:
         ]
         return np.array(bounds).T
 
-    def plot(self, ax=None, *, name=None, level=0.95, **kwargs):
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        name: str | None = None,
+        level: float = 0.95,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the curves.
 
         Parameters
@@ -192,18 +218,18 @@ class RobustnessCurveDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        y,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
         *,
-        attack,
-        eps=None,
-        certificate=None,
-        name=None,
-        ax=None,
-        level=0.95,
-        **kwargs,
-    ):
+        attack: Any,
+        eps: ArrayLike | None = None,
+        certificate: Certificate | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        level: float = 0.95,
+        **kwargs: Any,
+    ) -> Self:
         """Attack a fitted classifier with growing bounds, and draw what is left.
 
         A row that falls at one bound counts as fallen at all larger ones, whose balls
@@ -296,16 +322,16 @@ class RobustnessCurveDisplay:
     @classmethod
     def from_result(
         cls,
-        result,
+        result: EvasionResult | dict[str, EvasionResult],
         *,
-        eps=None,
-        norm=None,
-        unit=None,
-        name=None,
-        ax=None,
-        level=0.95,
-        **kwargs,
-    ):
+        eps: ArrayLike | None = None,
+        norm: float | None = None,
+        unit: str | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        level: float = 0.95,
+        **kwargs: Any,
+    ) -> Self:
         """Draw what was found already: the share of rows that stand at each bound.
 
         A row falls at the distance of its success; one that `run` was given a label for,
@@ -361,17 +387,17 @@ class RobustnessCurveDisplay:
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_pred,
+        y_true: ArrayLike,
+        y_pred: ArrayLike | dict[str, ArrayLike],
         *,
-        eps,
-        norm=None,
-        unit=None,
-        name=None,
-        ax=None,
-        level=0.95,
-        **kwargs,
-    ):
+        eps: ArrayLike,
+        norm: float | None = None,
+        unit: str | None = None,
+        name: str | None = None,
+        ax: Axes | None = None,
+        level: float = 0.95,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the accuracy of predictions that were made on attacked rows.
 
         Parameters

@@ -1,8 +1,13 @@
 """The destruction rate (Kurakin et al. 2016): which adversarial rows survive."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -25,16 +30,16 @@ from .._sklearn import Interval, validate_params
     },
 )
 def destruction_rate(
-    estimator,
-    X,
-    X_adv,
-    y,
-    transformation,
+    estimator: Any,
+    X: ArrayLike,
+    X_adv: ArrayLike,
+    y: ArrayLike,
+    transformation: Callable[..., Any],
     *,
-    image_shape=None,
-    n_repeats=1,
-    random_state=0,
-):
+    image_shape: tuple[int, ...] | None = None,
+    n_repeats: int = 1,
+    random_state: int | np.random.RandomState | None = 0,
+) -> float:
     r"""Share of adversarial rows that a transformation makes harmless again.
 
     .. math:: d = \frac{\sum_k C(X^k, y^k) \, \overline{C}(X^k_{adv}, y^k) \,

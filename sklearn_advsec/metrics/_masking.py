@@ -1,8 +1,12 @@
 """Gradient masking: attacks that should be stronger and are not."""
 
+from __future__ import annotations
+
 import warnings
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -28,8 +32,15 @@ from ..exceptions import GradientMaskingWarning
     }
 )
 def gradient_masking_report(
-    estimator, X, y, attack, *, black_box=None, surrogate=None, random_state=0
-):
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    attack: Any,
+    *,
+    black_box: Any = None,
+    surrogate: Any = None,
+    random_state: int | np.random.RandomState | None = 0,
+) -> dict[str, float]:
     """Measure a classifier by attacks whose order is known, and warn where it is broken.
 
     With gradients an attack is at least as strong as without them, and with more steps as

@@ -1,10 +1,15 @@
 """Scores of membership attacks, with intervals: what a statistician asks for."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
 from math import floor
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, rankdata
 from sklearn.metrics import make_scorer, roc_curve
@@ -26,7 +31,13 @@ _FEW = 10
         "sample_weight": ["array-like", None],
     },
 )
-def tpr_at_fpr(y_true, y_score, *, fpr=0.01, sample_weight=None):
+def tpr_at_fpr(
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    fpr: float = 0.01,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Compute the share of members found at a small false positive rate.
 
     What matters of a membership attack is what it can be sure of: AUC and accuracy mostly
@@ -101,7 +112,7 @@ def _tpr_at_fpr(y_true, y_score, fpr, sample_weight=None):
     return float(true_rate[false_rate <= fpr + 1e-12].max())
 
 
-def tpr_at_fpr_scorer(fpr=0.01):
+def tpr_at_fpr_scorer(fpr: float = 0.01) -> Callable[..., Any]:
     """Make a scorer of :func:`tpr_at_fpr`, for `cross_validate` and `GridSearchCV`.
 
     Parameters
@@ -133,7 +144,7 @@ def tpr_at_fpr_scorer(fpr=0.01):
     )
 
 
-def membership_advantage(y_true, y_pred):
+def membership_advantage(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Compute the attacker's advantage over guessing: TPR less FPR of its decisions.
 
     Parameters
@@ -186,7 +197,9 @@ _CONFIDENCE = {"confidence": [Interval(Real, 0, 1, closed="neither")]}
 @validate_params(
     {**_CONFIDENCE, "n_successes": [_COUNT], "n_trials": [_COUNT]},
 )
-def clopper_pearson(n_successes, n_trials, confidence=0.95):
+def clopper_pearson(
+    n_successes: int, n_trials: int, confidence: float = 0.95
+) -> tuple[float, float]:
     """Compute the exact interval of a rate.
 
     Parameters
@@ -227,7 +240,9 @@ def clopper_pearson(n_successes, n_trials, confidence=0.95):
 
 
 @validate_params(_CONFIDENCE)
-def roc_auc_interval(y_true, y_score, confidence=0.95):
+def roc_auc_interval(
+    y_true: ArrayLike, y_score: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float]:
     """Compute DeLong's interval of the area under the ROC curve, on the logit scale.
 
     Where no record is out of place (or every one is, or all scores are equal), it would
@@ -298,8 +313,14 @@ def _variance(values):
     },
 )
 def bootstrap_interval(
-    metric, y_true, y_score, *, confidence=0.95, n_bootstraps=1000, random_state=0
-):
+    metric: Callable[..., Any],
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    n_bootstraps: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> tuple[float, float]:
     """Compute the percentile interval of any metric, resampling both kinds of records.
 
     Parameters

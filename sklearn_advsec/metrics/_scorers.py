@@ -1,8 +1,13 @@
 """Scorers of estimators under attack, of attacks, of copies and of certificates."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
@@ -12,14 +17,17 @@ from .._estimators import abstain_label
 from .._seeding import undisturbed
 from .._sklearn import Interval, StrOptions, _safe_indexing, validate_params
 
+if TYPE_CHECKING:
+    from ..poisoning import BackdoorTrigger
+
 
 class _Scorer:
     """A callable scorer that takes part in metadata routing."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sample_weight = None
 
-    def set_score_request(self, *, sample_weight=None):
+    def set_score_request(self, *, sample_weight: bool | str | None = None) -> Self:
         """Say whether `sample_weight` is wanted when metadata routing is enabled.
 
         Parameters
@@ -35,7 +43,7 @@ class _Scorer:
         self._sample_weight = sample_weight
         return self
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         """Return the request for `sample_weight`.
 
         Returns
@@ -58,7 +66,13 @@ class _RobustAccuracy(_Scorer):
         self.check_masking = check_masking
         self.abstain = abstain
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         from ..victim import as_victim, ask_labels
 
         estimator = as_victim(estimator)
@@ -83,7 +97,13 @@ class _RobustAccuracy(_Scorer):
 
 
 class _Fidelity(_Scorer):
-    def __call__(self, estimator, X, y=None, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         return estimator.fidelity(X, sample_weight=sample_weight)
 
     def __repr__(self):
@@ -91,7 +111,13 @@ class _Fidelity(_Scorer):
 
 
 class _AttackSuccess(_Scorer):
-    def __call__(self, estimator, X, y=None, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         if not hasattr(estimator, "run"):
             raise TypeError(
                 "attack_success_scorer scores evasion attacks; to score "
@@ -110,7 +136,13 @@ class _CertifiedAccuracy(_Scorer):
         self.eps = eps
         self.options = options
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         from ..defense import RandomizedSmoothingClassifier, certify
         from ..trees import is_tree_ensemble
 
@@ -130,7 +162,13 @@ class _BackdoorSuccess(_Scorer):
         super().__init__()
         self.trigger = trigger
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(
+        self,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         trigger = self.trigger
         if trigger is None:
             trigger = getattr(estimator, "poisoner_", None)
@@ -158,7 +196,7 @@ class _BackdoorSuccess(_Scorer):
         return f"backdoor_success_scorer({self.trigger!r})"
 
 
-def backdoor_success_scorer(trigger=None):
+def backdoor_success_scorer(trigger: BackdoorTrigger | None = None) -> Callable[..., Any]:
     """Make a scorer of how often a trigger gives rows the target class.
 
     Only rows of the trigger's source classes count, never those whose true class is the
@@ -200,7 +238,7 @@ def backdoor_success_scorer(trigger=None):
 
 
 @validate_params({"eps": [Interval(Real, 0, None, closed="left")]})
-def certified_accuracy_scorer(eps, **options):
+def certified_accuracy_scorer(eps: float, **options: Any) -> Callable[..., Any]:
     """Make a scorer of the accuracy that no attack of a size can take.
 
     Parameters
@@ -242,7 +280,12 @@ def certified_accuracy_scorer(eps, **options):
 @validate_params(
     {"abstain": [StrOptions({"handled", "wrong"})], "check_masking": ["boolean"]}
 )
-def robust_accuracy_scorer(attack, *, abstain="handled", check_masking=False):
+def robust_accuracy_scorer(
+    attack: Any,
+    *,
+    abstain: Literal["handled", "wrong"] = "handled",
+    check_masking: bool = False,
+) -> Callable[..., Any]:
     """Make a scorer of the accuracy that is left under an attack.
 
     Where the estimator may abstain (it has an `abstain_label`), a row counts as right if

@@ -5,11 +5,14 @@ encoded rows and class codes and says which rows change, which are new and which
 DataFrames, sparse matrices, labels and weights come out as they went in is done here.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
@@ -39,6 +42,9 @@ from .._sklearn import (
     validate_data,
 )
 from ..defense._wrapping import AugmentedClassifier
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 GOALS = ("misclassification", "targeted")
 
@@ -157,7 +163,7 @@ class Resampler(ReportsProgress, BaseEstimator):
         raise NotImplementedError
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike | spmatrix | sparray, y: ArrayLike) -> Self:
         """Find what `fit_resample` would change, without giving the data back.
 
         Parameters
@@ -177,7 +183,12 @@ class Resampler(ReportsProgress, BaseEstimator):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit_resample(self, X, y, sample_weight=None):
+    def fit_resample(
+        self,
+        X: ArrayLike | spmatrix | sparray,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> tuple[Any, Any, np.ndarray]:
         """Return other training data.
 
         Parameters

@@ -1,6 +1,11 @@
 """Classifiers whose training data is poisoned, or sanitized, inside of `fit`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state, get_tags
@@ -15,6 +20,11 @@ from .._rows import check_rows, is_dataframe
 from .._sklearn import HasMethods, fit_context, validate_data
 from ._base import train_on
 from ._class_scores import class_scores
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
+
+    from ._base import PoisoningAttack, Sanitizer
 
 
 def _estimator_has(name):
@@ -40,7 +50,12 @@ class ResampledClassifier(
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self,
+        X: ArrayLike | spmatrix | sparray,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Resample the data, and train the classifier on what comes out.
 
         Parameters
@@ -70,7 +85,7 @@ class ResampledClassifier(
         self.classes_ = np.unique(np.asarray(y))
         return self
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Predict labels.
 
         Parameters
@@ -87,7 +102,7 @@ class ResampledClassifier(
         return self.estimator_.predict(self._check_X(X, reset=False))
 
     @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Predict probabilities.
 
         Parameters
@@ -105,7 +120,7 @@ class ResampledClassifier(
         return in_columns(proba, self.estimator_.classes_, self.classes_)
 
     @available_if(_estimator_has("decision_function"))
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Compute the decision function.
 
         Parameters
@@ -201,7 +216,13 @@ class PoisonedClassifier(ResampledClassifier):
         "poisoner": [HasMethods(["fit_resample"])],
     }
 
-    def __init__(self, estimator, poisoner, *, random_state=None):
+    def __init__(
+        self,
+        estimator: Any,
+        poisoner: PoisoningAttack,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.poisoner = poisoner
         self.random_state = random_state
@@ -250,7 +271,13 @@ class SanitizedClassifier(ResampledClassifier):
         "sanitizer": [HasMethods(["fit_resample"])],
     }
 
-    def __init__(self, estimator, sanitizer, *, random_state=None):
+    def __init__(
+        self,
+        estimator: Any,
+        sanitizer: Sanitizer,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.sanitizer = sanitizer
         self.random_state = random_state

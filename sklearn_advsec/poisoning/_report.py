@@ -1,15 +1,25 @@
 """Cross-validation with poison, inside of the folds and before the split."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.metrics import get_scorer_names
 from sklearn.model_selection import cross_val_score
 
 from .._sklearn import HasMethods, StrOptions, validate_params
 from ._classifiers import PoisonedClassifier, lend
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
+
+    from ._base import PoisoningAttack
 
 _PLACES = ("inside", "before_split")
 
@@ -53,8 +63,16 @@ class PoisoningReport:
     }
 )
 def poisoning_report(
-    estimator, poisoner, X, y, *, where=_PLACES, cv=None, scoring=None, n_jobs=None
-):
+    estimator: Any,
+    poisoner: PoisoningAttack,
+    X: ArrayLike | spmatrix | sparray,
+    y: ArrayLike,
+    *,
+    where: str | Sequence[str] = _PLACES,
+    cv: Any = None,
+    scoring: str | Callable[..., Any] | None = None,
+    n_jobs: int | None = None,
+) -> PoisoningReport:
     """Cross-validate a classifier without and with poison in its training data.
 
     Where the poison gets in decides what is measured: an attack inside of each training

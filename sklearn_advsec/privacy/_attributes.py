@@ -1,8 +1,12 @@
 """Attribute inference: a column that is missing, from a model trained with it."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
@@ -111,13 +115,13 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator,
-        attribute=0,
+        estimator: Any,
+        attribute: int | str = 0,
         *,
-        attack_estimator=None,
-        label_column=-1,
-        random_state=0,
-    ):
+        attack_estimator: Any = None,
+        label_column: int | str | None = -1,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.attribute = attribute
         self.attack_estimator = attack_estimator
@@ -125,7 +129,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Learn from auxiliary records, of which the attacker has all columns.
 
         Parameters
@@ -174,7 +178,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.attack_estimator_ = clone(classifier).fit(np.column_stack([known, told]), y)
         return self
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Infer the attribute.
 
         Parameters
@@ -192,7 +196,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         seen = np.column_stack([self.encoder_.transform(X), self._ask(X)])
         return self.attack_estimator_.predict(seen)
 
-    def predict_baseline(self, X):
+    def predict_baseline(self, X: ArrayLike) -> np.ndarray:
         """Impute the attribute from the other columns, without the target.
 
         Parameters
@@ -209,7 +213,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X = self._check_X(X, reset=False)
         return self.baseline_estimator_.predict(self.encoder_.transform(X))
 
-    def advantage(self, X, y):
+    def advantage(self, X: ArrayLike, y: ArrayLike) -> float:
         """Compute how much more of the attribute is right than by imputation.
 
         Parameters

@@ -1,8 +1,12 @@
 """Empirical audits of differential privacy: lower bounds of epsilon."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import binom
@@ -26,7 +30,14 @@ from ._signals import log_loss, probabilities
         "confidence": [Interval(Real, 0, 1, closed="neither")],
     },
 )
-def epsilon_from_guesses(n_correct, n_guesses, *, n_canaries, delta=0.0, confidence=0.95):
+def epsilon_from_guesses(
+    n_correct: int,
+    n_guesses: int,
+    *,
+    n_canaries: int,
+    delta: float = 0.0,
+    confidence: float = 0.95,
+) -> float:
     """Bound epsilon from below by how often membership was guessed right.
 
     Under (epsilon, delta)-differential privacy, guesses about records that were included
@@ -109,8 +120,15 @@ def _p_value(n_correct, n_guesses, n_canaries, epsilon, delta):
     },
 )
 def epsilon_lower_bound(
-    estimator, X, y, *, n_canaries=1000, delta=1e-5, confidence=0.95, random_state=0
-):
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    n_canaries: int = 1000,
+    delta: float = 1e-5,
+    confidence: float = 0.95,
+    random_state: int | np.random.RandomState | None = 0,
+) -> float:
     """Bound from below the epsilon of a training procedure, by one training run.
 
     `n_canaries` of the rows get a wrong label at random, and a fair coin each says

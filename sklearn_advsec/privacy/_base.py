@@ -1,9 +1,13 @@
 """The base of the membership attacks."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import (
     BaseEstimator,
@@ -124,7 +128,7 @@ class MembershipAttack(
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Learn from the attacker's own records.
 
         Parameters
@@ -153,7 +157,7 @@ class MembershipAttack(
                 self._warn_where_reversed(self._score(records), member)
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute how much speaks for membership.
 
         Parameters
@@ -170,7 +174,7 @@ class MembershipAttack(
         records = self._records(self._check_X(X, reset=False))
         return self._score(records) - self._threshold(records)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Tell members from non-members, at the attack's own threshold.
 
         Parameters
@@ -188,7 +192,7 @@ class MembershipAttack(
         return self.classes_[(self.decision_function(X) > 0).astype(int)]
 
     @available_if(_is_calibrated)
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Compute the probability of membership, at even odds before the answers.
 
         It is there where it can be calibrated: on members and non-members that were known

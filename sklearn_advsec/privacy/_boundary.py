@@ -1,6 +1,9 @@
 """Membership by the distance to the decision boundary (Choquette-Choo et al. 2021)."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import clone
@@ -12,6 +15,9 @@ from .._rows import is_dataframe
 from .._sklearn import HasMethods, Interval, _safe_indexing
 from ..threat import FeatureConstraints
 from ._shadow_base import ShadowAttack
+
+if TYPE_CHECKING:
+    from joblib import Memory
 
 # The distance of records for which no other label was found: farther than all others.
 _NOT_FOUND = 1e9
@@ -154,19 +160,19 @@ class BoundaryDistance(ShadowAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        attack=None,
-        max_queries=500,
-        shadow_estimator=None,
-        n_shadow_models=4,
-        shadow_size=0.5,
-        label_column=-1,
-        fpr=0.1,
-        memory=None,
-        n_jobs=None,
-        random_state=0,
-    ):
+        attack: Any = None,
+        max_queries: int = 500,
+        shadow_estimator: Any = None,
+        n_shadow_models: int = 4,
+        shadow_size: float = 0.5,
+        label_column: int | str | None = -1,
+        fpr: float = 0.1,
+        memory: str | Memory | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.attack = attack
         self.max_queries = max_queries

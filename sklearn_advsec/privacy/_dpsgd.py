@@ -1,10 +1,14 @@
 """Training with differential privacy: DP-SGD (Abadi et al. 2016)."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.func import functional_call, grad, vmap
 
 from .._estimators import has_one_logit
@@ -119,15 +123,15 @@ class DPSGDClassifier(TrainingDefense):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        epsilon=None,
-        delta=1e-5,
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        physical_batch_size=256,
-        random_state=None,
-    ):
+        epsilon: float | None = None,
+        delta: float = 1e-5,
+        noise_multiplier: float = 1.0,
+        max_grad_norm: float = 1.0,
+        physical_batch_size: int = 256,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.epsilon = epsilon
         self.delta = delta
@@ -138,7 +142,7 @@ class DPSGDClassifier(TrainingDefense):
 
     # Weights would multiply what one record may contribute: there are none.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train the classifier.
 
         Parameters
@@ -158,7 +162,9 @@ class DPSGDClassifier(TrainingDefense):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None
+    ) -> Self:
         """Train on, or begin to; the steps add up in `epsilon_`.
 
         Parameters

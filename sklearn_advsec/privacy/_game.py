@@ -1,9 +1,13 @@
 """The membership game: targets whose members are known."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -14,6 +18,9 @@ from .._rows import check_rows
 from .._sklearn import HasMethods, Interval, _safe_indexing, check_parameters
 from ..batched import fit_many
 from ._records import make_records
+
+if TYPE_CHECKING:
+    from joblib import Memory
 
 
 @dataclass(repr=False)
@@ -43,7 +50,7 @@ class MembershipRound:
     test_accuracy: float
 
     @property
-    def gap(self):
+    def gap(self) -> float:
         """The accuracy on members less that on non-members."""
         return self.train_accuracy - self.test_accuracy
 
@@ -112,14 +119,14 @@ class MembershipGame:
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        n_targets=1,
-        train_size=0.5,
-        n_jobs=None,
-        memory=None,
-        random_state=0,
-    ):
+        n_targets: int = 1,
+        train_size: float = 0.5,
+        n_jobs: int | None = None,
+        memory: str | Memory | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.n_targets = n_targets
         self.train_size = train_size
@@ -127,7 +134,7 @@ class MembershipGame:
         self.memory = memory
         self.random_state = random_state
 
-    def play(self, X, y):
+    def play(self, X: ArrayLike, y: ArrayLike) -> list[MembershipRound]:
         """Train the targets.
 
         Parameters

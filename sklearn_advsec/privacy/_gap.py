@@ -1,5 +1,9 @@
 """The gap attack (Yeom et al. 2017)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ._base import MembershipAttack
 from ._signals import predicted_codes
 
@@ -65,7 +69,7 @@ class GapAttack(MembershipAttack):
         for name in ("estimator", "label_column")
     }
 
-    def __init__(self, estimator, *, label_column=-1):
+    def __init__(self, estimator: Any, *, label_column: int | str | None = -1) -> None:
         self.estimator = estimator
         self.label_column = label_column
 

@@ -1,9 +1,13 @@
 """Model inversion (Fredrikson et al. 2015)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -104,14 +108,14 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        prior=0.1,
-        step_size=0.02,
-        max_iter=200,
-        confidence=0.999,
-        bounds="data",
-    ):
+        prior: float = 0.1,
+        step_size: float = 0.02,
+        max_iter: int = 200,
+        confidence: float = 0.999,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+    ) -> None:
         self.estimator = estimator
         self.prior = prior
         self.step_size = step_size
@@ -120,7 +124,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         self.bounds = bounds
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Reconstruct the classes.
 
         Parameters
@@ -151,7 +155,7 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     def _n_tasks(self):
         return self.max_iter
 
-    def score(self, X, y):
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """Compute how well representatives stand for rows: accuracy of the nearest one.
 
         Parameters

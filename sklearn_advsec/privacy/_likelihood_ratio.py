@@ -1,6 +1,12 @@
 """The likelihood ratio attack (LiRA, Carlini et al. 2022)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from .._sklearn import StrOptions
@@ -11,6 +17,10 @@ from ._signals import (
     probabilities,
     score_resolution,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from joblib import Memory
 
 # Standard deviations of few values are worse than one for all records.
 _ENOUGH_FOR_OWN_VARIANCE = 64
@@ -135,23 +145,23 @@ class LikelihoodRatio(ShadowAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        shadow_estimator=None,
-        n_shadow_models=64,
-        shadow_size=0.5,
-        mode="offline",
-        variance="auto",
-        augmentations=None,
-        candidates=None,
-        label_column=-1,
-        fpr=0.1,
-        memory=None,
-        device=None,
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        shadow_estimator: Any = None,
+        n_shadow_models: int = 64,
+        shadow_size: float = 0.5,
+        mode: Literal["offline", "online"] = "offline",
+        variance: Literal["auto", "fixed", "per_example"] = "auto",
+        augmentations: Sequence[Callable[..., Any]] | None = None,
+        candidates: ArrayLike | None = None,
+        label_column: int | str | None = -1,
+        fpr: float = 0.1,
+        memory: str | Memory | None = None,
+        device: str | torch.device | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.shadow_estimator = shadow_estimator
         self.n_shadow_models = n_shadow_models

@@ -1,6 +1,9 @@
 """The loss threshold (Yeom et al. 2017)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
 
 from .._sklearn import Interval
 from ._base import MembershipAttack
@@ -77,7 +80,14 @@ class LossThreshold(MembershipAttack):
         "threshold": [Interval(Real, None, None, closed="neither"), None],
     }
 
-    def __init__(self, estimator, *, label_column=-1, threshold=None, fpr=0.1):
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        label_column: int | str | None = -1,
+        threshold: float | None = None,
+        fpr: float = 0.1,
+    ) -> None:
         self.estimator = estimator
         self.label_column = label_column
         self.threshold = threshold

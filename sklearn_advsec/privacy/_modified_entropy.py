@@ -1,6 +1,9 @@
 """Modified entropy with a threshold per class (Song and Mittal 2020)."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -82,8 +85,14 @@ class ModifiedEntropy(MembershipAttack):
     }
 
     def __init__(
-        self, estimator, *, label_column=-1, per_class=True, min_records=10, fpr=0.1
-    ):
+        self,
+        estimator: Any,
+        *,
+        label_column: int | str | None = -1,
+        per_class: bool = True,
+        min_records: int = 10,
+        fpr: float = 0.1,
+    ) -> None:
         self.estimator = estimator
         self.label_column = label_column
         self.per_class = per_class

@@ -1,5 +1,9 @@
 """Membership by quantile regression (Bertran et al. 2023)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -99,13 +103,13 @@ class QuantileMembership(MembershipAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        quantile_estimator=None,
-        fpr=0.05,
-        label_column=-1,
-        random_state=0,
-    ):
+        quantile_estimator: Any = None,
+        fpr: float = 0.05,
+        label_column: int | str | None = -1,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.quantile_estimator = quantile_estimator
         self.fpr = fpr

@@ -1,8 +1,12 @@
 """Records: rows of features that carry their label in one of their columns."""
 
+from __future__ import annotations
+
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -141,7 +145,7 @@ def _drop(rows, position):
     return np.delete(rows, position, axis=1)
 
 
-def make_records(X, y):
+def make_records(X: ArrayLike, y: ArrayLike) -> Any:
     """Put labels beside rows, as the last column.
 
     Parameters

@@ -1,13 +1,21 @@
 """Robust membership inference (RMIA, Zarifzadeh et al. 2024)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
 from .._sklearn import Interval, StrOptions, validate_params
 from ._shadow_base import ShadowAttack
 from ._signals import probabilities, true_probability
+
+if TYPE_CHECKING:
+    import torch
+    from joblib import Memory
 
 _TINY = 1e-30
 
@@ -15,7 +23,13 @@ _TINY = 1e-30
 @validate_params(
     {"gamma": [Interval(Real, 0, None, closed="neither")]},
 )
-def rmia_scores(target_x, mean_x, target_z, mean_z, gamma=1.0):
+def rmia_scores(
+    target_x: ArrayLike,
+    mean_x: ArrayLike,
+    target_z: ArrayLike,
+    mean_z: ArrayLike,
+    gamma: float = 1.0,
+) -> np.ndarray:
     r"""Compute the score of RMIA from given probabilities.
 
     Parameters
@@ -172,23 +186,23 @@ class RMIA(ShadowAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        shadow_estimator=None,
-        n_shadow_models=8,
-        shadow_size=0.5,
-        mode="offline",
-        a=0.3,
-        gamma=1.0,
-        candidates=None,
-        label_column=-1,
-        fpr=0.1,
-        memory=None,
-        device=None,
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        shadow_estimator: Any = None,
+        n_shadow_models: int = 8,
+        shadow_size: float = 0.5,
+        mode: Literal["offline", "online"] = "offline",
+        a: float = 0.3,
+        gamma: float = 1.0,
+        candidates: ArrayLike | None = None,
+        label_column: int | str | None = -1,
+        fpr: float = 0.1,
+        memory: str | Memory | None = None,
+        device: str | torch.device | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.shadow_estimator = shadow_estimator
         self.n_shadow_models = n_shadow_models

@@ -1,6 +1,9 @@
 """Shadow models (Shokri et al. 2017), and the cheaper variants of ML-Leaks."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
@@ -12,6 +15,10 @@ from sklearn.utils import check_random_state
 from .._seeding import seeded
 from .._sklearn import HasMethods, Interval, StrOptions
 from ._shadow_base import ShadowAttack
+
+if TYPE_CHECKING:
+    import torch
+    from joblib import Memory
 
 
 class ShadowModels(ShadowAttack):
@@ -137,22 +144,22 @@ class ShadowModels(ShadowAttack):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        shadow_estimator=None,
-        attack_estimator=None,
-        n_shadow_models=16,
-        shadow_size=0.5,
-        features="auto",
-        top_k=3,
-        per_class=False,
-        label_column=-1,
-        memory=None,
-        device=None,
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        shadow_estimator: Any = None,
+        attack_estimator: Any = None,
+        n_shadow_models: int = 16,
+        shadow_size: float = 0.5,
+        features: Any = "auto",
+        top_k: int = 3,
+        per_class: bool = False,
+        label_column: int | str | None = -1,
+        memory: str | Memory | None = None,
+        device: str | torch.device | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.shadow_estimator = shadow_estimator
         self.attack_estimator = attack_estimator

@@ -4,10 +4,15 @@ All of it is batched torch; it keeps the precision and the device of its input, 
 on perturbations `delta` of any shape (n_rows, ...).
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .._rows import is_dataframe
 from ._features import SCALES, did_you_mean, spread
@@ -209,7 +214,12 @@ class LpBall:
     tensor([[1., 0., 0.]])
     """
 
-    def __init__(self, norm, eps, columns=None):
+    def __init__(
+        self,
+        norm: float | Literal["inf", "l2", "l1", "l0"],
+        eps: ArrayLike | Mapping[Any, float],
+        columns: list[Any] | None = None,
+    ) -> None:
         self.norm = as_norm(norm)
         if _is_named(eps):
             if columns is None:
@@ -222,7 +232,7 @@ class LpBall:
                 f"got {eps!r}."
             )
 
-    def scale(self, delta):
+    def scale(self, delta: torch.Tensor) -> torch.Tensor:
         """Give `eps` as a tensor that broadcasts to `delta`.
 
         Parameters
@@ -246,7 +256,7 @@ class LpBall:
                 ) from None
         return eps
 
-    def size(self, delta):
+    def size(self, delta: torch.Tensor) -> torch.Tensor:
         """Norm of each perturbation, in units of `eps` where `eps` is an array.
 
         Parameters
@@ -267,7 +277,12 @@ class LpBall:
             flat = torch.where(flat == 0, flat, flat / eps)
         return torch.linalg.vector_norm(flat, ord=self.norm, dim=1)
 
-    def project(self, delta, lower=None, upper=None):
+    def project(
+        self,
+        delta: torch.Tensor,
+        lower: torch.Tensor | None = None,
+        upper: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Nearest perturbation (in the Euclidean sense) inside the ball and the box.
 
         The projection is exact, also onto the intersection with the box: clipping after
@@ -300,7 +315,9 @@ class LpBall:
         )
         return shrunk.reshape(delta.shape).copysign(delta)
 
-    def intersect(self, lower, upper):
+    def intersect(
+        self, lower: torch.Tensor, upper: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the box narrowed to what the ball lets each feature do by itself.
 
         Parameters
@@ -316,7 +333,13 @@ class LpBall:
         eps = self.scale(lower)
         return torch.maximum(lower, -eps), torch.minimum(upper, eps)
 
-    def random(self, like, generator=None, lower=None, upper=None):
+    def random(
+        self,
+        like: torch.Tensor,
+        generator: torch.Generator | None = None,
+        lower: torch.Tensor | None = None,
+        upper: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Draw one random perturbation per row.
 
         Uniform in the ball for the norms inf, 1 and 2, then projected into the box. For
@@ -368,7 +391,13 @@ class LpBall:
             delta = (x / radius).reshape(like.shape) * eps
         return delta if lower is None else self.project(delta, lower, upper)
 
-    def ascent(self, gradient, delta, lower, upper):
+    def ascent(
+        self,
+        gradient: torch.Tensor,
+        delta: torch.Tensor,
+        lower: torch.Tensor,
+        upper: torch.Tensor,
+    ) -> torch.Tensor:
         r"""Direction of steepest ascent, of length 1 in this norm.
 
         For inf it is the sign, for 2 the normalised gradient. For 1 the step goes to the
@@ -409,7 +438,9 @@ class LpBall:
         direction = flat / length.clamp_min(torch.finfo(flat.dtype).tiny)
         return direction.reshape(gradient.shape) * stretch
 
-    def maximize(self, gradient, lower, upper):
+    def maximize(
+        self, gradient: torch.Tensor, lower: torch.Tensor, upper: torch.Tensor
+    ) -> torch.Tensor:
         r"""The perturbation in ball and box that a linear function likes best.
 
         It is :math:`\arg\max \langle g, \delta \rangle`, in closed form: the whole reach
@@ -453,7 +484,7 @@ class LpBall:
         size = torch.minimum(size * unit, reach)
         return size.reshape(gradient.shape).copysign(gradient)
 
-    def stretch(self, like):
+    def stretch(self, like: torch.Tensor) -> Any:
         """Per-feature factor of the ball: `eps` over its largest value, or 1.
 
         Parameters
@@ -472,7 +503,7 @@ class LpBall:
         return self.scale(like) / largest if largest > 0 else self.scale(like)
 
     @property
-    def radius(self):
+    def radius(self) -> float:
         """The largest `eps` of any feature: what step sizes are measured against."""
         return float(self.eps.max())
 

@@ -1,7 +1,12 @@
 """Bounds that rows stay in: a box, given or learned from data."""
 
+from __future__ import annotations
+
+from typing import Any, Literal
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .._rows import RowCodec, check_rows
 
@@ -34,7 +39,9 @@ class Box:
     FeatureConstraints : Boxes and rules of a table's columns.
     """
 
-    def __init__(self, bounds, X):
+    def __init__(
+        self, bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None, X: ArrayLike
+    ) -> None:
         X = check_rows(X, type(self).__name__, allow_nan=True)
         self.given = bounds is not None and not isinstance(bounds, str)
         if bounds is None:
@@ -52,7 +59,7 @@ class Box:
             self.lower = np.fmin.reduce(rows, axis=axis)
             self.upper = np.fmax.reduce(rows, axis=axis)
 
-    def check(self, X):
+    def check(self, X: Any) -> None:
         """Raise where given bounds do not hold the rows."""
         if not self.given:
             return
@@ -69,7 +76,9 @@ class Box:
                 f"position {at[1:]}. Widen bounds, or use bounds='data' or None."
             )
 
-    def perturbation_bounds(self, x, mutable=None):
+    def perturbation_bounds(
+        self, x: torch.Tensor, mutable: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the box for the perturbation of each row; it always holds 0.
 
         Parameters

@@ -1,14 +1,20 @@
 """Constraints on the features of a table: what an attacker may really change."""
 
+from __future__ import annotations
+
 import copy
 import html
 import math
 from collections import namedtuple
+from collections.abc import Sequence
 from dataclasses import fields
 from numbers import Real
+from os import PathLike
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length, check_random_state, gen_batches
 
 from .._labels import as_labels, find_positions
@@ -77,7 +83,7 @@ class FeatureConstraints:
     array([[20. ,  0.9,  1. ]])
     """
 
-    def __init__(self, features):
+    def __init__(self, features: list[Feature]) -> None:
         self.features = {}
         self.max_cost = self.max_changed = None
         self.doubts_ = []
@@ -96,7 +102,9 @@ class FeatureConstraints:
         _check_groups(self.features)
 
     @classmethod
-    def from_frame(cls, X, *, scale="range"):
+    def from_frame(
+        cls, X: ArrayLike, *, scale: Literal["range", "iqr", "std"] = "range"
+    ) -> Self:
         """Learn kinds, bounds, scales, steps, categories and one-hot groups from data.
 
         Dates and identifiers may not change: texts of which nearly every row has its
@@ -137,7 +145,7 @@ class FeatureConstraints:
 
     # Refining --------------------------------------------------------------------------
 
-    def set(self, column, **changes):
+    def set(self, column: str | int | Sequence[str | int], **changes: Any) -> Self:
         """Say more about a column.
 
         Parameters
@@ -192,7 +200,7 @@ class FeatureConstraints:
         self._forget()
         return self
 
-    def relate(self, relation, *, repair=None):
+    def relate(self, relation: str, *, repair: str | int | None = None) -> Self:
         """Add a relation that rows have to keep.
 
         Parameters
@@ -255,7 +263,9 @@ class FeatureConstraints:
         """Drop what follows from features, relations and limits."""
         self._region = self._read = None
 
-    def limit(self, *, max_cost=None, max_changed=None):
+    def limit(
+        self, *, max_cost: float | None = None, max_changed: int | None = None
+    ) -> Self:
         """Limit what all changes of a row may cost, and how many features change.
 
         Parameters
@@ -288,7 +298,9 @@ class FeatureConstraints:
         self._region = None
         return self
 
-    def weigh_by_importance(self, X, y, *, strength=1.0):
+    def weigh_by_importance(
+        self, X: ArrayLike, y: ArrayLike, *, strength: float = 1.0
+    ) -> Self:
         """Make features dear that go with the label: those that an expert looks at.
 
         The cost of a feature becomes the size of its correlation with `y`, so that the
@@ -329,13 +341,13 @@ class FeatureConstraints:
         return self
 
     @property
-    def relations(self):
+    def relations(self) -> list[str]:
         """The relations, as text."""
         return [text for text, _ in self._relations]
 
     # Files -----------------------------------------------------------------------------
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write a TOML file that :meth:`load` reads.
 
         The file is replaced only when the new one is whole.
@@ -354,7 +366,7 @@ class FeatureConstraints:
         write(path, features, relations, limits)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | PathLike[str]) -> Self:
         """Read a file that :meth:`save`, or somebody by hand, has written.
 
         Parameters
@@ -379,7 +391,7 @@ class FeatureConstraints:
 
     # Rows -------------------------------------------------------------------------------
 
-    def violations(self, X_ref, X):
+    def violations(self, X_ref: ArrayLike, X: ArrayLike) -> list[Any]:
         """Say which rows break what.
 
         Parameters
@@ -405,7 +417,7 @@ class FeatureConstraints:
                 found.append(Violation(row, what, reason))
         return sorted(found, key=lambda v: v.row)
 
-    def project(self, X_ref, X):
+    def project(self, X_ref: ArrayLike, X: ArrayLike) -> Any:
         """Give a valid row near each row: the nearest in units of scale, or close to it.
 
         Without relations it is the nearest: bounds, steps, whole numbers, categories,
@@ -443,7 +455,9 @@ class FeatureConstraints:
         ref, x = self._encode_both(X_ref, X)
         return restore(self._decode(X_ref, self.region.project(ref, x, exact=True)))
 
-    def sample(self, X_ref, *, random_state=None):
+    def sample(
+        self, X_ref: ArrayLike, *, random_state: int | np.random.RandomState | None = None
+    ) -> Any:
         """Draw one random valid row for each row.
 
         Parameters
@@ -467,7 +481,7 @@ class FeatureConstraints:
         rng = check_random_state(random_state)
         return restore(self._decode(X_ref, self.region.sample(ref, rng)))
 
-    def check(self, X, *, name="X"):
+    def check(self, X: ArrayLike, *, name: str = "X") -> None:
         """Raise where rows break the constraints before anything was done to them.
 
         Parameters
@@ -498,7 +512,7 @@ class FeatureConstraints:
                         "rows out."
                     )
 
-    def distance(self, X_ref, X):
+    def distance(self, X_ref: ArrayLike, X: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Moves in units of scale, each times the feature's cost, and their number.
 
         Parameters
@@ -518,7 +532,7 @@ class FeatureConstraints:
     # Rows as numbers --------------------------------------------------------------------
 
     @property
-    def codes(self):
+    def codes(self) -> dict[Any, Any]:
         """The categories of each column of them, for :class:`RowCodec`."""
         return {
             f.name: [*f.categories, np.nan] if f.missing else f.categories
@@ -526,7 +540,7 @@ class FeatureConstraints:
             if f.kind in NAMED
         }
 
-    def encode(self, X):
+    def encode(self, X: Any) -> torch.Tensor:
         """Return rows as a tensor of float64, shape (n_rows, n_features)."""
         X = _as_rows(X)
         return self._encode(X, X)
@@ -570,7 +584,7 @@ class FeatureConstraints:
     def _codec(self, X):
         return RowCodec(X[list(self.features)], categories=self.codes)
 
-    def codes_of(self, X):
+    def codes_of(self, X: Any) -> torch.Tensor:
         """Replace categories that are numbers by their codes."""
         array = np.array(X, dtype=np.float64)
         for j, feature in enumerate(self.features.values()):
@@ -578,7 +592,7 @@ class FeatureConstraints:
                 array[:, j] = _code(array[:, j], feature)
         return torch.as_tensor(array)
 
-    def values_of(self, array):
+    def values_of(self, array: Any) -> np.ndarray:
         """Undo :meth:`codes_of`, in a copy."""
         array = array.copy()
         for j, feature in enumerate(self.features.values()):
@@ -642,7 +656,7 @@ class FeatureConstraints:
     # For the attacks -------------------------------------------------------------------
 
     @property
-    def region(self):
+    def region(self) -> Any:
         """The constraints on arrays of numbers."""
         if self._region is None:
             features = list(self.features.values())
@@ -650,7 +664,7 @@ class FeatureConstraints:
             self._region = Region(features, relations, self.max_cost, self.max_changed)
         return self._region
 
-    def in_order(self, columns):
+    def in_order(self, columns: Any) -> FeatureConstraints:
         """Return these constraints with the columns in another order."""
         if columns is None or columns == list(self.features):
             return self

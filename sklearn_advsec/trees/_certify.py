@@ -1,9 +1,13 @@
 """Certified radii: within them an ensemble's answer is proved not to change."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 from joblib import Parallel, delayed
+from numpy.typing import ArrayLike
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -89,16 +93,16 @@ class ClassFlip:
 
 
 def certified_radii(
-    estimator,
-    X,
-    eps=None,
+    estimator: Any,
+    X: ArrayLike,
+    eps: float | None = None,
     *,
-    y=None,
-    norm=np.inf,
-    method="bounds",
-    time_limit=10.0,
-    n_jobs=None,
-):
+    y: ArrayLike | None = None,
+    norm: float = np.inf,
+    method: Literal["bounds", "exact"] = "bounds",
+    time_limit: float = 10.0,
+    n_jobs: int | None = None,
+) -> np.ndarray:
     """Radii within which the answers of a tree ensemble are proved not to change.
 
     Parameters

@@ -1,8 +1,12 @@
 """The array form of all tree ensembles, and its predictions."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .._rows import is_dataframe
 from ._steps import as_numbers
@@ -117,12 +121,12 @@ class TreeEnsemble:
         self.base = np.broadcast_to(self.base, self.value.shape[1:]).astype(float)
 
     @property
-    def n_trees(self):
+    def n_trees(self) -> int:
         """Number of trees."""
         return len(self.roots)
 
     @property
-    def n_leaves(self):
+    def n_leaves(self) -> int:
         """Number of leaves in all trees."""
         return int((self.feature < 0).sum())
 
@@ -132,7 +136,7 @@ class TreeEnsemble:
             f"n_classes={len(self.classes)})"
         )
 
-    def check_structure(self):
+    def check_structure(self) -> None:
         """Raise unless the arrays make up trees of the estimator's columns."""
         sizes = {len(getattr(self, name)) for name in _NODE_ARRAYS}
         if len(sizes) != 1 or not len(self.roots):
@@ -155,7 +159,7 @@ class TreeEnsemble:
         if not np.isfinite(self.value[self.feature < 0]).all():
             _damaged("a leaf has no finite value")
 
-    def check(self, X):
+    def check(self, X: Any) -> None:
         """Raise unless rows have the columns of the estimator, in its order."""
         names, n_columns = self.column_names, self.n_columns
         if is_dataframe(X) and names is not None and list(X.columns) != list(names):
@@ -170,7 +174,7 @@ class TreeEnsemble:
                 f"got shape {np.shape(X)}."
             )
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Pass raw rows through the steps in front of the trees.
 
         Parameters
@@ -187,7 +191,7 @@ class TreeEnsemble:
             X = step.transform(X)
         return as_numbers(X, self.absent)
 
-    def goes_left(self, nodes, values):
+    def goes_left(self, nodes: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Whether values of a node's own feature go to its left child.
 
         Parameters
@@ -217,7 +221,7 @@ class TreeEnsemble:
             left = np.where(sets >= 0, by_set, left)
         return np.where(np.isnan(seen), self.missing_left[nodes], left)
 
-    def apply(self, X):
+    def apply(self, X: ArrayLike) -> np.ndarray:
         """Leaf that each row reaches in each tree.
 
         Parameters
@@ -233,7 +237,7 @@ class TreeEnsemble:
         self.check(X)
         return self.apply_to(X)
 
-    def apply_to(self, X):
+    def apply_to(self, X: Any) -> np.ndarray:
         """As :meth:`apply`, of rows that have been checked."""
         features = self.transform(X)
         at = np.tile(self.roots, (len(features), 1))
@@ -252,7 +256,7 @@ class TreeEnsemble:
             inner = self.feature[node] >= 0
             row, tree = row[inner], tree[inner]
 
-    def scores(self, X):
+    def scores(self, X: ArrayLike) -> np.ndarray:
         """Sum of the values of the leaves, in the estimator's own arithmetic.
 
         Parameters
@@ -267,7 +271,7 @@ class TreeEnsemble:
         self.check(X)
         return self.scores_of(X)
 
-    def scores_of(self, X):
+    def scores_of(self, X: Any) -> np.ndarray:
         """As :meth:`scores`, of rows that have been checked."""
         leaves = self.apply_to(X)
         value = self.value.astype(self.sum_dtype)
@@ -276,7 +280,7 @@ class TreeEnsemble:
             total += value[leaves[:, tree]]
         return total if self.divisor == 1 else total / self.divisor
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict classes, as the estimator does.
 
         Parameters
@@ -290,7 +294,7 @@ class TreeEnsemble:
         """
         return self.decide(self.scores(X))
 
-    def decide(self, scores):
+    def decide(self, scores: Any) -> np.ndarray:
         """Return the classes that scores stand for."""
         if self.link == "argmax":
             return self.classes[scores.argmax(1)]
@@ -302,7 +306,7 @@ class TreeEnsemble:
         second = score > 0 if self.link == "positive" else score >= 0
         return self.classes[second.astype(int)]
 
-    def is_tie(self, scores):
+    def is_tie(self, scores: Any) -> np.ndarray:
         """Which rows have scores that the order of roundings may decide between."""
         slack = 16 * np.finfo(self.sum_dtype).eps * self.magnitude / self.divisor
         if scores.shape[1] > 1:
@@ -310,7 +314,7 @@ class TreeEnsemble:
             return best[:, -1] - best[:, -2] <= slack
         return np.abs(scores[:, 0]) <= (slack if len(self.classes) > 1 else np.inf)
 
-    def log_odds(self, scores):
+    def log_odds(self, scores: Any) -> np.ndarray | None:
         """Return log odds of shape (n_samples, n_classes), if `probability` is known."""
         if self.link != "argmax":
             return np.column_stack([np.zeros(len(scores)), scores[:, 0]])
@@ -321,7 +325,7 @@ class TreeEnsemble:
 
     # What attacks and bounds ask ------------------------------------------------------
 
-    def gains(self, target, label):
+    def gains(self, target: int, label: int) -> tuple[np.ndarray, float]:
         """How much each node's value, and the base, put a class ahead of another.
 
         Parameters
@@ -342,7 +346,7 @@ class TreeEnsemble:
         sign = 1.0 if target == 1 else -1.0
         return sign * self.value[:, 0], sign * self.base[0]
 
-    def needed(self, target, label):
+    def needed(self, target: int, label: int) -> tuple[float, float]:
         """How far `target` has to be ahead of `label` for sure, and at the least.
 
         Between the two, the order of the estimator's roundings decides. They are equal
@@ -364,24 +368,24 @@ class TreeEnsemble:
         return rounding, -rounding
 
     @property
-    def whole(self):
+    def whole(self) -> np.ndarray:
         """Which nodes have whole numbers as values, whose sums have no rounding."""
         if (self.base != 0).any():
             return np.zeros(len(self.value), dtype=bool)
         return (self.value == np.rint(self.value)).all(1)
 
     @property
-    def exact_sums(self):
+    def exact_sums(self) -> bool:
         """Whether no sum has any rounding."""
         return bool(self.whole[self.feature < 0].all())
 
-    def half(self, target, label):
+    def half(self, target: Any, label: Any) -> float:
         """What a sum of whole numbers that puts `target` ahead of `label` is above."""
         wins_tie = target == 1 if self.link == "nonnegative" else target < label
         return -0.5 if wins_tie else 0.5
 
     @property
-    def magnitude(self):
+    def magnitude(self) -> float:
         """A bound of the size of all partial sums."""
         size = np.abs(self.value).max(1)
         starts = np.append(self.roots, len(size))

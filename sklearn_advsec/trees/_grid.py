@@ -1,6 +1,9 @@
 """Grid of the raw columns, cut at all thresholds, and the boxes of each leaf in it."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .._rows import check_rows, is_dataframe
 from ._edges import Edges, count_up, put_values
@@ -348,7 +351,9 @@ def _tree_of_nodes(ensemble):
     return np.cumsum(tree) - 1
 
 
-def leaf_boxes(ensemble, X):
+def leaf_boxes(
+    ensemble: TreeEnsemble, X: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes of the leaves in the raw columns.
 
     Parameters

@@ -1,9 +1,13 @@
 """Registry of the readers of tree ensembles."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import singledispatch
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -12,6 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._steps import is_skipped
 from ._verification import check_form
+
+if TYPE_CHECKING:
+    from ._ensemble import TreeEnsemble
 
 # Readers by package: they are imported once the package itself is.
 _READERS = {
@@ -32,7 +39,7 @@ def _read(estimator):
     )
 
 
-def register_reader(estimator_class):
+def register_reader(estimator_class: type) -> Callable[..., Any]:
     """Register how a class of fitted tree classifiers is read.
 
     Parameters
@@ -70,7 +77,7 @@ def register_reader(estimator_class):
     return _read.register(estimator_class)
 
 
-def supported():
+def supported() -> list[str]:
     """Names of the classes that can be read, sorted.
 
     Returns
@@ -87,7 +94,7 @@ def supported():
     return sorted(cls.__name__ for cls in _read.registry if cls is not object)
 
 
-def is_tree_ensemble(estimator):
+def is_tree_ensemble(estimator: Any) -> bool:
     """Whether an estimator, or the last step of a pipeline, is of a class that is read.
 
     Parameters
@@ -116,7 +123,7 @@ def is_tree_ensemble(estimator):
     return inner is None or is_tree_ensemble(inner)
 
 
-def tree_ensemble(estimator):
+def tree_ensemble(estimator: Any) -> TreeEnsemble:
     """Read a fitted tree classifier.
 
     Parameters

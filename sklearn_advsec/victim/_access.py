@@ -1,10 +1,15 @@
 """Access to a victim by its answers: labels, or scores."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import is_regressor
 
 from .. import differentiable
@@ -109,15 +114,15 @@ class LabelAccess:
 
     def __init__(
         self,
-        estimator,
-        X,
+        estimator: Any,
+        X: ArrayLike,
         *,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size=1024,
-        categories=None,
-        on_bad_answer="raise",
-    ):
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int = 1024,
+        categories: dict[str, Any] | None = None,
+        on_bad_answer: Literal["raise", "skip"] = "raise",
+    ) -> None:
         given = {
             "max_queries": max_queries,
             "max_total_queries": max_total_queries,
@@ -161,33 +166,33 @@ class LabelAccess:
             return None
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         """Whether logits are computed just as the victim's own answers are."""
         return self._answerer.exact
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
         """Precision of the victim's tensors."""
         return torch.float64 if self._view is None else self._view.dtype
 
     @property
-    def precision(self):
+    def precision(self) -> torch.dtype:
         """The coarsest arithmetic in the victim, or of its rows, which rounds answers."""
         precision = torch.float64 if self._view is None else self._view.precision
         single = self.codec.float_itemsize() < 8 and precision == torch.float64
         return torch.float32 if single else precision
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Device of the victim's tensors."""
         return torch.device("cpu") if self._view is None else self._view.device
 
     @property
-    def n_total_queries(self):
+    def n_total_queries(self) -> int:
         """Rows sent so far, in all."""
         return int(self.n_queries.sum())
 
-    def affordable(self, rows=None):
+    def affordable(self, rows: torch.Tensor | None = None) -> Any:
         """How many more times the victim may be asked about the least covered row."""
         allowed = np.inf
         if self.max_queries is not None:
@@ -195,7 +200,7 @@ class LabelAccess:
             allowed = self.max_queries - spent.max(initial=0)
         return allowed
 
-    def predict(self, x, rows=None):
+    def predict(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Ask for labels.
 
         Parameters
@@ -214,11 +219,11 @@ class LabelAccess:
         self._spend(x, rows)
         return self._answerer.labels(x, rows)
 
-    def encode(self, X):
+    def encode(self, X: Any) -> torch.Tensor:
         """Return rows in the form of `X` as numbers, as those of `x`."""
         return torch.as_tensor(self.codec.encode(X)).to(self.x)
 
-    def decode(self, x, rows=None):
+    def decode(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> Any:
         """Return tensors as rows in the form, the dtypes and the index of `X`.
 
         Entries that did not change are those of `X`, to the last bit.
@@ -233,13 +238,13 @@ class LabelAccess:
             np.arange(len(array)) if rows is None else at,
         )
 
-    def as_sent(self, x, rows=None):
+    def as_sent(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return tensors as the victim gets them: `decode` makes whole what has to be."""
         if self._keeps:
             return x
         return torch.as_tensor(self.codec.encode(self.decode(x, rows))).to(x)
 
-    def refer(self, y=None):
+    def refer(self, y: np.ndarray | None = None) -> torch.Tensor | None:
         """Take `y` for what is true of the rows; return the classes to lead away from.
 
         Parameters
@@ -254,7 +259,9 @@ class LabelAccess:
         """
         return self._answerer.refer(y)
 
-    def predictions(self, predicted, x, rows):
+    def predictions(
+        self, predicted: torch.Tensor, x: torch.Tensor, rows: torch.Tensor
+    ) -> np.ndarray:
         """Return, in the victim's own terms, what it was found to predict for some rows.
 
         Parameters
@@ -268,11 +275,11 @@ class LabelAccess:
         """
         return self._answerer.predictions(predicted, x, rows)
 
-    def still_valid(self, x, rows):
+    def still_valid(self, x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
         """Say which rows are, as they are returned, among those that are allowed."""
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
-    def moved(self, x, rows):
+    def moved(self, x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
         """Return how far each feature was moved; what is missing has not been."""
         return (x - self._x0[rows]).nan_to_num(0.0)
 
@@ -323,7 +330,7 @@ class ScoreAccess(LabelAccess):
 
     knowledge = "score"
 
-    def __init__(self, estimator, X, **budget):
+    def __init__(self, estimator: Any, X: Any, **budget: Any) -> None:
         super().__init__(estimator, X, **budget)
         self.probability = self._answerer.probability
         self.decisive = self._answerer.decisive
@@ -333,7 +340,7 @@ class ScoreAccess(LabelAccess):
                 "decision_function; use an attack whose knowledge is 'label'."
             )
 
-    def scores(self, x, rows=None):
+    def scores(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Ask for one score per class: probabilities where the victim has them.
 
         Parameters
@@ -398,7 +405,14 @@ class GradientAccess(ScoreAccess):
 
     knowledge = "gradient"
 
-    def __init__(self, estimator, X, *, precision="full", **budget):
+    def __init__(
+        self,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        precision: Literal["full", "mixed"] = "full",
+        **budget: Any,
+    ) -> None:
         check_parameters({"precision": precision}, _PARAMETERS, type(self).__name__)
         super().__init__(estimator, X, **budget)
         # Gradients may come from a copy in another memory format and precision; answers
@@ -416,7 +430,7 @@ class GradientAccess(ScoreAccess):
         except NoGradientError as error:
             raise NoGradientError(f"{error} {_what_works(self.estimator)}") from error
 
-    def check_view(self):
+    def check_view(self) -> None:
         """Compare the view with the victim's own answers about the rows; ask both once.
 
         Of a network, whose answers are those of the view, a difference is an error. Of
@@ -459,16 +473,18 @@ class GradientAccess(ScoreAccess):
             stacklevel=2,
         )
 
-    def auto_batch_size(self):
+    def auto_batch_size(self) -> int:
         """How many rows to send at once, so that a pass stays in the cache."""
         return auto_batch_size(self._view, self.x)
 
-    def logits(self, x, rows=None):
+    def logits(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits, of shape (n, n_classes)."""
         self._spend(x, rows)
         return self._answerer.logits(x, rows)
 
-    def gradient(self, x, rows, loss):
+    def gradient(
+        self, x: torch.Tensor, rows: torch.Tensor | None, loss: Callable[..., Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits, and the gradient of a loss with respect to the input.
 
         Parameters
@@ -491,7 +507,9 @@ class GradientAccess(ScoreAccess):
         )
         return logits, gradients[:, 0]
 
-    def jacobian(self, x, rows, outputs):
+    def jacobian(
+        self, x: torch.Tensor, rows: torch.Tensor | None, outputs: Callable[..., Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits, and the gradients of several functions of them.
 
         A row that is sent counts as one query, however many gradients are taken there.

@@ -5,12 +5,20 @@ wrong shape as an IndexError far from its cause. So nothing that a victim says i
 before it went through here.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .._estimators import abstain_label, name_of
 from .._labels import find_positions
 from .._sklearn import _num_samples
 from ..exceptions import BadAnswerError
+
+if TYPE_CHECKING:
+    import torch
 
 # What single precision, and half precision in a network, leave of a sum of 1.
 _SUM_SLACK = 2e-3
@@ -45,13 +53,24 @@ class AnswerCheck:
     ask_scores : The same, for scores.
     """
 
-    def __init__(self, victim, classes=None, skipped=None):
+    def __init__(
+        self,
+        victim: Any,
+        classes: ArrayLike | None = None,
+        skipped: np.ndarray | None = None,
+    ) -> None:
         self._name = name_of(victim)
         self._classes = None if classes is None else np.asarray(classes)
         self._skipped = skipped
         self.abstain_label = abstain_label(victim)
 
-    def labels(self, answer, n_rows, rows=None, method="predict"):
+    def labels(
+        self,
+        answer: ArrayLike,
+        n_rows: int,
+        rows: ArrayLike | None = None,
+        method: str = "predict",
+    ) -> np.ndarray:
         """Return labels as positions in the classes, or as they are where none are known.
 
         Of rows on which the victim abstains, the position is `ABSTAINED`.
@@ -83,7 +102,7 @@ class AnswerCheck:
             position[~known] = 0
         return position
 
-    def in_words(self, position):
+    def in_words(self, position: int) -> np.ndarray:
         """Return positions in the classes as labels."""
         abstained = position == ABSTAINED
         if not abstained.any():
@@ -91,7 +110,14 @@ class AnswerCheck:
         labels = self._classes[np.where(abstained, 0, position)]
         return np.where(abstained, np.asarray(self.abstain_label), labels)
 
-    def scores(self, answer, n_rows, rows=None, method="predict_proba", probability=None):
+    def scores(
+        self,
+        answer: ArrayLike,
+        n_rows: int,
+        rows: torch.Tensor | None = None,
+        method: str = "predict_proba",
+        probability: bool | None = None,
+    ) -> np.ndarray:
         """Return scores as floats: probabilities, or of another method any finite ones.
 
         Rows of probabilities sum to 1, or to what rounding each and hiding some leaves.
@@ -126,13 +152,19 @@ class AnswerCheck:
             return self._probabilities(scores, rows, method)
         return self.finite(scores, rows, method)
 
-    def values(self, answer, n_rows, rows=None, method="predict"):
+    def values(
+        self,
+        answer: Any,
+        n_rows: int,
+        rows: torch.Tensor | None = None,
+        method: str = "predict",
+    ) -> np.ndarray:
         """Return one finite number per row: what a regressor predicts."""
         values = self._numbers(answer, n_rows, rows, method)
         values = self._column(values, n_rows, method)
         return self.finite(values, rows, method)
 
-    def finite(self, scores, rows, method):
+    def finite(self, scores: Any, rows: torch.Tensor | None, method: str) -> np.ndarray:
         """Return scores, all of them finite."""
         fine = np.isfinite(scores)
         if not fine.all():
@@ -232,7 +264,7 @@ _ONE_OUTPUT = (
 )
 
 
-def ask_labels(victim, X):
+def ask_labels(victim: Any, X: ArrayLike) -> np.ndarray:
     """Ask a victim for labels, and check them.
 
     Parameters
@@ -270,7 +302,11 @@ def ask_labels(victim, X):
     return check.in_words(checked)
 
 
-def ask_scores(victim, X, method="predict_proba"):
+def ask_scores(
+    victim: Any,
+    X: ArrayLike,
+    method: Literal["predict_proba", "decision_function"] = "predict_proba",
+) -> np.ndarray:
     """Ask a victim for scores by one of its methods, and check them.
 
     Parameters

@@ -1,8 +1,12 @@
 """Services with one output: the score of the second of two classes, and no more."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, is_classifier
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
@@ -79,15 +83,20 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     }
 
     def __init__(
-        self, estimator, classes=(0, 1), *, scores="probability", threshold=None
-    ):
+        self,
+        estimator: Any,
+        classes: ArrayLike = (0, 1),
+        *,
+        scores: Literal["probability", "decision"] = "probability",
+        threshold: float | None = None,
+    ) -> None:
         self.estimator = estimator
         self.classes = classes
         self.scores = scores
         self.threshold = threshold
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X=None, y=None):
+    def fit(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Self:
         """Fit the estimator; one that is frozen, and a service, is kept.
 
         Parameters
@@ -111,12 +120,12 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return self
 
     @property
-    def classes_(self):
+    def classes_(self) -> np.ndarray:
         """The labels."""
         return np.asarray(self.classes)
 
     @available_if(lambda self: self.scores == "probability")
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Compute the probabilities of both classes.
 
         Parameters
@@ -133,7 +142,7 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return np.column_stack([1 - score, score])
 
     @available_if(lambda self: self.scores == "decision")
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the score.
 
         Parameters
@@ -148,7 +157,7 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         return self._score(X) - self._threshold()
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels.
 
         Parameters
@@ -191,12 +200,12 @@ class BinaryScores(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return score.astype(np.float64)
 
     @property
-    def n_features_in_(self):
+    def n_features_in_(self) -> int:
         """Number of features seen in `fit`."""
         return getattr(self, "estimator_", self.estimator).n_features_in_
 
     @property
-    def feature_names_in_(self):
+    def feature_names_in_(self) -> np.ndarray:
         """Names of the features seen in `fit`, where they have names."""
         return getattr(self, "estimator_", self.estimator).feature_names_in_
 

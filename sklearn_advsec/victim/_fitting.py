@@ -1,8 +1,12 @@
 """How a victim comes in: as a recipe, as a fitted model that is kept, or as a module."""
 
+from __future__ import annotations
+
 import warnings
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -20,7 +24,7 @@ VICTIM = [HasMethods(["fit"]), torch.nn.Module]
 CLASSIFIER = [HasMethods(["fit", "predict"]), FrozenEstimator, torch.nn.Module]
 
 
-def as_victim(estimator):
+def as_victim(estimator: Any) -> Any:
     """Return a torch module, frozen or not, as a classifier; anything else as it is.
 
     See Also
@@ -32,7 +36,14 @@ def as_victim(estimator):
     return PretrainedModule(inner) if isinstance(inner, torch.nn.Module) else estimator
 
 
-def fit_victim(estimator, X, y=None, *, owner, **fit_params):
+def fit_victim(
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    owner: Any,
+    **fit_params: Any,
+) -> Any:
     """Fit a clone of a victim, and warn where that is another model than the user's.
 
     Victims that are kept (a `FrozenEstimator`, a `PretrainedModule`, a bare torch module)

@@ -1,8 +1,12 @@
 """Regressors as victims: an attack moves the prediction by more than an amount."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
@@ -65,12 +69,12 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         "delta": [Interval(Real, 0, None, closed="left")],
     }
 
-    def __init__(self, estimator, delta=1.0):
+    def __init__(self, estimator: Any, delta: float = 1.0) -> None:
         self.estimator = estimator
         self.delta = delta
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the regressor (a frozen one is kept).
 
         Parameters
@@ -94,7 +98,7 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         return self
 
     @available_if(lambda self: hasattr(self.estimator, "predict"))
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict with the regressor.
 
         Parameters

@@ -1,8 +1,12 @@
 """Certificates: radii within which predictions provably do not change."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from ..._sklearn import _check_sample_weight
@@ -35,7 +39,9 @@ class Certificate:
     norm: float
     confidence: float = 1.0
 
-    def accuracy(self, y, eps, sample_weight=None):
+    def accuracy(
+        self, y: ArrayLike, eps: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Any:
         """Certified accuracy: share of rows that are right, with at least this radius.
 
         Parameters

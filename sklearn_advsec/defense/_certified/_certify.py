@@ -1,9 +1,13 @@
 """Certificates of fitted classifiers: which proof there is for which kind of them."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
@@ -43,8 +47,15 @@ _ROUNDING = 1e-4
     },
 )
 def certify(
-    estimator, X, *, norm=np.inf, eps=None, method="auto", bounds=None, max_radius=None
-):
+    estimator: Any,
+    X: ArrayLike,
+    *,
+    norm: float | Literal["linf", "l2", "l1"] = np.inf,
+    eps: float | None = None,
+    method: Literal["auto", "exact", "ibp", "crown-ibp", "crown"] = "auto",
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    max_radius: float | None = None,
+) -> Certificate:
     """Compute within which radius a fitted classifier's predictions cannot change.
 
     - A :class:`RandomizedSmoothingClassifier` certifies itself (``norm=2``), with its

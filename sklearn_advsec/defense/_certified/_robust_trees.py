@@ -1,9 +1,13 @@
 """Decision trees and forests that are trained against moved rows."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 from joblib import Parallel, delayed
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -56,7 +60,7 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         weights = weights[counts] / weights[counts].mean()
         return X[counts], codes[counts], weights, np.broadcast_to(eps, X.shape[1])
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities: the share of each class in the leaves.
 
         Parameters
@@ -72,7 +76,7 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return self.ensemble_.scores(X)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict classes.
 
         Parameters
@@ -87,7 +91,7 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-    def certify(self, X):
+    def certify(self, X: ArrayLike) -> Certificate:
         """Certify radii of the norm inf, by bounds.
 
         Parameters
@@ -175,16 +179,16 @@ class RobustDecisionTreeClassifier(_RobustTrees):
 
     def __init__(
         self,
-        eps=0.1,
+        eps: ArrayLike = 0.1,
         *,
-        max_depth=None,
-        min_samples_split=2,
-        min_samples_leaf=1,
-        min_weight_fraction_leaf=0.0,
-        max_features=None,
-        class_weight=None,
-        random_state=None,
-    ):
+        max_depth: int | None = None,
+        min_samples_split: int = 2,
+        min_samples_leaf: int = 1,
+        min_weight_fraction_leaf: float = 0.0,
+        max_features: int | Literal["sqrt"] | None = None,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.eps = eps
         self.max_depth = max_depth
         self.min_samples_split = min_samples_split
@@ -195,7 +199,9 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Grow the tree.
 
         Parameters
@@ -300,19 +306,19 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
 
     def __init__(
         self,
-        eps=0.1,
+        eps: ArrayLike = 0.1,
         *,
-        n_estimators=100,
-        max_depth=None,
-        min_samples_split=2,
-        min_samples_leaf=5,
-        min_weight_fraction_leaf=0.0,
-        max_features="sqrt",
-        bootstrap=True,
-        class_weight=None,
-        n_jobs=None,
-        random_state=None,
-    ):
+        n_estimators: int = 100,
+        max_depth: int | None = None,
+        min_samples_split: int = 2,
+        min_samples_leaf: int = 5,
+        min_weight_fraction_leaf: float = 0.0,
+        max_features: int | Literal["sqrt"] | None = "sqrt",
+        bootstrap: bool = True,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.eps = eps
         self.n_estimators = n_estimators
         self.max_depth = max_depth
@@ -326,7 +332,9 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Grow the trees.
 
         Parameters

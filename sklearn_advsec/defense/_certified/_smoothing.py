@@ -1,9 +1,13 @@
 """Randomized smoothing (Cohen, Rosenfeld, Kolter 2019)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.stats import beta, binom, norm
 from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
@@ -128,18 +132,18 @@ class RandomizedSmoothingClassifier(WrappingDefense):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        sigma=0.25,
-        n_samples=100,
-        n_select=100,
-        n_certify=1000,
-        alpha=0.001,
-        abstain_label=None,
-        augment=True,
-        n_copies=5,
-        random_state=0,
-    ):
+        sigma: float = 0.25,
+        n_samples: int = 100,
+        n_select: int = 100,
+        n_certify: int = 1000,
+        alpha: float = 0.001,
+        abstain_label: Any = None,
+        augment: bool = True,
+        n_copies: int = 5,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.sigma = sigma
         self.n_samples = n_samples
@@ -153,7 +157,13 @@ class RandomizedSmoothingClassifier(WrappingDefense):
 
     @available_if(_wraps_a_net)
     @fit_context(prefer_skip_nested_validation=False)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train the net on, or begin to: ``max_epochs`` more epochs under noise.
 
         Parameters
@@ -198,7 +208,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
     def _fit_defense(self, X, seed):
         self.seed_ = seed
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Count the votes under noise.
 
         Parameters
@@ -215,7 +225,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         X = self._check_X(X, reset=False)
         return self._votes(X, self.n_samples, stream=0) / self.n_samples
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict the class of the most votes.
 
         Parameters
@@ -240,7 +250,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         y_pred = self.classes_[votes.argmax(1)]
         return abstain(y_pred, self.abstain_label, self.classes_, close)
 
-    def certify(self, X):
+    def certify(self, X: ArrayLike) -> Certificate:
         """Compute radii within which the smoothed classifier does not change.
 
         Parameters

@@ -1,9 +1,13 @@
 """Detectors of adversarial rows, by a score of one's choice."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -127,15 +131,15 @@ class AdversarialDetector(DetectingDefense):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        detector="squeezing",
-        fpr=0.05,
-        per_class=False,
-        image_shape=None,
-        abstain_label=None,
-        random_state=0,
-    ):
+        detector: Any = "squeezing",
+        fpr: float = 0.05,
+        per_class: bool = False,
+        image_shape: tuple[int, ...] | None = None,
+        abstain_label: Any = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.detector = detector
         self.fpr = fpr
@@ -158,7 +162,7 @@ class AdversarialDetector(DetectingDefense):
         level = 1 - self.fpr
         self.threshold_ = self._threshold(self._scores(X), X, level)
 
-    def detection_score(self, X):
+    def detection_score(self, X: ArrayLike) -> np.ndarray:
         """Compute how suspicious rows are.
 
         Parameters
@@ -174,7 +178,7 @@ class AdversarialDetector(DetectingDefense):
         check_is_fitted(self)
         return self._scores(self._check_X(X, reset=False))
 
-    def detect(self, X):
+    def detect(self, X: ArrayLike) -> np.ndarray:
         """Tell which rows look adversarial.
 
         Parameters
@@ -192,7 +196,7 @@ class AdversarialDetector(DetectingDefense):
         return self._exceeds(self._scores(array), array, self.threshold_)
 
     @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities, whatever is detected.
 
         Parameters

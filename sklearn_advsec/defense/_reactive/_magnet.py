@@ -1,10 +1,14 @@
 """MagNet (Meng and Chen 2017)."""
 
+from __future__ import annotations
+
 import math
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -237,23 +241,23 @@ class MagNet(DetectingDefense):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        detectors="auto",
-        temperatures=(10, 40),
-        fpr=0.01,
-        per_class=False,
-        reform=True,
-        validation_fraction=0.2,
-        noise=0.1,
-        max_epochs=30,
-        batch_size=256,
-        learning_rate=0.003,
-        image_shape=None,
-        bounds="data",
-        abstain_label=None,
-        random_state=0,
-    ):
+        detectors: tuple[Literal["l2", "l1", "jsd"], ...] | Literal["auto"] = "auto",
+        temperatures: tuple[float, ...] = (10, 40),
+        fpr: float = 0.01,
+        per_class: bool = False,
+        reform: bool = True,
+        validation_fraction: float = 0.2,
+        noise: float = 0.1,
+        max_epochs: int = 30,
+        batch_size: int = 256,
+        learning_rate: float = 0.003,
+        image_shape: tuple[int, ...] | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        abstain_label: Any = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.estimator = estimator
         self.detectors = detectors
         self.temperatures = temperatures
@@ -323,7 +327,7 @@ class MagNet(DetectingDefense):
             raise ValueError(f"detectors knows 'l2', 'l1' and 'jsd'; got {unknown}.")
         return tuple(self.detectors)
 
-    def reconstruct(self, X):
+    def reconstruct(self, X: ArrayLike) -> np.ndarray:
         """Reform rows: their reconstruction by the first autoencoder.
 
         Parameters
@@ -339,7 +343,7 @@ class MagNet(DetectingDefense):
         check_is_fitted(self)
         return self._reform(self._check_X(X, reset=False))
 
-    def detection_scores(self, X):
+    def detection_scores(self, X: ArrayLike) -> dict[str, np.ndarray]:
         """Compute what each detector says of rows.
 
         Parameters
@@ -355,7 +359,7 @@ class MagNet(DetectingDefense):
         check_is_fitted(self)
         return self._scores(self._check_X(X, reset=False))
 
-    def detect(self, X):
+    def detect(self, X: ArrayLike) -> np.ndarray:
         """Tell which rows look adversarial.
 
         Parameters
@@ -377,7 +381,7 @@ class MagNet(DetectingDefense):
         return np.any(alarms, axis=0) if alarms else np.zeros(len(array), dtype=bool)
 
     @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Predict probabilities of the reformed rows, whatever is detected.
 
         Parameters

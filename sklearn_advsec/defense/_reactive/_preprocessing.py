@@ -1,10 +1,14 @@
 """Preprocessing of rows before a classifier sees them: noise, JPEG, squeezing."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.ndimage import median_filter
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
@@ -33,7 +37,7 @@ class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     }
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Learn the range of the features.
 
         Parameters
@@ -58,7 +62,7 @@ class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.width_ = np.where(upper > lower, upper - lower, 1.0)
         return self
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Transform rows.
 
         Parameters
@@ -168,14 +172,19 @@ class FeatureNoise(RowTransformer):
     }
 
     def __init__(
-        self, sigma=0.1, *, distribution="normal", bounds="data", random_state=0
-    ):
+        self,
+        sigma: float = 0.1,
+        *,
+        distribution: Literal["normal", "uniform"] = "normal",
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.sigma = sigma
         self.distribution = distribution
         self.bounds = bounds
         self.random_state = random_state
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Add noise.
 
         Parameters
@@ -263,7 +272,13 @@ class JPEGCompression(RowTransformer):
         "quality": [Interval(Integral, 1, 100, closed="both")],
     }
 
-    def __init__(self, quality=75, *, image_shape=None, bounds="data"):
+    def __init__(
+        self,
+        quality: int = 75,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+    ) -> None:
         self.quality = quality
         self.image_shape = image_shape
         self.bounds = bounds
@@ -356,7 +371,14 @@ class FeatureSqueezing(RowTransformer):
         "window": [Interval(Integral, 2, None, closed="left"), None],
     }
 
-    def __init__(self, bits=4, *, window=None, image_shape=None, bounds="data"):
+    def __init__(
+        self,
+        bits: int = 4,
+        *,
+        window: int | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+    ) -> None:
         self.bits = bits
         self.window = window
         self.image_shape = image_shape

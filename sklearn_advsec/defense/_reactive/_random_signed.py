@@ -1,10 +1,14 @@
 """Random depthwise signed convolutional networks (Xue and Roshan 2018)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -107,14 +111,14 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_filters=1000,
+        n_filters: int = 1000,
         *,
-        kernel_size=9,
-        C=0.005,
-        image_shape=None,
-        n_jobs=None,
-        random_state=0,
-    ):
+        kernel_size: int = 9,
+        C: float = 0.005,
+        image_shape: tuple[int, ...] | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
         self.n_filters = n_filters
         self.kernel_size = kernel_size
         self.C = C
@@ -123,7 +127,9 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Fit the linear classifier on random features.
 
         Parameters
@@ -154,7 +160,7 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = self.classifier_.classes_
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute the linear classifier's decision function.
 
         Parameters
@@ -175,7 +181,7 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
         features = self.scaler_.transform(self._features(X))
         return self.classifier_.decision_function(features)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict labels.
 
         Parameters

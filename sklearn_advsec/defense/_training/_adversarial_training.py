@@ -1,9 +1,13 @@
 """Adversarial training (Madry et al. 2017)."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.frozen import FrozenEstimator
 
 from ... import trees
@@ -142,18 +146,18 @@ class AdversarialTrainingClassifier(AttackedTraining):
 
     def __init__(
         self,
-        estimator,
-        attack=None,
+        estimator: Any,
+        attack: Any = None,
         *,
-        eps=None,
-        method="pgd",
-        n_replays=4,
-        adversarial_share=1.0,
-        ramp=(0, 0),
-        weight_perturbation=0.0,
-        n_rounds=10,
-        random_state=None,
-    ):
+        eps: ArrayLike | None = None,
+        method: Literal["pgd", "fast", "free"] = "pgd",
+        n_replays: int = 4,
+        adversarial_share: float = 1.0,
+        ramp: tuple[float, float] = (0, 0),
+        weight_perturbation: float = 0.0,
+        n_rounds: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.attack = attack
         self.eps = eps

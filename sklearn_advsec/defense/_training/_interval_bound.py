@@ -1,9 +1,13 @@
 """Training on interval bounds (Gowal et al. 2018)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.nn.functional import cross_entropy
 
 from ..._sklearn import Interval, StrOptions
@@ -99,14 +103,14 @@ class IntervalBoundClassifier(TrainingDefense):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        eps=0.1,
-        kappa=0.5,
-        ramp=(0.1, 0.6),
-        bounds="data",
-        random_state=None,
-    ):
+        eps: float = 0.1,
+        kappa: float = 0.5,
+        ramp: tuple[float, ...] = (0.1, 0.6),
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.eps = eps
         self.kappa = kappa

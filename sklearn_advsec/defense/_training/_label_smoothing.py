@@ -1,6 +1,11 @@
 """Label smoothing (Szegedy et al. 2015) as a defense."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
+
+import numpy as np
 
 from ..._sklearn import Interval
 from .._base import TrainingDefense
@@ -78,7 +83,13 @@ class LabelSmoothingClassifier(TrainingDefense):
         "smoothing": [Interval(Real, 0, 1, closed="left")],
     }
 
-    def __init__(self, estimator, *, smoothing=0.1, random_state=None):
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        smoothing: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.smoothing = smoothing
         self.random_state = random_state

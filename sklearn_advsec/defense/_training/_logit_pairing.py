@@ -1,8 +1,13 @@
 """Logit pairing (Kannan et al. 2018)."""
 
-from numbers import Real
+from __future__ import annotations
 
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval, StrOptions
 from ._attacked import PairedLoss
@@ -110,18 +115,18 @@ class LogitPairingClassifier(PairedLoss):
 
     def __init__(
         self,
-        estimator,
-        attack=None,
+        estimator: Any,
+        attack: Any = None,
         *,
-        pairing="adversarial",
-        eps=None,
-        pairing_weight=0.5,
-        adversarial_weight=0.5,
-        sigma=0.5,
-        ramp=(0, 0),
-        weight_perturbation=0.0,
-        random_state=None,
-    ):
+        pairing: Literal["adversarial", "clean"] = "adversarial",
+        eps: ArrayLike | None = None,
+        pairing_weight: float = 0.5,
+        adversarial_weight: float = 0.5,
+        sigma: float = 0.5,
+        ramp: tuple[float, float] = (0, 0),
+        weight_perturbation: float = 0.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.attack = attack
         self.pairing = pairing

@@ -1,8 +1,13 @@
 """Misclassification-aware adversarial training (Wang et al. 2020)."""
 
-from numbers import Real
+from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ._attacked import PairedLoss, divergence
@@ -92,15 +97,15 @@ class MARTClassifier(PairedLoss):
 
     def __init__(
         self,
-        estimator,
-        attack=None,
+        estimator: Any,
+        attack: Any = None,
         *,
-        eps=None,
-        beta=5.0,
-        ramp=(0, 0),
-        weight_perturbation=0.0,
-        random_state=None,
-    ):
+        eps: ArrayLike | None = None,
+        beta: float = 5.0,
+        ramp: tuple[float, float] = (0, 0),
+        weight_perturbation: float = 0.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.attack = attack
         self.eps = eps

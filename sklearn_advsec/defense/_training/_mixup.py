@@ -1,6 +1,9 @@
 """Mixup (Zhang et al. 2017) as a defense."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +83,13 @@ class MixupClassifier(TrainingDefense):
         "alpha": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, estimator, *, alpha=1.0, random_state=None):
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        alpha: float = 1.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.alpha = alpha
         self.random_state = random_state

@@ -1,6 +1,12 @@
 """TRADES (Zhang et al. 2019)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ._attacked import PairedLoss, divergence, nudge
@@ -90,15 +96,15 @@ class TRADESClassifier(PairedLoss):
 
     def __init__(
         self,
-        estimator,
-        attack=None,
+        estimator: Any,
+        attack: Any = None,
         *,
-        eps=None,
-        beta=6.0,
-        ramp=(0, 0),
-        weight_perturbation=0.0,
-        random_state=None,
-    ):
+        eps: ArrayLike | None = None,
+        beta: float = 6.0,
+        ramp: tuple[float, float] = (0, 0),
+        weight_perturbation: float = 0.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.attack = attack
         self.eps = eps

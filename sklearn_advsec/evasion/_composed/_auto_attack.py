@@ -1,9 +1,14 @@
 """AutoAttack (Croce and Hein 2020): an ensemble, each on what the one before left."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.frozen import FrozenEstimator
 
 from ..._labels import class_positions
@@ -14,6 +19,9 @@ from .._gradient._auto_pgd import AutoProjectedGradientDescent
 from .._minimum_norm._fab import FastAdaptiveBoundary
 from .._queries._square import SquareAttack
 from ._base import ComposedAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class AutoAttack(ComposedAttack):
@@ -145,29 +153,29 @@ class AutoAttack(ComposedAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=0.1,
-        eps_unit="feature",
-        version="standard",
-        max_iter=100,
-        n_targets=9,
-        square_queries=5000,
-        n_draws=20,
-        image_shape=None,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        version: Literal["standard", "random"] = "standard",
+        max_iter: int = 100,
+        n_targets: int = 9,
+        square_queries: int = 5000,
+        n_draws: int = 20,
+        image_shape: tuple[int, ...] | None = None,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
@@ -201,7 +209,7 @@ class AutoAttack(ComposedAttack):
         for _, attack in self._make_attacks(None):
             attack._check_parameters(row_shape)
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
         Parameters

@@ -1,9 +1,14 @@
 """Expectation over transformation (Athalye et al. 2017)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ... import differentiable
@@ -19,6 +24,9 @@ from .._physical._transformations import (
     Scaling,
 )
 from ._base import CraftedAttack, Surrogate
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class ExpectationOverTransformation(CraftedAttack):
@@ -130,21 +138,21 @@ class ExpectationOverTransformation(CraftedAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        attack=None,
-        transformations=None,
-        n_samples=10,
-        image_shape=None,
-        bounds=None,
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        attack: Any = None,
+        transformations: list[Callable[..., Any]] | None = None,
+        n_samples: int = 10,
+        image_shape: tuple[int, ...] | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = None,
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.attack = attack
         self.transformations = transformations
@@ -199,7 +207,7 @@ class ExpectationOverTransformation(CraftedAttack):
     def _bounds(self):
         return self._prototype.bounds if self.bounds is None else self.bounds
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
         Parameters

@@ -1,13 +1,21 @@
 """Transfer attacks: craft on a model of one's own, measure on the victim."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from ..._estimators import check_each_fits, name_of
 from ...victim._fitting import VICTIM, as_victim, fit_victim
 from ...victim._validation import check_victim
 from ._base import CraftedAttack, MeanClassifier
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class TransferAttack(CraftedAttack):
@@ -106,16 +114,16 @@ class TransferAttack(CraftedAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        surrogate=None,
-        attack=None,
-        mask=None,
-        constraints=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        surrogate: Any = None,
+        attack: Any = None,
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.surrogate = surrogate
         self.attack = attack
@@ -140,7 +148,7 @@ class TransferAttack(CraftedAttack):
             )
         self._prototype._check_parameters(row_shape)
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit victim and surrogates (frozen ones are kept) and learn the range.
 
         Parameters

@@ -1,15 +1,23 @@
 """Auto-PGD (Croce and Hein 2020), and its form for the L1 norm (2021)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval, StrOptions
 from .._base import WITH_CONFIDENCE, norms, shared
 from .._goal import LOSSES, likeliest_others, margin, targeted_dlr
 from .._state import record_last
 from ._base import GradientAttack, descend
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # The share of the new point in a step with momentum.
 _MOMENTUM = 0.75
@@ -298,32 +306,32 @@ class AutoProjectedGradientDescent(GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=0.1,
-        eps_unit="feature",
-        max_iter=100,
-        rho=0.75,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        loss="cross_entropy",
-        n_targets=9,
-        n_restarts=1,
-        random_start=True,
-        n_draws=1,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        precision="full",
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        max_iter: int = 100,
+        rho: float = 0.75,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        loss: Literal["cross_entropy", "dlr", "targeted_dlr", "margin"] = "cross_entropy",
+        n_targets: int = 9,
+        n_restarts: int = 1,
+        random_start: bool = True,
+        n_draws: int = 1,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        precision: Literal["full", "mixed"] = "full",
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

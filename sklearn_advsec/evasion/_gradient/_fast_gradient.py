@@ -1,11 +1,20 @@
 """Fast gradient method (Goodfellow et al. 2014)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .._base import WITH_CONFIDENCE, norms, shared
 from .._state import record_last
 from ._base import GradientAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class FastGradientMethod(GradientAttack):
@@ -96,23 +105,23 @@ class FastGradientMethod(GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=0.1,
-        eps_unit="feature",
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

@@ -1,7 +1,17 @@
 """The iterative attacks of Kurakin et al. 2016."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import ArrayLike
+
 from .._base import WITH_CONFIDENCE, shared
 from ._base import GradientAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class BasicIterativeMethod(GradientAttack):
@@ -97,26 +107,26 @@ class BasicIterativeMethod(GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        eps=0.1,
-        eps_unit="feature",
-        step_size=None,
-        max_iter=10,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        early_stopping=True,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        precision="full",
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        step_size: float | None = None,
+        max_iter: int = 10,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        early_stopping: bool = True,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        precision: Literal["full", "mixed"] = "full",
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.eps = eps
         self.eps_unit = eps_unit
@@ -235,24 +245,24 @@ class IterativeLeastLikely(GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        eps=0.1,
-        eps_unit="feature",
-        step_size=None,
-        max_iter=10,
-        confidence=None,
-        early_stopping=True,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        precision="full",
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        step_size: float | None = None,
+        max_iter: int = 10,
+        confidence: float | None = None,
+        early_stopping: bool = True,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        precision: Literal["full", "mixed"] = "full",
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.eps = eps
         self.eps_unit = eps_unit

@@ -1,9 +1,18 @@
 """Projected gradient descent (Madry et al. 2017)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .._base import WITH_CONFIDENCE, norms, shared
 from ._base import GradientAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class ProjectedGradientDescent(GradientAttack):
@@ -136,31 +145,31 @@ class ProjectedGradientDescent(GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=0.1,
-        eps_unit="feature",
-        step_size=None,
-        max_iter=40,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        loss="cross_entropy",
-        n_restarts=1,
-        random_start=False,
-        early_stopping=True,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        precision="full",
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        step_size: float | None = None,
+        max_iter: int = 40,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
+        n_restarts: int = 1,
+        random_start: bool = False,
+        early_stopping: bool = True,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        precision: Literal["full", "mixed"] = "full",
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

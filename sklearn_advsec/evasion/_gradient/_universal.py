@@ -1,9 +1,14 @@
 """Universal perturbation, by projected gradient steps on batches."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..._progress import with_callbacks
@@ -11,6 +16,9 @@ from ..._sklearn import Interval
 from .._base import Chunk, norms, shared
 from .._state import record_last
 from ._base import GradientAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # Rows in one step of the training.
 _STEP_ROWS = 50
@@ -127,26 +135,26 @@ class UniversalPerturbation(GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=0.1,
-        eps_unit="feature",
-        step_size=None,
-        max_iter=20,
-        max_loss=9.0,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        step_size: float | None = None,
+        max_iter: int = 20,
+        max_loss: float = 9.0,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps
@@ -167,7 +175,7 @@ class UniversalPerturbation(GradientAttack):
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept), and learn the perturbation.
 
         Parameters

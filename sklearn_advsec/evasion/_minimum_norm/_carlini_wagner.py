@@ -1,16 +1,23 @@
 """The attacks of Carlini and Wagner (2016)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ...threat._projection import nearest_on_hyperplane
 from .._active_rows import column
 from .._base import norms, shared
 from ._base import MinimumNormAttack, Search, shorten
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # Pixels at the edge of the box start this far inside, as a share of its half width:
 # on the edge itself the change of variables has no slope.
@@ -148,26 +155,26 @@ class CarliniWagner(MinimumNormAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        max_iter=200,
-        n_searches=9,
-        initial_c=None,
-        learning_rate=0.1,
-        kappa=0.0,
-        abort_early=True,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        norm: float = 2,
+        max_iter: int = 200,
+        n_searches: int = 9,
+        initial_c: float | None = None,
+        learning_rate: float = 0.1,
+        kappa: float = 0.0,
+        abort_early: bool = True,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.max_iter = max_iter

@@ -1,14 +1,21 @@
 """DeepFool (Moosavi-Dezfooli et al. 2015)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ...threat._projection import nearest_on_hyperplane
 from .._base import norms, shared
 from ._base import MinimumNormAttack, Search, shorten
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class DeepFool(MinimumNormAttack):
@@ -112,24 +119,24 @@ class DeepFool(MinimumNormAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        max_iter=50,
-        overshoot=0.02,
-        n_looks=6,
-        n_candidates=10,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        norm: float = 2,
+        max_iter: int = 50,
+        overshoot: float = 0.02,
+        n_looks: int = 6,
+        n_candidates: int = 10,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.max_iter = max_iter

@@ -1,9 +1,13 @@
 """Fast adaptive boundary attack (Croce and Hein 2019)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ...threat import LpBall
@@ -12,6 +16,9 @@ from .._active_rows import column
 from .._base import norms, shared
 from .._goal import likeliest_others
 from ._base import MinimumNormAttack, Search, shorten
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class FastAdaptiveBoundary(MinimumNormAttack):
@@ -130,28 +137,28 @@ class FastAdaptiveBoundary(MinimumNormAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=None,
-        max_iter=100,
-        n_targets=None,
-        n_restarts=2,
-        alpha_max=0.1,
-        eta=1.05,
-        beta=0.9,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: float | None = None,
+        max_iter: int = 100,
+        n_targets: int | None = None,
+        n_restarts: int = 2,
+        alpha_max: float = 0.1,
+        eta: float = 1.05,
+        beta: float = 0.9,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

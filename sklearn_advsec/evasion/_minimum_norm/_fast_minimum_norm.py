@@ -1,16 +1,23 @@
 """Fast minimum-norm attack (Pintor et al. 2021)."""
 
+from __future__ import annotations
+
 from math import cos, pi
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ...threat._projection import nearest_on_hyperplane, project
 from .._active_rows import column
 from .._base import norms, shared
 from ._base import DUAL, MinimumNormAttack, Search, give_back, shorten
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # The share of the steps after which rows without a success try another way: later where
 # a step changes few features.
@@ -122,24 +129,24 @@ class FastMinimumNorm(MinimumNormAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        max_iter=100,
-        step_size=None,
-        gamma=0.05,
-        gamma_final=0.001,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        norm: float = 2,
+        max_iter: int = 100,
+        step_size: float | None = None,
+        gamma: float = 0.05,
+        gamma_final: float = 0.001,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.max_iter = max_iter

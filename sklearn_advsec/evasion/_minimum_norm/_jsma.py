@@ -1,13 +1,20 @@
 """Jacobian-based saliency map attack (Papernot et al. 2015)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval, StrOptions
 from .._base import shared
 from ._base import MinimumNormAttack, Search
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class JacobianSaliencyMap(MinimumNormAttack):
@@ -115,23 +122,23 @@ class JacobianSaliencyMap(MinimumNormAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        theta=1.0,
-        gamma=0.5,
-        outputs="probability",
-        pairwise=True,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        theta: ArrayLike = 1.0,
+        gamma: float = 0.5,
+        outputs: Literal["probability", "logit"] = "probability",
+        pairwise: bool = True,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.theta = theta
         self.gamma = gamma

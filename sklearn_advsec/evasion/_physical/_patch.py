@@ -1,10 +1,14 @@
 """Adversarial patch (Brown et al. 2017)."""
 
+from __future__ import annotations
+
 from math import sqrt
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from torch.nn.functional import pad
 
@@ -15,6 +19,9 @@ from ..._sklearn import Interval
 from .._active_rows import ActiveRows
 from .._base import Chunk, EvasionAttack, shared
 from ._transformations import Draws, Rotation, Scaling
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _BETAS = 0.9, 0.999  # of Adam
 
@@ -145,26 +152,26 @@ class AdversarialPatch(EvasionAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        area=0.1,
-        max_iter=200,
-        learning_rate=0.05,
-        n_images=50,
-        degrees=20.0,
-        scaling=0.1,
-        image_shape=None,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        n_places=1,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        area: float = 0.1,
+        max_iter: int = 200,
+        learning_rate: float = 0.05,
+        n_images: int = 50,
+        degrees: float = 20.0,
+        scaling: float = 0.1,
+        image_shape: tuple[int, ...] | None = None,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        n_places: int = 1,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.area = area
         self.max_iter = max_iter
@@ -192,7 +199,7 @@ class AdversarialPatch(EvasionAttack):
             )
 
     @with_callbacks
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept) and learn the patch.
 
         Parameters

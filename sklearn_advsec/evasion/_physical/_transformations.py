@@ -1,5 +1,7 @@
 """Random, differentiable transformations of images: what a camera does to a picture."""
 
+from __future__ import annotations
+
 from functools import cache
 from math import cos, pi, sqrt
 from numbers import Real
@@ -76,7 +78,13 @@ class ImageTransformation(BaseEstimator):
     # Whether it moves no pixel, so that it makes sense for rows that are no images.
     pixelwise = False
 
-    def __call__(self, images, generator=None, *, shared=False):
+    def __call__(
+        self,
+        images: torch.Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        shared: bool = False,
+    ) -> torch.Tensor:
         """Transform every image at random.
 
         Parameters
@@ -118,7 +126,7 @@ class Rotation(ImageTransformation):
 
     _parameter_constraints = {"degrees": [_NOT_NEGATIVE]}
 
-    def __init__(self, degrees=20.0):
+    def __init__(self, degrees: float = 20.0) -> None:
         self.degrees = degrees
 
     def _transform(self, images, draws):
@@ -151,7 +159,7 @@ class Scaling(ImageTransformation):
         "high": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, low=0.8, high=1.2):
+    def __init__(self, low: float = 0.8, high: float = 1.2) -> None:
         self.low = low
         self.high = high
 
@@ -178,7 +186,7 @@ class Shift(ImageTransformation):
 
     _parameter_constraints = {"pixels": [_NOT_NEGATIVE]}
 
-    def __init__(self, pixels=2.0):
+    def __init__(self, pixels: float = 2.0) -> None:
         self.pixels = pixels
 
     def _transform(self, images, draws):
@@ -207,7 +215,7 @@ class Perspective(ImageTransformation):
 
     _parameter_constraints = {"strength": [_NOT_NEGATIVE]}
 
-    def __init__(self, strength=0.2):
+    def __init__(self, strength: float = 0.2) -> None:
         self.strength = strength
 
     def _transform(self, images, draws):
@@ -237,7 +245,7 @@ class Brightness(ImageTransformation):
 
     _parameter_constraints = {"amount": [_NOT_NEGATIVE]}
 
-    def __init__(self, amount=0.1):
+    def __init__(self, amount: float = 0.1) -> None:
         self.amount = amount
 
     def _transform(self, images, draws):
@@ -263,7 +271,7 @@ class Contrast(ImageTransformation):
 
     _parameter_constraints = {"amount": [_NOT_NEGATIVE]}
 
-    def __init__(self, amount=0.2):
+    def __init__(self, amount: float = 0.2) -> None:
         self.amount = amount
 
     def _transform(self, images, draws):
@@ -289,7 +297,7 @@ class GaussianNoise(ImageTransformation):
 
     _parameter_constraints = {"sigma": [_NOT_NEGATIVE]}
 
-    def __init__(self, sigma=0.05):
+    def __init__(self, sigma: float = 0.05) -> None:
         self.sigma = sigma
 
     def _transform(self, images, draws):
@@ -313,7 +321,7 @@ class Blur(ImageTransformation):
 
     _parameter_constraints = {"sigma": [_NOT_NEGATIVE]}
 
-    def __init__(self, sigma=1.0):
+    def __init__(self, sigma: float = 1.0) -> None:
         self.sigma = sigma
 
     def _transform(self, images, draws):
@@ -353,7 +361,7 @@ class JPEG(ImageTransformation):
         "high": [Interval(Real, 1, 100, closed="both")],
     }
 
-    def __init__(self, low=50, high=95):
+    def __init__(self, low: int = 50, high: int = 95) -> None:
         self.low = low
         self.high = high
 
@@ -394,7 +402,7 @@ class PrintScan(ImageTransformation):
 
     _parameter_constraints = {"strength": [_NOT_NEGATIVE]}
 
-    def __init__(self, strength=1.0):
+    def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength
 
     def _transform(self, images, draws):

@@ -1,11 +1,15 @@
 """Query attacks: budgets, starting points and random search."""
 
+from __future__ import annotations
+
 from functools import partial
 from itertools import accumulate, count, takewhile
 from numbers import Integral
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..._rows import RowCodec, is_dataframe
@@ -91,7 +95,7 @@ class StartingAttack(BoxAttack):
         **shared("goal", "target", "random_state"),
     }
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept), learn the range, keep some rows.
 
         Parameters

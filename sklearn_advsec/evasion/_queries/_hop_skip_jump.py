@@ -1,16 +1,23 @@
 """HopSkipJump (Chen, Jordan and Wainwright 2019)."""
 
+from __future__ import annotations
+
 from itertools import count
 from math import ceil, log2, sqrt
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from .._active_rows import column
 from .._base import norms, shared
 from ._base import StartingAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # How many queries are kept for the search of a step.
 _STEPS = 5
@@ -137,25 +144,25 @@ class HopSkipJump(StartingAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        max_queries=1000,
-        n_evaluations=30,
-        gamma=1.0,
-        momentum=None,
-        start="noise",
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = 2,
+        max_queries: int = 1000,
+        n_evaluations: int = 30,
+        gamma: float = 1.0,
+        momentum: float | None = None,
+        start: Literal["noise", "data"] = "noise",
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.max_queries = max_queries

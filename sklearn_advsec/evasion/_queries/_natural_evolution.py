@@ -1,9 +1,15 @@
 """Natural evolution strategies by all scores, or the top k (Ilyas et al. 2018)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from math import ceil
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._estimators import name_of
 from ..._sklearn import Interval
@@ -11,6 +17,9 @@ from ...victim import ScoreAccess
 from .._active_rows import Answer, column
 from .._base import shared
 from ._base import StartingAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # How often a step is halved before the ball is left larger instead.
 _BACKTRACKS = 4
@@ -230,27 +239,27 @@ class LabelOnlyNES(EvolutionStrategy):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        eps=0.1,
-        eps_unit="feature",
-        max_queries=5000,
-        n_samples=20,
-        n_smooth=10,
-        sigma=None,
-        step_size=None,
-        start="data",
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        max_queries: int = 5000,
+        n_samples: int = 20,
+        n_smooth: int = 10,
+        sigma: float | None = None,
+        step_size: float | None = None,
+        start: Literal["noise", "data"] = "data",
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.eps = eps
         self.eps_unit = eps_unit
@@ -390,26 +399,26 @@ class NaturalEvolutionStrategy(EvolutionStrategy):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        eps=0.1,
-        eps_unit="feature",
-        max_queries=1000,
-        n_samples=50,
-        sigma=None,
-        step_size=None,
-        top_k=None,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        max_queries: int = 1000,
+        n_samples: int = 50,
+        sigma: float | None = None,
+        step_size: float | None = None,
+        top_k: int | None = None,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.eps = eps
         self.eps_unit = eps_unit

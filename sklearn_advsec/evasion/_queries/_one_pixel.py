@@ -1,14 +1,22 @@
 """One-pixel attack (Su, Vargas and Sakurai 2017)."""
 
-from numbers import Integral, Real
+from __future__ import annotations
 
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._images import pixel_grid
 from ..._sklearn import Interval
 from .._active_rows import Answer, column
 from .._base import shared
 from ._base import BoxAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class OnePixel(BoxAttack):
@@ -115,24 +123,24 @@ class OnePixel(BoxAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        n_pixels=1,
-        max_queries=10_000,
-        population=None,
-        mutation=0.5,
-        image_shape=None,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        n_pixels: int = 1,
+        max_queries: int = 10_000,
+        population: int | None = None,
+        mutation: float = 0.5,
+        image_shape: tuple[int, ...] | None = None,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.n_pixels = n_pixels
         self.max_queries = max_queries

@@ -1,11 +1,20 @@
 """Pointwise attack (Schott et al. 2018)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._images import pixel_grid
 from .._active_rows import ActiveRows
 from .._base import shared
 from ._base import StartingAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class PointwiseAttack(StartingAttack):
@@ -106,23 +115,23 @@ class PointwiseAttack(StartingAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        max_queries=1000,
-        n_restarts=5,
-        start="noise",
-        image_shape=None,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        max_queries: int = 1000,
+        n_restarts: int = 5,
+        start: Literal["noise", "data"] = "noise",
+        image_shape: tuple[int, ...] | None = None,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.max_queries = max_queries
         self.n_restarts = n_restarts

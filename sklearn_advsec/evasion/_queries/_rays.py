@@ -1,11 +1,19 @@
 """RayS (Chen and Gu 2020)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from .._active_rows import column
 from .._base import shared
 from ._base import BoxAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _PRECISION = 1e-3
 
@@ -100,19 +108,19 @@ class RayS(BoxAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        max_queries=1000,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        verbose=0,
-    ):
+        max_queries: int = 1000,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.max_queries = max_queries
         self.goal = goal

@@ -1,15 +1,23 @@
 """Simple black-box attack, SimBA (Guo et al. 2019)."""
 
+from __future__ import annotations
+
 from math import pi, sqrt
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._images import image_shape_of
 from ..._sklearn import Interval, StrOptions
 from .._active_rows import column
 from .._base import shared
 from ._base import QueryAttack, climb
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class SimBA(QueryAttack):
@@ -105,23 +113,23 @@ class SimBA(QueryAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        max_queries=1000,
-        step_size=0.2,
-        basis="pixel",
-        image_shape=None,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        max_queries: int = 1000,
+        step_size: float = 0.2,
+        basis: Literal["pixel", "dct"] = "pixel",
+        image_shape: tuple[int, ...] | None = None,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.max_queries = max_queries
         self.step_size = step_size

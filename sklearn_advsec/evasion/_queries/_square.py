@@ -1,18 +1,26 @@
 """Square attack (Andriushchenko et al. 2019)."""
 
+from __future__ import annotations
+
 from bisect import bisect_left
+from collections.abc import Mapping
 from functools import cache
 from math import sqrt
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._images import image_shape_of
 from ..._sklearn import Interval
 from ...threat._projection import fill_l2
 from .._base import WITH_CONFIDENCE, norms, shared
 from ._base import QueryAttack, climb
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # So many random numbers are drawn at a time: each call of the generator has its price.
 _BLOCK = 1024
@@ -253,27 +261,27 @@ class SquareAttack(QueryAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=0.1,
-        eps_unit="feature",
-        max_queries=1000,
-        p_init=0.8,
-        n_proposals=1,
-        image_shape=None,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = np.inf,
+        eps: ArrayLike | Mapping[Any, float] = 0.1,
+        eps_unit: Literal["feature", "std", "range", "iqr"] = "feature",
+        max_queries: int = 1000,
+        p_init: float = 0.8,
+        n_proposals: int = 1,
+        image_shape: tuple[int, ...] | None = None,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

@@ -1,12 +1,20 @@
 """Zeroth-order optimization, ZOO (Chen et al. 2017)."""
 
-from numbers import Integral, Real
+from __future__ import annotations
 
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from .._base import shared
 from ._base import BoxAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _BETAS = 0.9, 0.999  # of Adam
 
@@ -122,26 +130,26 @@ class ZerothOrderOptimization(BoxAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        max_queries=5000,
-        n_coordinates=64,
-        n_rounds=2,
-        c=10.0,
-        kappa=0.0,
-        learning_rate=0.2,
-        difference=0.1,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        max_queries: int = 5000,
+        n_coordinates: int = 64,
+        n_rounds: int = 2,
+        c: float = 10.0,
+        kappa: float = 0.0,
+        learning_rate: float = 0.2,
+        difference: float = 0.1,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.max_queries = max_queries
         self.n_coordinates = n_coordinates

@@ -1,6 +1,11 @@
 """Tabular attacks: constraints given, or learned from the data."""
 
+from __future__ import annotations
+
+from typing import Self
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..._rows import is_dataframe
 from ...threat import FeatureConstraints
@@ -31,7 +36,7 @@ class TabularAttack(EvasionAttack):
         **shared("bounds", "max_total_queries", "batch_size", "random_state"),
     }
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept) and learn what the data looks like.
 
         Parameters

@@ -1,12 +1,21 @@
 """The constrained adaptive attack (Simonetto et al. 2024)."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from .._active_rows import ActiveRows, Answer
 from .._goal import margin
 from ._constrained_apgd import ConstrainedAPGD
 from ._moeva import evolve
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class ConstrainedAdaptiveAttack(ConstrainedAPGD):
@@ -117,28 +126,28 @@ class ConstrainedAdaptiveAttack(ConstrainedAPGD):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        eps=0.5,
-        max_iter=10,
-        n_restarts=2,
-        n_generations=100,
-        population=40,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        loss="cross_entropy",
-        bounds=None,
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = 2,
+        eps: float = 0.5,
+        max_iter: int = 10,
+        n_restarts: int = 2,
+        n_generations: int = 100,
+        population: int = 40,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = None,
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

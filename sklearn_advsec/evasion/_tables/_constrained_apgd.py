@@ -1,15 +1,22 @@
 """Constrained adaptive projected gradient descent (Simonetto et al. 2024)."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from .._base import norms, shared
 from .._gradient._auto_pgd import _HalvingSteps
 from .._gradient._base import GradientAttack, descend
 from ._base import TabularAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class ConstrainedAPGD(TabularAttack, GradientAttack):
@@ -126,28 +133,28 @@ class ConstrainedAPGD(TabularAttack, GradientAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        eps=0.5,
-        max_iter=10,
-        rho=0.75,
-        penalty=1.0,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        loss="cross_entropy",
-        n_restarts=2,
-        bounds=None,
-        mask=None,
-        constraints=None,
-        max_queries=None,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = 2,
+        eps: ArrayLike = 0.5,
+        max_iter: int = 10,
+        rho: float = 0.75,
+        penalty: float = 1.0,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
+        n_restarts: int = 2,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = None,
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int | None = None,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

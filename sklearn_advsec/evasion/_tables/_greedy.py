@@ -1,9 +1,13 @@
 """Greedy feature selection: the move of the largest gain per cost, one by one."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ..._rows import is_dataframe
@@ -14,6 +18,9 @@ from .._active_rows import ActiveRows, Answer
 from .._base import norms
 from .._queries._base import QueryAttack
 from ._base import TabularAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 # A change that is needed is halved this often, in search of a smaller one.
 _HALVINGS = 5
@@ -383,26 +390,26 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        knowledge="score",
-        norm=1,
-        eps=None,
-        n_values=32,
-        shortlist=50,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        bounds=None,
-        mask=None,
-        constraints=None,
-        max_queries=5000,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        knowledge: Any = "score",
+        norm: float = 1,
+        eps: float | None = None,
+        n_values: int = 32,
+        shortlist: int = 50,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = None,
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int = 5000,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.knowledge = knowledge
         self.norm = norm
@@ -422,7 +429,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept), and learn where features may go.
 
         Parameters

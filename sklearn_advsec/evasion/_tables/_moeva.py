@@ -1,15 +1,22 @@
 """Evolution of valid rows for two objectives (MOEVA, Simonetto et al. 2022)."""
 
+from __future__ import annotations
+
 from itertools import count
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from .._base import norms, shared
 from .._queries._base import QueryAttack
 from ._base import TabularAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 def rank(fitness):
@@ -220,27 +227,27 @@ class MultiObjectiveEvolution(TabularAttack, QueryAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=2,
-        eps=0.5,
-        n_generations=100,
-        population=40,
-        patience=25,
-        early_stopping=True,
-        goal="misclassification",
-        target=None,
-        confidence=None,
-        bounds=None,
-        mask=None,
-        constraints=None,
-        max_queries=10_000,
-        max_total_queries=None,
-        batch_size="auto",
-        n_jobs=None,
-        random_state=0,
-        verbose=0,
-    ):
+        norm: float = 2,
+        eps: float = 0.5,
+        n_generations: int = 100,
+        population: int = 40,
+        patience: int = 25,
+        early_stopping: bool = True,
+        goal: str = "misclassification",
+        target: Any = None,
+        confidence: float | None = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = None,
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        max_queries: int = 10_000,
+        max_total_queries: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

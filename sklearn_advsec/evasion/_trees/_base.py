@@ -1,11 +1,15 @@
 """Base of the attacks on tree ensembles: the trees, the grid, row after row."""
 
+from __future__ import annotations
+
 from contextlib import suppress
 from dataclasses import replace
 from numbers import Real
+from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._rows import RowCodec, is_dataframe
 from ..._sklearn import Interval
@@ -154,7 +158,7 @@ class TreeAttack(EvasionAttack):
         "min_step": [Interval(Real, 0, None, closed="left"), "array-like"],
     }
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the victim (a frozen one is kept), read its trees and cut the columns.
 
         Parameters

@@ -1,8 +1,16 @@
 """Coordinate search over the thresholds of a tree ensemble."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ._base import TreeAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class TreeCoordinateAttack(TreeAttack):
@@ -107,19 +115,19 @@ class TreeCoordinateAttack(TreeAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=None,
-        min_step=0.0,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        n_jobs=None,
-        verbose=0,
-    ):
+        norm: float | Literal["inf", "l1", "l2", "l0"] = np.inf,
+        eps: float | None = None,
+        min_step: ArrayLike = 0.0,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

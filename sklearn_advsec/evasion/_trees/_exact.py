@@ -1,16 +1,23 @@
 """The minimal adversarial change of a tree ensemble, proved."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass
 from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ...trees._exact import close_gap, solve
 from .._base import norms
 from .._state import EvasionResult
 from ._base import TreeAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 @dataclass(repr=False)
@@ -145,20 +152,20 @@ class TreeExactAttack(TreeAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        norm=np.inf,
-        eps=None,
-        time_limit=10.0,
-        min_step=0.0,
-        goal="misclassification",
-        target=None,
-        bounds="data",
-        mask=None,
-        constraints=None,
-        n_jobs=None,
-        verbose=0,
-    ):
+        norm: float | Literal["inf", "l1", "l0"] = np.inf,
+        eps: float | None = None,
+        time_limit: float = 10.0,
+        min_step: ArrayLike = 0.0,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] | None = "data",
+        mask: ArrayLike | None = None,
+        constraints: FeatureConstraints | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.norm = norm
         self.eps = eps

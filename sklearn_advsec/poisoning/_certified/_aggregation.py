@@ -1,9 +1,13 @@
 """Ensembles whose votes bound what poison can do: what partitions and bags share."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
@@ -18,6 +22,9 @@ from ..._rows import check_rows, is_dataframe
 from ..._sklearn import HasMethods, _check_y, fit_context, validate_data
 from ...batched import fit_many
 from ...defense import Certificate
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 
 @dataclass
@@ -61,7 +68,7 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike | spmatrix | sparray, y: ArrayLike) -> Self:
         """Train the members, each on its own rows.
 
         Parameters
@@ -115,7 +122,7 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         self.subsets_ = subsets
         return self
 
-    def votes(self, X):
+    def votes(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Count the members' votes.
 
         Parameters
@@ -136,7 +143,7 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
             votes[at, self._codes(member, X)] += 1
         return votes
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Predict the class of most votes; of equal ones the first.
 
         Parameters
@@ -152,7 +159,7 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         check_is_fitted(self)
         return self.classes_[self.votes(X).argmax(1)]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Return the share of each class in the votes.
 
         Parameters

@@ -1,13 +1,20 @@
 """Bags of few rows: an attacker's rows are seldom in one."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import beta
 from sklearn.utils.validation import check_is_fitted
 
 from ..._sklearn import Interval
 from ._aggregation import Aggregation, PoisoningCertificate
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 
 class BaggingCertified(Aggregation):
@@ -76,14 +83,14 @@ class BaggingCertified(Aggregation):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        n_estimators=200,
-        bag_size=30,
-        alpha=0.001,
-        random_state=None,
-        n_jobs=None,
-    ):
+        n_estimators: int = 200,
+        bag_size: int = 30,
+        alpha: float = 0.001,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.estimator = estimator
         self.n_estimators = n_estimators
         self.bag_size = bag_size
@@ -96,7 +103,7 @@ class BaggingCertified(Aggregation):
         drawn = rng.randint(len(y), size=(self.n_estimators, self.bag_size))
         return X, list(drawn)
 
-    def certify(self, X):
+    def certify(self, X: ArrayLike | spmatrix | sparray) -> PoisoningCertificate:
         """Compute how many changes of the training data leave each prediction.
 
         Parameters

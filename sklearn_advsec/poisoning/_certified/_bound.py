@@ -1,8 +1,12 @@
 """An upper bound of what poison within sphere and slab does to the training loss."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import ClassifierTags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -94,12 +98,12 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
     def __init__(
         self,
         *,
-        eps=(0.01, 0.03, 0.05),
-        rho=1.0,
-        percentile=70,
-        constraints=None,
-        max_iter=1000,
-    ):
+        eps: ArrayLike = (0.01, 0.03, 0.05),
+        rho: float = 1.0,
+        percentile: float = 70,
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 1000,
+    ) -> None:
         self.eps = eps
         self.rho = rho
         self.percentile = percentile
@@ -107,7 +111,7 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
         self.max_iter = max_iter
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Compute the bounds.
 
         Parameters

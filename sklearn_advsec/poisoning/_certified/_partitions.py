@@ -1,9 +1,13 @@
 """Partitions by a hash: each training row reaches one member of the ensemble only."""
 
+from __future__ import annotations
+
 from hashlib import blake2b
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import clone
@@ -13,6 +17,9 @@ from ..._rows import is_dataframe
 from ..._sklearn import HasMethods, Interval, StrOptions
 from .._class_scores import class_scores
 from ._aggregation import Aggregation, PoisoningCertificate
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 
 class DeepPartitionAggregation(Aggregation):
@@ -96,14 +103,14 @@ class DeepPartitionAggregation(Aggregation):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        n_partitions=50,
-        vote="plurality",
-        unsupervised=None,
-        random_state=None,
-        n_jobs=None,
-    ):
+        n_partitions: int = 50,
+        vote: Literal["plurality", "run-off"] = "plurality",
+        unsupervised: Any = None,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.estimator = estimator
         self.n_partitions = n_partitions
         self.vote = vote
@@ -130,7 +137,7 @@ class DeepPartitionAggregation(Aggregation):
     def _transformed(self, X):
         return X if self.unsupervised is None else self.unsupervised_.transform(X)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Predict the class that wins the vote; of equal ones the first.
 
         Parameters
@@ -146,7 +153,7 @@ class DeepPartitionAggregation(Aggregation):
         check_is_fitted(self)
         return self.certify(X).y_pred
 
-    def certify(self, X):
+    def certify(self, X: ArrayLike | spmatrix | sparray) -> PoisoningCertificate:
         """Compute how many changes of the training data leave each prediction.
 
         Parameters

@@ -1,9 +1,13 @@
 """Label flipping: which labels to change so that the trained model is worst."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 from sklearn.utils.validation import check_consistent_length
 
@@ -133,19 +137,19 @@ class LabelFlipping(PoisoningAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        strategy="gradient",
-        budget=0.1,
-        goal="misclassification",
-        target=None,
-        target_class=None,
-        validation=None,
-        n_rounds=10,
-        n_swaps=20,
-        n_steps=20,
-        random_state=None,
-    ):
+        strategy: Literal["random", "farthest", "alfa", "gradient"] = "gradient",
+        budget: float = 0.1,
+        goal: Literal["misclassification", "targeted"] = "misclassification",
+        target: Any = None,
+        target_class: Any = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        n_rounds: int = 10,
+        n_swaps: int = 20,
+        n_steps: int = 20,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.strategy = strategy
         self.budget = budget

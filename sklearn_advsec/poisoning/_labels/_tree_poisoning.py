@@ -1,5 +1,9 @@
 """Label flips against tree ensembles, chosen by the leaves that rows share."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -68,7 +72,13 @@ class TreePoisoning(PoisoningAttack):
         for name in ("estimator", "budget", "random_state")
     }
 
-    def __init__(self, estimator=None, *, budget=0.1, random_state=None):
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        budget: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.budget = budget
         self.random_state = random_state

@@ -1,6 +1,10 @@
 """Activation clustering: a class that falls into a large and a small cluster."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -94,15 +98,15 @@ class ActivationClustering(RepresentationSanitizer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        contamination=0.35,
-        max_share=0.35,
-        min_silhouette=0.15,
-        n_components=10,
-        representation=None,
-        random_state=None,
-    ):
+        contamination: float = 0.35,
+        max_share: float = 0.35,
+        min_silhouette: float = 0.15,
+        n_components: int = 10,
+        representation: Callable[..., Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.contamination = contamination
         self.max_share = max_share

@@ -2,12 +2,20 @@
 another.
 """
 
-from numbers import Real
+from __future__ import annotations
 
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ._base import CleanLabelAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _TINY = 1e-12
 
@@ -123,18 +131,18 @@ class FeatureCollision(CleanLabelAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        target=None,
-        target_class=None,
-        budget=5,
-        beta=0.2,
-        watermark=0.0,
-        bounds="data",
-        constraints=None,
-        max_iter=200,
-        random_state=None,
-    ):
+        target: ArrayLike | None = None,
+        target_class: Any = None,
+        budget: float = 5,
+        beta: float = 0.2,
+        watermark: float = 0.0,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 200,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.target = target
         self.target_class = target_class

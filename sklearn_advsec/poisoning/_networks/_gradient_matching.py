@@ -1,15 +1,22 @@
 """Gradient matching: poison whose gradient is that of the attacker's own loss."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..._sklearn import Interval
 from ._base import CleanLabelAttack
 from ._trigger import BackdoorTrigger
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class _MatchingAttack(CleanLabelAttack):
@@ -176,20 +183,20 @@ class GradientMatching(_MatchingAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        target=None,
-        target_class=None,
-        budget=0.01,
-        eps=0.1,
-        n_surrogates=1,
-        n_restarts=1,
-        n_retrainings=0,
-        bounds="data",
-        constraints=None,
-        max_iter=250,
-        random_state=None,
-    ):
+        target: ArrayLike | None = None,
+        target_class: Any = None,
+        budget: float = 0.01,
+        eps: float = 0.1,
+        n_surrogates: int = 1,
+        n_restarts: int = 1,
+        n_retrainings: int = 0,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 250,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.target = target
         self.target_class = target_class
@@ -301,20 +308,20 @@ class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        trigger=None,
-        budget=0.01,
-        eps=0.1,
-        n_sources=200,
-        n_surrogates=1,
-        n_restarts=1,
-        n_retrainings=2,
-        bounds="data",
-        constraints=None,
-        max_iter=100,
-        random_state=None,
-    ):
+        trigger: BackdoorTrigger | None = None,
+        budget: float = 0.01,
+        eps: float = 0.1,
+        n_sources: int = 200,
+        n_surrogates: int = 1,
+        n_restarts: int = 1,
+        n_retrainings: int = 2,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 100,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.trigger = trigger
         self.budget = budget
@@ -344,7 +351,7 @@ class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
         code = np.flatnonzero(task.classes == self.target_class_)[0]
         return task.codec.encode(stamped), int(code)
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> Any:
         """Stamp the trigger on all rows.
 
         Parameters
@@ -360,7 +367,7 @@ class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
         check_is_fitted(self)
         return self.trigger_.transform(self._check_rows(X, reset=False))
 
-    def eligible(self, y):
+    def eligible(self, y: ArrayLike) -> np.ndarray:
         """Tell for which labels the trigger is to change the prediction.
 
         Parameters

@@ -1,9 +1,13 @@
 """Neural Cleanse: is there a class that a small trigger leads to?"""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import check_random_state
 
@@ -129,17 +133,17 @@ class NeuralCleanse(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator,
+        estimator: Any,
         *,
-        twin=None,
-        threshold=2.0,
-        success=0.99,
-        max_iter=300,
-        learning_rate=0.1,
-        batch_size=64,
-        image_shape=None,
-        random_state=None,
-    ):
+        twin: Any = None,
+        threshold: float = 2.0,
+        success: float = 0.99,
+        max_iter: int = 300,
+        learning_rate: float = 0.1,
+        batch_size: int = 64,
+        image_shape: tuple[int, ...] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.twin = twin
         self.threshold = threshold
@@ -154,7 +158,7 @@ class NeuralCleanse(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         return self.max_iter * (1 if self.twin is None else 2)
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Look for triggers in the model, and in its twin.
 
         Parameters

@@ -1,12 +1,19 @@
 """Bullseye polytope: poison around the target row, its mean right on it."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ._base import CleanLabelAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 
 class BullseyePolytope(CleanLabelAttack):
@@ -100,19 +107,19 @@ class BullseyePolytope(CleanLabelAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        target=None,
-        target_class=None,
-        budget=5,
-        eps=0.1,
-        learning_rate=0.1,
-        n_surrogates=1,
-        bounds="data",
-        constraints=None,
-        max_iter=200,
-        random_state=None,
-    ):
+        target: ArrayLike | None = None,
+        target_class: Any = None,
+        budget: float = 5,
+        eps: float = 0.1,
+        learning_rate: float = 0.1,
+        n_surrogates: int = 1,
+        bounds: Literal["data"] | tuple[ArrayLike, ArrayLike] = "data",
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 200,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.target = target
         self.target_class = target_class

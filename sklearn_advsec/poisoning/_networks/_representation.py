@@ -1,9 +1,13 @@
 """How a classifier represents rows: what its last, linear layer sees, or its leaves."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin
 from sklearn.frozen import FrozenEstimator
@@ -236,11 +240,11 @@ class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
 
     _parameter_constraints = {"estimator": CLASSIFIER}
 
-    def __init__(self, estimator):
+    def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the network; one that is trained stays as it is.
 
         Parameters
@@ -260,7 +264,7 @@ class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self._n_features_out = represent(self.estimator_, X[:1]).shape[1]
         return self
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Return what the last layer of the network sees.
 
         Parameters

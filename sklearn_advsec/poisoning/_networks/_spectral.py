@@ -1,5 +1,10 @@
 """Spectral signatures: rows that stand out along the widest direction of their class."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import issparse
@@ -71,12 +76,12 @@ class SpectralSignatures(RepresentationSanitizer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        contamination=0.1,
-        representation=None,
-        random_state=None,
-    ):
+        contamination: float = 0.1,
+        representation: Callable[..., Any] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.contamination = contamination
         self.representation = representation

@@ -1,8 +1,12 @@
 """STRIP: rows whose prediction stays, whatever they are blended with."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted
 
@@ -11,6 +15,9 @@ from ..._seeding import undisturbed
 from ..._sklearn import HasMethods, Interval
 from ...victim import ask_scores
 from .._base import Sanitizer, Verdict
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 _BATCH = 20_000  # blended rows that are asked about at once
 
@@ -95,20 +102,20 @@ class STRIP(Sanitizer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        contamination=0.1,
-        n_blends=30,
-        alpha=1.0,
-        random_state=None,
-    ):
+        contamination: float = 0.1,
+        n_blends: int = 30,
+        alpha: float = 1.0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.contamination = contamination
         self.n_blends = n_blends
         self.alpha = alpha
         self.random_state = random_state
 
-    def score_samples(self, X):
+    def score_samples(self, X: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Compute the mean entropy of each row's blends.
 
         Parameters

@@ -1,9 +1,13 @@
 """Backdoors: a trigger in some training rows, that later gives any row a class."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -164,24 +168,26 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
 
     def __init__(
         self,
-        trigger="patch",
+        trigger: Literal["patch", "blended", "sinusoidal", "in_bounds", "out_of_bounds"]
+        | dict[Any, Any] = "patch",
         *,
-        target_class=None,
-        source=None,
-        budget=0.01,
-        clean_label=False,
-        size=3,
-        location="bottom_right",
-        pattern=None,
-        alpha=0.2,
-        frequency=6,
-        columns=None,
-        n_columns=2,
-        image_shape=None,
-        channels="first",
-        constraints=None,
-        random_state=None,
-    ):
+        target_class: Any = None,
+        source: Any = None,
+        budget: float = 0.01,
+        clean_label: bool = False,
+        size: int | tuple[int, int] = 3,
+        location: Literal["top_left", "top_right", "bottom_left", "bottom_right"]
+        | tuple[int, int] = "bottom_right",
+        pattern: ArrayLike | None = None,
+        alpha: float = 0.2,
+        frequency: float = 6,
+        columns: list[Any] | None = None,
+        n_columns: int = 2,
+        image_shape: tuple[int, ...] | None = None,
+        channels: Literal["first", "last"] = "first",
+        constraints: FeatureConstraints | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.trigger = trigger
         self.target_class = target_class
         self.source = source
@@ -199,7 +205,7 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         self.constraints = constraints
         self.random_state = random_state
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> Any:
         """Stamp the trigger on all rows.
 
         Parameters
@@ -215,7 +221,7 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         check_is_fitted(self)
         return self._stamp(self._check_rows(X, reset=False))
 
-    def eligible(self, y):
+    def eligible(self, y: ArrayLike) -> np.ndarray:
         """Tell for which labels the trigger is to change the prediction.
 
         Parameters

@@ -1,8 +1,12 @@
 """Points moved by a gradient: of the retrained model's loss, or towards a decoy."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from ..._sklearn import Interval
@@ -11,6 +15,9 @@ from .._labels._label_flipping import LabelFlipping
 from .._labels._retrained import RetrainedLinear, linear_recipe
 from ._base import PointAttack
 from ._min_max import MinMaxPoisoning
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _SHARES = (0.1, 0.2, 0.3, 0.45)  # of flipped labels: decoys from mild to wild
 _SMALLEST = 1e-4  # step, in radii of the sphere
@@ -26,15 +33,15 @@ class GradientPointAttack(PointAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        budget=0.03,
-        percentile=95,
-        constraints=None,
-        max_iter=50,
-        validation=None,
-        random_state=None,
-    ):
+        budget: Any = 0.03,
+        percentile: float = 95,
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 50,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.budget = budget
         self.percentile = percentile

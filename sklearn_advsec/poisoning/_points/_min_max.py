@@ -1,11 +1,18 @@
 """Worst-case points for linear models of bounded norm, by online dual averaging."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from ._base import PointAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _LEARNING_RATE = 0.1
 # At so many moments of the descent, evenly spread over its logarithm, points are tried.
@@ -94,16 +101,16 @@ class MinMaxPoisoning(PointAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        budget=0.03,
-        percentile=95,
-        constraints=None,
-        rho=None,
-        max_iter=300,
-        validation=None,
-        random_state=None,
-    ):
+        budget: float = 0.03,
+        percentile: float = 95,
+        constraints: FeatureConstraints | None = None,
+        rho: float | None = None,
+        max_iter: int = 300,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.budget = budget
         self.percentile = percentile

@@ -1,9 +1,13 @@
 """Points against support vector machines: the gradient of the dual's solution."""
 
+from __future__ import annotations
+
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.svm import SVC
 
 from ..._estimators import name_of
@@ -11,6 +15,9 @@ from ..._sklearn import Interval
 from ...exceptions import NoGradientError
 from .._base import train_on
 from ._base import PointAttack
+
+if TYPE_CHECKING:
+    from ...threat import FeatureConstraints
 
 _SMALLEST = 1e-3  # step, in radii of the sphere
 
@@ -93,15 +100,15 @@ class SVMPoisoning(PointAttack):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        budget=0.03,
-        percentile=100,
-        constraints=None,
-        max_iter=20,
-        validation=None,
-        random_state=None,
-    ):
+        budget: float = 0.03,
+        percentile: float = 100,
+        constraints: FeatureConstraints | None = None,
+        max_iter: int = 20,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.budget = budget
         self.percentile = percentile

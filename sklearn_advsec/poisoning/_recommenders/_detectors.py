@@ -1,13 +1,20 @@
 """Detectors of fake users by their profiles: baselines of the field."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 
 from ..._sklearn import Interval, fit_context
 from ._ratings import check_ratings, selected
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 
 class ProfileDetector(BaseEstimator):
@@ -25,7 +32,7 @@ class ProfileDetector(BaseEstimator):
         raise NotImplementedError
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, ratings, y=None):
+    def fit(self, ratings: ArrayLike | spmatrix | sparray, y: Any = None) -> Self:
         """Score the users.
 
         Parameters
@@ -47,7 +54,7 @@ class ProfileDetector(BaseEstimator):
         self.sample_indices_ = np.sort(order[n_removed:])
         return self
 
-    def fit_resample(self, ratings, y=None):
+    def fit_resample(self, ratings: ArrayLike | spmatrix | sparray, y: Any = None) -> Any:
         """Return the ratings without those of the most suspicious users.
 
         Parameters
@@ -118,7 +125,7 @@ class PCAVarSelect(ProfileDetector):
         "n_components": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, *, n_components=3, contamination=0.05):
+    def __init__(self, *, n_components: int = 3, contamination: float = 0.05) -> None:
         self.n_components = n_components
         self.contamination = contamination
 
@@ -189,7 +196,9 @@ class DegreeOfSimilarity(ProfileDetector):
         "min_common": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, *, n_neighbors=25, min_common=50, contamination=0.05):
+    def __init__(
+        self, *, n_neighbors: int = 25, min_common: int = 50, contamination: float = 0.05
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.min_common = min_common
         self.contamination = contamination

@@ -1,8 +1,12 @@
 """Fake users: profiles that make a recommender show some items, or hide them."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
@@ -20,6 +24,9 @@ from ._ratings import (
     unrated_by,
     with_profiles,
 )
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 STRATEGIES = ("random", "average", "bandwagon", "popular_average", "copied", "learned")
 # How far both sides of a query are from the tilt, and the longest step, in standard
@@ -145,17 +152,19 @@ class FakeUsers(ReportsProgress, BaseEstimator):
 
     def __init__(
         self,
-        recommender=None,
+        recommender: Any = None,
         *,
-        items=None,
-        strategy="learned",
-        n_users=0.05,
-        goal="push",
-        users=None,
-        max_queries=40,
-        max_realism=0.7,
-        random_state=None,
-    ):
+        items: ArrayLike | None = None,
+        strategy: Literal[
+            "random", "average", "bandwagon", "popular_average", "copied", "learned"
+        ] = "learned",
+        n_users: float = 0.05,
+        goal: Literal["push", "nuke"] = "push",
+        users: ArrayLike | None = None,
+        max_queries: int = 40,
+        max_realism: float = 0.7,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.recommender = recommender
         self.items = items
         self.strategy = strategy
@@ -167,7 +176,7 @@ class FakeUsers(ReportsProgress, BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, ratings, y=None):
+    def fit(self, ratings: ArrayLike | spmatrix | sparray, y: Any = None) -> Self:
         """Find the fake users, without giving the ratings back.
 
         Parameters
@@ -186,7 +195,7 @@ class FakeUsers(ReportsProgress, BaseEstimator):
         return self
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit_resample(self, ratings, y=None):
+    def fit_resample(self, ratings: ArrayLike | spmatrix | sparray, y: Any = None) -> Any:
         """Return the ratings, and those of fake users below them.
 
         Parameters

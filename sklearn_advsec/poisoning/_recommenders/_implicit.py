@@ -1,9 +1,13 @@
 """Models of the library implicit, as recommenders that attacks can train."""
 
+from __future__ import annotations
+
 from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Self
 
 import joblib
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -11,6 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..._sklearn import HasMethods, fit_context
 from ._ratings import check_ratings, top_items
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 
 class ImplicitRecommender(BaseEstimator):
@@ -50,12 +57,14 @@ class ImplicitRecommender(BaseEstimator):
         "random_state": ["random_state"],
     }
 
-    def __init__(self, model, *, random_state=None):
+    def __init__(
+        self, model: Any, *, random_state: int | np.random.RandomState | None = None
+    ) -> None:
         self.model = model
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, ratings, y=None):
+    def fit(self, ratings: ArrayLike | spmatrix | sparray, y: Any = None) -> Self:
         """Train a copy of the model.
 
         Parameters
@@ -79,7 +88,7 @@ class ImplicitRecommender(BaseEstimator):
         self._users = _fingerprint(ratings)
         return self
 
-    def predict(self, ratings):
+    def predict(self, ratings: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Compute the score of each item for users.
 
         Parameters
@@ -115,7 +124,9 @@ class ImplicitRecommender(BaseEstimator):
         found[at[has], items[has]] = scores[has]
         return found
 
-    def recommend(self, ratings, n_items=10):
+    def recommend(
+        self, ratings: ArrayLike | spmatrix | sparray, n_items: int = 10
+    ) -> np.ndarray:
         """Return the items of largest scores that users have not rated.
 
         Parameters

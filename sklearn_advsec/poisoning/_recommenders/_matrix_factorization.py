@@ -1,14 +1,21 @@
 """A small recommender: matrix factorization by alternating least squares."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..._sklearn import Interval, StrOptions, fit_context
 from ._ratings import check_ratings, top_items
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 _CHUNK = 4096  # rows that are solved at once, so that large tables fit in memory
 
@@ -84,13 +91,13 @@ class MatrixFactorization(BaseEstimator):
     def __init__(
         self,
         *,
-        feedback="explicit",
-        n_factors=16,
-        regularization=10.0,
-        alpha=1.0,
-        max_iter=10,
-        random_state=None,
-    ):
+        feedback: Literal["explicit", "implicit"] = "explicit",
+        n_factors: int = 16,
+        regularization: float = 10.0,
+        alpha: float = 1.0,
+        max_iter: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.feedback = feedback
         self.n_factors = n_factors
         self.regularization = regularization
@@ -99,7 +106,7 @@ class MatrixFactorization(BaseEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, ratings, y=None):
+    def fit(self, ratings: ArrayLike | spmatrix | sparray, y: Any = None) -> Self:
         """Factorize the ratings.
 
         Parameters
@@ -126,7 +133,7 @@ class MatrixFactorization(BaseEstimator):
             self.item_factors_, self.item_biases_ = self._solve(by_item, users, biases)
         return self
 
-    def predict(self, ratings):
+    def predict(self, ratings: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Compute the score of each item for users, from what they have rated.
 
         Parameters
@@ -146,7 +153,9 @@ class MatrixFactorization(BaseEstimator):
         scores += self.mean_ + self.item_biases_ + biases[:, None]
         return scores
 
-    def recommend(self, ratings, n_items=10):
+    def recommend(
+        self, ratings: ArrayLike | spmatrix | sparray, n_items: int = 10
+    ) -> np.ndarray:
         """Return the items of largest scores that users have not rated.
 
         Parameters

@@ -1,6 +1,11 @@
 """Profiles of fake users: templates, a generator, and how real they look."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -15,6 +20,9 @@ from sklearn.preprocessing import (
 from sklearn.utils.extmath import randomized_svd
 
 from ._ratings import as_ratings, chosen_items, chosen_rows
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 _N_DIRECTIONS, _N_NEIGHBORS = 8, 10
 _POPULAR = 0.05  # share of the items that count as popular
@@ -176,7 +184,13 @@ class ProfileGenerator:
         return items[chosen], self.real.rounded(wanted)
 
 
-def profile_realism(ratings, fake, items=(), *, random_state=None):
+def profile_realism(
+    ratings: ArrayLike | spmatrix | sparray,
+    fake: ArrayLike,
+    items: ArrayLike = (),
+    *,
+    random_state: int | np.random.RandomState | None = None,
+) -> float:
     """Tell fake profiles from real ones by their statistics: how well that works.
 
     A logistic regression sees, of each profile, its length, the mean and the spread of

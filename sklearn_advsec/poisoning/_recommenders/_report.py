@@ -1,9 +1,13 @@
 """What fake users do to a retrained recommender, and how real they look."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.utils import check_random_state
@@ -13,6 +17,11 @@ from ..._seeding import seed_unset
 from ._fake_users import item_scores
 from ._profiles import profile_realism
 from ._ratings import as_ratings, chosen_items, chosen_users, top_items, unrated_by
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
+
+    from ._fake_users import FakeUsers
 
 
 @dataclass
@@ -47,8 +56,13 @@ class InjectionReport:
 
 
 def injection_report(
-    recommender, attack, ratings, *, n_recommended=10, random_state=None
-):
+    recommender: Any,
+    attack: FakeUsers,
+    ratings: ArrayLike | spmatrix | sparray,
+    *,
+    n_recommended: int = 10,
+    random_state: int | np.random.RandomState | None = None,
+) -> InjectionReport:
     """Retrain a recommender without and with fake users, and compare.
 
     Parameters

@@ -1,6 +1,9 @@
 """Self-influence: rows that a linear model fits only because they are there."""
 
+from __future__ import annotations
+
 from numbers import Real
+from typing import Any
 
 from ..._sklearn import HasMethods, Interval
 from .._base import Sanitizer, Verdict
@@ -64,7 +67,7 @@ class InfluenceSanitizer(Sanitizer):
         "contamination": [Interval(Real, 0, 1, closed="both")],
     }
 
-    def __init__(self, estimator=None, *, contamination=0.1):
+    def __init__(self, estimator: Any = None, *, contamination: float = 0.1) -> None:
         self.estimator = estimator
         self.contamination = contamination
 

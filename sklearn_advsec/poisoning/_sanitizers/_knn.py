@@ -1,6 +1,9 @@
 """Labels against those of the nearest neighbours."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -74,13 +77,13 @@ class KNNSanitizer(Sanitizer):
     def __init__(
         self,
         *,
-        n_neighbors=10,
-        threshold=0.6,
-        action="relabel",
-        contamination=0.3,
-        metric="euclidean",
-        n_jobs=None,
-    ):
+        n_neighbors: int = 10,
+        threshold: float = 0.6,
+        action: Any = "relabel",
+        contamination: float = 0.3,
+        metric: str = "euclidean",
+        n_jobs: int | None = None,
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.threshold = threshold
         self.action = action

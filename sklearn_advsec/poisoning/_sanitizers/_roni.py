@@ -1,8 +1,12 @@
 """RONI: reject on negative impact, each row by what it does to trusted ones."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_consistent_length
 
 from ..._labels import class_positions
@@ -84,16 +88,16 @@ class RONI(Sanitizer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        trusted=None,
-        contamination=0.1,
-        n_splits=5,
-        n_train=50,
-        group_size=1,
-        random_state=None,
-        n_jobs=None,
-    ):
+        trusted: tuple[ArrayLike, ArrayLike] | None = None,
+        contamination: float = 0.1,
+        n_splits: int = 5,
+        n_train: int = 50,
+        group_size: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
         self.estimator = estimator
         self.trusted = trusted
         self.contamination = contamination

@@ -1,6 +1,9 @@
 """Sphere and slab: rows far from the mean of their class, or towards another one."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 
 from ..._labels import class_positions
@@ -63,7 +66,12 @@ class SphereSlabSanitizer(Sanitizer):
         "trusted": [tuple, None],
     }
 
-    def __init__(self, *, contamination=0.05, trusted=None):
+    def __init__(
+        self,
+        *,
+        contamination: float = 0.05,
+        trusted: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> None:
         self.contamination = contamination
         self.trusted = trusted
 

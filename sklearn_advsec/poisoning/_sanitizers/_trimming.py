@@ -1,6 +1,9 @@
 """TRIM: train on the rows of least loss, and choose these anew, in turns."""
 
+from __future__ import annotations
+
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_regressor
@@ -79,13 +82,13 @@ class LossTrimming(Sanitizer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        contamination=0.1,
-        n_starts=3,
-        max_iter=20,
-        random_state=None,
-    ):
+        contamination: float = 0.1,
+        n_starts: int = 3,
+        max_iter: int = 20,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.contamination = contamination
         self.n_starts = n_starts
