@@ -83,10 +83,12 @@ PUBLIC = {
         PretrainedModule
     """,
     "privacy": """
-        AttributeInference BoundaryDistance DPSGDClassifier GapAttack LikelihoodRatio
-        LossThreshold MembershipAttack MembershipGame MembershipRound ModelInversion
-        ModifiedEntropy QuantileMembership RMIA ShadowAttack ShadowModels
-        epsilon_from_guesses epsilon_lower_bound make_records rmia_scores
+        AttributeInference BoundaryDistance CountingCertificate DPSGDClassifier DRAFT
+        GapAttack LikelihoodRatio LossThreshold MembershipAttack MembershipGame
+        MembershipRound ModelInversion ModifiedEntropy QuantileMembership RMIA
+        Reconstruction ShadowAttack ShadowModels StoredRows StructuralReport
+        counting_certificate epsilon_from_guesses epsilon_lower_bound make_records
+        rmia_scores stored_rows structural_checks
     """,
     "threat": """
         Box FeatureConstraints LpBall

@@ -8,7 +8,9 @@ from ._attributes import AttributeInference
 from ._auditing import epsilon_from_guesses, epsilon_lower_bound
 from ._base import MembershipAttack
 from ._boundary import BoundaryDistance
+from ._counting import CountingCertificate, counting_certificate
 from ._dpsgd import DPSGDClassifier
+from ._draft import DRAFT, Reconstruction
 from ._game import MembershipGame, MembershipRound
 from ._gap import GapAttack
 from ._inversion import ModelInversion
@@ -20,10 +22,14 @@ from ._records import make_records
 from ._rmia import RMIA, rmia_scores
 from ._shadow_base import ShadowAttack
 from ._shadow_models import ShadowModels
+from ._stored_rows import StoredRows, stored_rows
+from ._structure import StructuralReport, structural_checks
 
 __all__ = [
     "AttributeInference",
     "BoundaryDistance",
+    "CountingCertificate",
+    "DRAFT",
     "DPSGDClassifier",
     "GapAttack",
     "LikelihoodRatio",
@@ -35,10 +41,16 @@ __all__ = [
     "ModifiedEntropy",
     "QuantileMembership",
     "RMIA",
+    "Reconstruction",
     "ShadowAttack",
     "ShadowModels",
+    "StoredRows",
+    "StructuralReport",
+    "counting_certificate",
     "epsilon_from_guesses",
     "epsilon_lower_bound",
     "make_records",
     "rmia_scores",
+    "stored_rows",
+    "structural_checks",
 ]

@@ -36,6 +36,7 @@ X[:, 0] = np.round((X[:, 0] + LABELS) / 2, 2)  # something to learn
 FEW = slice(0, 6)
 TREE = DecisionTreeClassifier(max_depth=3, random_state=0).fit(X, LABELS)
 LINEAR = LogisticRegression().fit(X, LABELS)
+WHOLE_TREE = DecisionTreeClassifier().fit(RNG.randint(0, 4, (ROWS, 3)), LABELS)
 MOVED = np.round(np.column_stack([1 - X[FEW][:, 0], X[FEW][:, 1:]]), 2)
 SCORES = np.linspace(0.1, 0.9, ROWS)
 ATTACK = evasion.ProjectedGradientDescent(eps=0.1, max_iter=2)
@@ -172,6 +173,41 @@ def membership_game(estimator, n_targets, train_size, n_jobs, random_state):
     return [round_.test_accuracy for round_ in game.play(X, LABELS)]
 
 
+def counting(estimator, records, domain, label_column, max_points, time_limit):
+    """Prove who is in."""
+    found = privacy.counting_certificate(
+        estimator,
+        records,
+        domain=domain,
+        label_column=label_column,
+        max_points=max_points,
+        time_limit=time_limit,
+    )
+    return found.lower
+
+
+def draft(estimator, domain, max_points, time_limit):
+    """Reconstruct rows."""
+    attack = privacy.DRAFT(
+        estimator, domain, max_points=max_points, time_limit=time_limit
+    )
+    return attack.reconstruct().rows
+
+
+def structure(estimator, X, y, min_count, min_freedom):
+    """Check the structure."""
+    found = privacy.structural_checks(
+        estimator, X, y, min_count=min_count, min_freedom=min_freedom
+    )
+    return found.cell_size
+
+
+def inside(estimator, X, y):
+    """Look for rows in a model."""
+    found = privacy.stored_rows(estimator, X, y)
+    return np.concatenate([np.empty(0), *[f.rows for f in found]])
+
+
 def roni(estimator, trusted, contamination, n_splits, n_train, group_size, random_state):
     """Reject rows on their impact."""
     sanitizer = poisoning.RONI(
@@ -295,6 +331,37 @@ FUNCTIONS = [
             "gamma": 1.0,
         },
     ),
+    (
+        counting,
+        {
+            "estimator": TREE,
+            "records": np.column_stack([X, LABELS]),
+            "domain": [np.unique(column) for column in X.T],
+            "label_column": -1,
+            "max_points": 1000,
+            "time_limit": 1.0,
+        },
+    ),
+    (
+        draft,
+        {
+            "estimator": WHOLE_TREE,
+            "domain": [range(4)] * 3,
+            "max_points": 1000,
+            "time_limit": 1.0,
+        },
+    ),
+    (
+        structure,
+        {
+            "estimator": TREE,
+            "X": X,
+            "y": LABELS,
+            "min_count": 10,
+            "min_freedom": 10,
+        },
+    ),
+    (inside, {"estimator": LINEAR, "X": X, "y": LABELS}),
     (
         membership_game,
         {
