@@ -22,8 +22,7 @@ def public_modules():
             found[full] = [
                 public
                 for public in module.__all__
-                if inspect.isclass(getattr(module, public))
-                or inspect.isroutine(getattr(module, public))
+                if callable(getattr(module, public))
             ]
     return found
 

@@ -21,6 +21,20 @@ class BadAnswerError(ValueError):
     See Also
     --------
     sklearn_advsec.victim.AnswerCheck : What is checked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.exceptions import BadAnswerError
+    >>> from sklearn_advsec.victim import ask_scores
+    >>> class Broken:
+    ...     def predict_proba(self, X):
+    ...         return np.array([[0.2, 0.8], [np.nan, np.nan]])
+    >>> try:
+    ...     ask_scores(Broken(), np.zeros((2, 3)))
+    ... except BadAnswerError as error:
+    ...     print(error.rows)
+    [1]
     """
 
     rows = None
@@ -34,6 +48,21 @@ class FittedVictimWarning(UserWarning):
     See Also
     --------
     sklearn_advsec.victim.fit_victim : Fits, or keeps, a victim.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.evasion import TreeCoordinateAttack
+    >>> from sklearn_advsec.exceptions import FittedVictimWarning
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = DecisionTreeClassifier().fit(X[::2], y[::2])
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     attack = TreeCoordinateAttack(model).fit(X, y)  # trains another model
+    >>> caught[0].category is FittedVictimWarning
+    True
     """
 
 
@@ -45,6 +74,13 @@ class GradientMaskingWarning(UserWarning):
     See Also
     --------
     sklearn_advsec.metrics.gradient_masking_report : Signs of it.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_advsec.exceptions import GradientMaskingWarning
+    >>> with warnings.catch_warnings():  # where it is known
+    ...     warnings.simplefilter("ignore", GradientMaskingWarning)
     """
 
 
@@ -54,6 +90,13 @@ class InterruptedRunWarning(UserWarning):
     See Also
     --------
     sklearn_advsec.evasion.EvasionAttack : Its `run` goes on from what was found.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_advsec.exceptions import InterruptedRunWarning
+    >>> with warnings.catch_warnings():  # a part is enough
+    ...     warnings.simplefilter("ignore", InterruptedRunWarning)
     """
 
 
@@ -63,6 +106,19 @@ class NoGradientError(TypeError):
     See Also
     --------
     sklearn_advsec.differentiable.supported : What has gradients.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.evasion import ProjectedGradientDescent
+    >>> from sklearn_advsec.exceptions import NoGradientError
+    >>> X, y = load_iris(return_X_y=True)
+    >>> try:
+    ...     attack = ProjectedGradientDescent(DecisionTreeClassifier()).fit(X, y)
+    ... except NoGradientError as error:
+    ...     print("TreeCoordinateAttack" in str(error))  # what works instead
+    True
     """
 
 
@@ -80,6 +136,21 @@ class QueryBudgetExceeded(RuntimeError):
     See Also
     --------
     sklearn_advsec.evasion.EvasionAttack : Keeps what was found in ``exception.result``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> from sklearn_advsec.evasion import HopSkipJump
+    >>> from sklearn_advsec.exceptions import QueryBudgetExceeded
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = HopSkipJump(KNeighborsClassifier(), max_total_queries=200).fit(X, y)
+    >>> try:
+    ...     result = attack.run(X[:5], y[:5])
+    ... except QueryBudgetExceeded as error:
+    ...     result = error.result
+    >>> result.n_queries.sum() <= 200
+    np.True_
     """
 
     result = None

@@ -5,6 +5,7 @@ from importlib import import_module
 from importlib.resources import files
 
 import pytest
+from numpydoc.docscrape import NumpyDocString
 from test_layout import PUBLIC
 
 OBJECTS = {
@@ -47,6 +48,14 @@ def test_signatures_are_typed(name):
             without = []
         untyped += [f"{function.__qualname__}: {p}" for p in without]
     assert untyped == []
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_docstrings_lead_on_and_have_an_example_that_runs(name):
+    sections = NumpyDocString(inspect.getdoc(OBJECTS[name]))
+    assert sections["See Also"], "no See Also"
+    assert ">>> " in "\n".join(sections["Examples"]), "no example"
+    assert "+SKIP" not in "\n".join(sections["Examples"])
 
 
 def test_type_checkers_are_told():

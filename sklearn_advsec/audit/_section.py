@@ -135,6 +135,30 @@ class Subject:
     See Also
     --------
     Section : Is told about it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.audit import Section, SecurityAudit, SectionReport, Task
+    >>> class Size(Section):
+    ...     threat = title = question = "size"
+    ...
+    ...     def tasks(self, subject):
+    ...         print(subject.name, subject.knowledge, subject.correct.mean())
+    ...         return [Task(self.threat, "count")], []
+    ...
+    ...     def perform(self, subject, task):
+    ...         return {"n": len(subject.training_sample(20)[1])}
+    ...
+    ...     def report(self, subject, outcomes):
+    ...         return SectionReport(headline=f"{outcomes[0].evidence['n']} rows.")
+    >>> from sklearn.datasets import make_blobs
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> X, y = make_blobs(60, centers=2, random_state=0, cluster_std=0.3)
+    >>> audit = SecurityAudit(DecisionTreeClassifier(random_state=0), [Size()])
+    >>> audit.fit(X[:40], y[:40], X[40:], y[40:]).summary_
+    DecisionTreeClassifier ('label', 'score') 1.0
+    {'size': '20 rows.'}
     """
 
     estimator: FrozenEstimator
@@ -226,6 +250,12 @@ class Task:
     See Also
     --------
     Section.tasks : Lists them.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import Task
+    >>> print(Task("evasion", "HopSkipJump", (0, 20)))
+    evasion: HopSkipJump (0, 20)
     """
 
     threat: str
@@ -257,6 +287,13 @@ class Outcome:
     See Also
     --------
     Section.report : Is told of them.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import Outcome, Task
+    >>> late = Outcome(Task("evasion", "RayS"), status="time limit", note="after 20 s")
+    >>> late.evidence is None, late.status
+    (True, 'time limit')
     """
 
     task: Task
@@ -298,6 +335,13 @@ class Finding:
     See Also
     --------
     SecurityAudit.results_ : Has them in rows.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import Finding
+    >>> found = Finding("evasion", "RayS", value=0.4, baseline=0.9, n=50)
+    >>> found.value < found.baseline, found.status
+    (True, 'done')
     """
 
     threat: str
@@ -343,6 +387,14 @@ class Bracket:
     See Also
     --------
     SecurityAudit.brackets_ : Has them in rows.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import Bracket
+    >>> bracket = Bracket("evasion", "robust accuracy", 0.1, lower=0.35, upper=0.4,
+    ...                   lower_by="certificate", upper_by="HopSkipJump")
+    >>> round(bracket.upper - bracket.lower, 2)  # nobody knows more
+    0.05
     """
 
     threat: str
@@ -364,6 +416,12 @@ class Untested:
     See Also
     --------
     SecurityAudit.not_tested_ : Has them in rows.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import Untested
+    >>> Untested("evasion", "gradient attacks", "the victim has no gradients").reason
+    'the victim has no gradients'
     """
 
     threat: str
@@ -397,6 +455,16 @@ class Recommendation:
     See Also
     --------
     SecurityAudit.recommendations_ : Has them in rows.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import Recommendation
+    >>> tried = Recommendation(
+    ...     "poisoning", "KNNSanitizer", "", "accuracy", before=0.7, after=0.8,
+    ...     gain_low=0.05, gain_high=0.2, accuracy_before=0.9, accuracy_after=0.88,
+    ...     n_folds=3, n=300, every_fold_better=True)
+    >>> tried.gain_low > 0, round(tried.accuracy_before - tried.accuracy_after, 2)
+    (True, 0.02)
     """
 
     threat: str
@@ -432,6 +500,14 @@ class SectionReport:
     See Also
     --------
     Section.report : Returns one.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.audit import SectionReport, Untested
+    >>> untested = Untested("privacy", "shadow models", "nobody knows the recipe")
+    >>> report = SectionReport(untested=[untested], headline="Nothing was tried.")
+    >>> report.as_dict()["untested"][0]["what"]
+    'shadow models'
     """
 
     findings: list = field(default_factory=list)

@@ -104,6 +104,12 @@ def supported() -> list[str]:
     --------
     view : The view of one estimator.
     register : Adds one.
+
+    Examples
+    --------
+    >>> from sklearn_advsec import differentiable
+    >>> {"SVC", "StandardScaler", "MLPClassifier"} <= set(differentiable.supported())
+    True
     """
     return sorted(cls.__name__ for cls in _dispatch.registry if cls is not object)
 

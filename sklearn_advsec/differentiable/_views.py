@@ -25,6 +25,13 @@ class TransformerView:
     --------
     view : Makes one of a fitted transformer.
     ClassifierView : That of a classifier.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.differentiable import TransformerView
+    >>> TransformerView(torch.log1p).transform(torch.zeros(1, 2))
+    tensor([[0., 0.]])
     """
 
     def __init__(self, transform: Callable[..., Any]) -> None:
@@ -70,6 +77,14 @@ class ClassifierView:
     --------
     view : Makes one of a fitted classifier.
     TransformerView : That of a transformer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.differentiable import ClassifierView
+    >>> threshold = ClassifierView([0, 1], decision_function=lambda x: x[:, 0] - 5)
+    >>> threshold.logits(torch.tensor([[7.0, 1.0]]))
+    tensor([[0., 2.]])
     """
 
     def __init__(
@@ -133,6 +148,14 @@ def binary_logits(decision: torch.Tensor) -> torch.Tensor:
     --------
     ClassifierView : What takes the logits.
     register : Adds a view.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.differentiable import binary_logits
+    >>> binary_logits(torch.tensor([2.0, -1.0]))
+    tensor([[ 0.,  2.],
+            [ 0., -1.]])
     """
     if decision.ndim == 2 and decision.shape[1] > 1:
         return decision

@@ -33,6 +33,18 @@ class HomomorphicKeys:
     See Also
     --------
     HomomorphicClient : Makes them.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn_advsec.encryption import HomomorphicArray, HomomorphicClient
+    >>> client = HomomorphicClient()
+    >>> keys = client.public()  # goes to whoever computes
+    >>> product = HomomorphicArray([2], keys, exact=True) * HomomorphicArray(
+    ...     [21], keys, exact=True)
+    >>> client.decrypt(product)
+    array([42])
     """
 
     def __init__(self, client: HomomorphicClient) -> None:

@@ -111,6 +111,21 @@ def register_graph(kind: type) -> Callable[..., Any]:
     See Also
     --------
     EncryptedClassifier : Compiles what has a graph.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.base import BaseEstimator, TransformerMixin
+    >>> from sklearn_advsec.encryption import register_graph
+    >>> from sklearn_advsec.encryption._graph import Affine
+    >>> class Halve(TransformerMixin, BaseEstimator):
+    ...     def fit(self, X, y=None):
+    ...         return self
+    ...     def transform(self, X):
+    ...         return np.asarray(X) / 2
+    >>> @register_graph(Halve)
+    ... def halve(estimator, n_features):
+    ...     return [Affine(np.eye(n_features) / 2, np.zeros(n_features))]
     """
 
     def decorator(reader):

@@ -192,6 +192,21 @@ class Client:
     --------
     Server : The other half.
     EncryptedClassifier : Both in one.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.encryption import EncryptedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> encrypted = EncryptedClassifier(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> client, server = encrypted.client(), encrypted.server()
+    >>> key_id = server.register(client.evaluation_keys())
+    >>> (question,) = client.encrypt(X[:1])
+    >>> client.decrypt(server.evaluate(question))
+    array([0])
     """
 
     _kind_of_model = PublicModel
@@ -455,6 +470,21 @@ class Server:
     --------
     Client : The other half.
     EncryptionService : The same, over HTTP.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.encryption import EncryptedClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> encrypted = EncryptedClassifier(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> client, server = encrypted.client(), encrypted.server()
+    >>> server.knows(client.key_id)
+    False
+    >>> server.knows(server.register(client.evaluation_keys()))
+    True
     """
 
     def __init__(

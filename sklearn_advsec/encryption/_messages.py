@@ -39,6 +39,21 @@ class MessageError(ValueError):
     --------
     Client : Raises it for answers.
     Server : Raises it for questions.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn_advsec.encryption import EncryptedRegressor, MessageError
+    >>> X, y = load_iris(return_X_y=True)
+    >>> server = EncryptedRegressor(Ridge()).fit(X, y).server()
+    >>> try:
+    ...     server.evaluate(b"what is this?")
+    ... except MessageError as error:
+    ...     print(error.reason)
+    truncated
     """
 
     def __init__(self, reason: str, text: str) -> None:

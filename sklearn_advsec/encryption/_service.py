@@ -93,6 +93,22 @@ class EncryptionService:
     See Also
     --------
     EncryptedClient : The other side.
+
+    Examples
+    --------
+    >>> import os, tempfile, pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.encryption import EncryptedClassifier, EncryptionService
+    >>> X, y = load_iris(return_X_y=True)
+    >>> encrypted = EncryptedClassifier(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.npz")
+    ...     encrypted.server().save(path)
+    ...     with EncryptionService(path) as service:
+    ...         print(service.url.rpartition(":")[0])
+    http://127.0.0.1
     """
 
     def __init__(
@@ -325,8 +341,20 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    ``EncryptedClient("http://127.0.0.1:8000").fit().predict(X)``, where
-    ``python -m sklearn_advsec serve model.npz --port 8000`` runs.
+    >>> import os, tempfile, pytest
+    >>> seal = pytest.importorskip("tenseal.sealapi")
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.encryption import (
+    ...     EncryptedClassifier, EncryptedClient, EncryptionService)
+    >>> X, y = load_iris(return_X_y=True)
+    >>> encrypted = EncryptedClassifier(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.npz")
+    ...     encrypted.server().save(path)
+    ...     with EncryptionService(path) as service:  # on another machine, as a rule
+    ...         print(EncryptedClient(service.url).fit().predict(X[::50]))
+    [0 1 2]
     """
 
     _parameter_constraints = {

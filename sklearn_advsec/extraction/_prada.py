@@ -23,6 +23,22 @@ class ExtractionDetected(RuntimeError):
     See Also
     --------
     PRADADetector : Raises it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.extraction import ExtractionDetected, PRADADetector
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression(max_iter=1000)
+    >>> victim = PRADADetector(model, min_distances=30, on_alarm="refuse").fit(X, y)
+    >>> steps = np.linspace(0, 1, 400)[:, None]
+    >>> try:
+    ...     _ = victim.predict(X[:1] + steps)  # no stranger asks along a line
+    ... except ExtractionDetected:
+    ...     print("refused")
+    refused
     """
 
 

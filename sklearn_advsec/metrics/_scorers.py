@@ -97,6 +97,31 @@ class _RobustAccuracy(_Scorer):
 
 
 class _Fidelity(_Scorer):
+    """Share of rows on which copy and victim agree: what tunes an *extraction* attack.
+
+    Labels are not used. The victim is asked about the rows, which is not counted as
+    queries.
+
+    See Also
+    --------
+    attack_success_scorer : Tunes an evasion attack.
+    sklearn_advsec.extraction.ExtractionAttack : What is scored.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn_advsec.extraction import EquationSolving
+    >>> from sklearn_advsec.metrics import fidelity_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> victim = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> thief = EquationSolving(FrozenEstimator(victim))
+    >>> cross_val_score(thief, X, scoring=fidelity_scorer, cv=3)
+    array([1., 1., 1.])
+    """
+
     def __call__(
         self,
         estimator: Any,
@@ -111,6 +136,33 @@ class _Fidelity(_Scorer):
 
 
 class _AttackSuccess(_Scorer):
+    """Share of rows whose prediction an evasion attack changes: what tunes an *attack*.
+
+    Unlike ``attack.score``, larger is better for the attacker. The victim's own
+    predictions are attacked.
+
+    See Also
+    --------
+    robust_accuracy_scorer : Tunes a victim, or a defense.
+    fidelity_scorer : Tunes an extraction attack.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn_advsec.evasion import FastGradientMethod
+    >>> from sklearn_advsec.metrics import attack_success_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> victim = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> attack = FastGradientMethod(FrozenEstimator(victim))
+    >>> search = GridSearchCV(
+    ...     attack, {"eps": [0.1, 1.0]}, scoring=attack_success_scorer, cv=3)
+    >>> search.fit(X).best_params_
+    {'eps': 1.0}
+    """
+
     def __call__(
         self,
         estimator: Any,
@@ -342,14 +394,4 @@ def robust_accuracy_scorer(
 
 
 attack_success_scorer = _AttackSuccess()
-"""Share of rows whose prediction an evasion attack changes: what tunes an *attack*.
-
-Unlike ``attack.score``, larger is better for the attacker. The victim's own predictions
-are attacked.
-"""
-
 fidelity_scorer = _Fidelity()
-"""Share of rows on which copy and victim agree: what tunes an *extraction* attack.
-
-Labels are not used. The victim is asked about the rows, which is not counted as queries.
-"""

@@ -330,6 +330,19 @@ class PoisoningAttack(Resampler):
     --------
     Sanitizer : Base of the other side.
     PoisonedClassifier : Carries one through a search.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_advsec.poisoning import LabelFlipping, PoisoningAttack
+    >>> issubclass(LabelFlipping, PoisoningAttack)
+    True
+    >>> X, y = load_iris(return_X_y=True)
+    >>> attack = LabelFlipping(strategy="random", budget=0.1, random_state=0)
+    >>> _, poisoned = attack.fit_resample(X, y)
+    >>> np.array_equal(np.flatnonzero(poisoned != y), attack.poison_indices_)
+    True
     """
 
     changes = "labels"
@@ -437,6 +450,19 @@ class Sanitizer(Resampler):
     --------
     PoisoningAttack : Base of the other side.
     SanitizedClassifier : Carries one through a search.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_advsec.poisoning import KNNSanitizer, Sanitizer
+    >>> issubclass(KNNSanitizer, Sanitizer)
+    True
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y[:5] = 2  # flipped
+    >>> sanitizer = KNNSanitizer(contamination=0.1, action="remove")
+    >>> kept, _ = sanitizer.fit_resample(X, y)
+    >>> set(range(5)).isdisjoint(sanitizer.sample_indices_)
+    True
     """
 
     _parameter_constraints = {

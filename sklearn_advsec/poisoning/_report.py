@@ -43,6 +43,14 @@ class PoisoningReport:
     --------
     poisoning_report : Makes one.
     sklearn_advsec.inspection.PoisoningCurveDisplay : Draws it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.poisoning import PoisoningReport
+    >>> report = PoisoningReport(np.array([0.9, 0.94]), inside=np.array([0.8, 0.85]))
+    >>> (report.clean - report.inside).round(2).tolist()  # fold by fold
+    [0.1, 0.09]
     """
 
     clean: np.ndarray

@@ -37,6 +37,16 @@ class Box:
     --------
     LpBall : A ball around each row.
     FeatureConstraints : Boxes and rules of a table's columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.threat import Box
+    >>> X = np.array([[0.0, 10.0], [1.0, 30.0]])
+    >>> Box("data", X).upper
+    array([ 1., 30.])
+    >>> Box((0, [5, 50]), X).upper
+    array([ 5., 50.])
     """
 
     def __init__(

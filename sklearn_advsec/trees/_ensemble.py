@@ -86,6 +86,19 @@ class TreeEnsemble:
     See Also
     --------
     tree_ensemble : Reads one from a model.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.trees import tree_ensemble
+    >>> X, y = load_iris(return_X_y=True)
+    >>> tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, y)
+    >>> ensemble = tree_ensemble(tree)
+    >>> ensemble.n_trees, ensemble.n_leaves, ensemble.roots
+    (1, 3, array([0]))
+    >>> ensemble.scores(X[:1])  # shares of the classes in the row's leaf
+    array([[1., 0., 0.]])
     """
 
     classes: np.ndarray

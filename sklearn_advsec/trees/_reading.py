@@ -89,6 +89,12 @@ def supported() -> list[str]:
     --------
     is_tree_ensemble : Whether one model can be read.
     register_reader : Adds a kind.
+
+    Examples
+    --------
+    >>> from sklearn_advsec import trees
+    >>> "GradientBoostingClassifier" in trees.supported()
+    True
     """
     _import_readers(set(sys.modules))
     return sorted(cls.__name__ for cls in _read.registry if cls is not object)
@@ -111,6 +117,14 @@ def is_tree_ensemble(estimator: Any) -> bool:
     --------
     tree_ensemble : Reads it.
     supported : All kinds that can be read.
+
+    Examples
+    --------
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.trees import is_tree_ensemble
+    >>> is_tree_ensemble(RandomForestClassifier()), is_tree_ensemble(LogisticRegression())
+    (True, False)
     """
     if isinstance(estimator, FrozenEstimator):
         return is_tree_ensemble(estimator.estimator)

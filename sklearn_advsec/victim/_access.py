@@ -326,6 +326,17 @@ class ScoreAccess(LabelAccess):
     --------
     GradientAccess : Knows gradients, too.
     LabelAccess : Knows labels only.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.victim import ScoreAccess
+    >>> X, y = load_iris(return_X_y=True)
+    >>> victim = LogisticRegression(max_iter=1000).fit(X, y)
+    >>> access = ScoreAccess(victim, X[:3], max_queries=2)
+    >>> access.probability, access.scores(access.x).shape
+    (True, torch.Size([3, 3]))
     """
 
     knowledge = "score"
@@ -401,6 +412,17 @@ class GradientAccess(ScoreAccess):
     --------
     ScoreAccess : Knows scores only.
     LabelAccess : Knows labels only.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.victim import GradientAccess
+    >>> X, y = load_iris(return_X_y=True)
+    >>> access = GradientAccess(LogisticRegression(max_iter=1000).fit(X, y), X[:3])
+    >>> logits = access.logits(access.x)
+    >>> logits.argmax(1), access.n_queries
+    (tensor([0, 0, 0]), array([1, 1, 1]))
     """
 
     knowledge = "gradient"

@@ -51,6 +51,17 @@ class AnswerCheck:
     --------
     ask_labels : Asks with these checks.
     ask_scores : The same, for scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.victim import AnswerCheck
+    >>> check = AnswerCheck("a service", classes=["no", "yes"])
+    >>> check.labels(np.array(["yes", "no"]), n_rows=2)
+    array([1, 0])
+    >>> check.labels(np.array(["perhaps"]), n_rows=1)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    sklearn_advsec.exceptions.BadAnswerError: ...
     """
 
     def __init__(
@@ -289,6 +300,15 @@ def ask_labels(victim: Any, X: ArrayLike) -> np.ndarray:
     --------
     ask_scores : Asks for probabilities or decisions.
     LabelAccess : Counts and caps what is asked.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.victim import ask_labels
+    >>> X, y = load_iris(return_X_y=True)
+    >>> ask_labels(DecisionTreeClassifier().fit(X, y), X[::50])
+    array([0, 1, 2])
     """
     classes = getattr(victim, "classes_", None)
     check = AnswerCheck(victim, classes)
@@ -332,6 +352,17 @@ def ask_scores(
     --------
     ask_labels : Asks for labels.
     ScoreAccess : Counts and caps what is asked.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.victim import ask_scores
+    >>> X, y = load_iris(return_X_y=True)
+    >>> ask_scores(DecisionTreeClassifier().fit(X, y), X[::50])
+    array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.]])
     """
     check = AnswerCheck(victim, getattr(victim, "classes_", None))
     return check.scores(getattr(victim, method)(X), _num_samples(X), method=method)

@@ -31,6 +31,16 @@ def as_victim(estimator: Any) -> Any:
     --------
     fit_victim : Fits what this returns.
     sklearn_advsec.pretrained.PretrainedModule : A torch module as a classifier.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn.svm import SVC
+    >>> from sklearn_advsec.victim import as_victim
+    >>> type(as_victim(torch.nn.Linear(4, 3))).__name__
+    'PretrainedModule'
+    >>> as_victim(SVC())
+    SVC()
     """
     inner = unwrap(estimator)
     return PretrainedModule(inner) if isinstance(inner, torch.nn.Module) else estimator
@@ -80,6 +90,18 @@ def fit_victim(
     See Also
     --------
     as_victim : Takes a torch module as a classifier.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.evasion import HopSkipJump
+    >>> from sklearn_advsec.victim import fit_victim
+    >>> X, y = load_iris(return_X_y=True)
+    >>> frozen = FrozenEstimator(DecisionTreeClassifier().fit(X, y))
+    >>> fit_victim(frozen, X, owner=HopSkipJump()) is frozen  # nothing is trained anew
+    True
     """
     victim = as_victim(estimator)
     if y is None and needs_labels(victim):

@@ -32,6 +32,15 @@ class Certificate:
     --------
     certify : Makes one.
     sklearn_advsec.metrics.certified_accuracy_scorer : Its accuracy, in cross-validation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_advsec.defense import Certificate
+    >>> radius = np.array([0.3, 0.1, np.nan])  # of the last row, nothing is said
+    >>> certificate = Certificate(np.array([0, 1, 1]), radius, norm=2)
+    >>> certificate.accuracy([0, 1, 1], [0.0, 0.2]).round(2).tolist()
+    [0.67, 0.33]
     """
 
     y_pred: np.ndarray

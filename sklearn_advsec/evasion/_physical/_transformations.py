@@ -122,6 +122,16 @@ class Rotation(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Scaling : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Rotation
+    >>> images = torch.zeros(1, 1, 9, 9)
+    >>> images[:, :, 4] = 1  # a line through the centre
+    >>> turned = Rotation(degrees=90.0)(images, torch.Generator().manual_seed(0))
+    >>> turned.shape, bool(turned[0, 0, 4, 4] > 0.99)
+    (torch.Size([1, 1, 9, 9]), True)
     """
 
     _parameter_constraints = {"degrees": [_NOT_NEGATIVE]}
@@ -152,6 +162,15 @@ class Scaling(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Shift : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Scaling
+    >>> images = torch.zeros(1, 1, 9, 9)
+    >>> images[:, :, 3:6, 3:6] = 1
+    >>> bool(Scaling(low=1.5, high=2.0)(images).sum() > images.sum())
+    True
     """
 
     _parameter_constraints = {
@@ -182,6 +201,16 @@ class Shift(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Rotation : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Shift
+    >>> images = torch.zeros(1, 1, 9, 9)
+    >>> images[:, :, 4, 4] = 1
+    >>> moved = Shift(pixels=1.0)(images, torch.Generator().manual_seed(0))
+    >>> round(float(moved.sum()), 3)  # the pixel is spread over its neighbours
+    1.0
     """
 
     _parameter_constraints = {"pixels": [_NOT_NEGATIVE]}
@@ -211,6 +240,16 @@ class Perspective(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Rotation : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Perspective
+    >>> images = torch.rand(2, 3, 8, 8)
+    >>> torch.allclose(Perspective(strength=0.0)(images), images, atol=1e-5)
+    True
+    >>> Perspective(strength=0.2)(images).shape
+    torch.Size([2, 3, 8, 8])
     """
 
     _parameter_constraints = {"strength": [_NOT_NEGATIVE]}
@@ -239,6 +278,15 @@ class Brightness(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Contrast : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Brightness
+    >>> images = torch.full((2, 1, 4, 4), 0.5)
+    >>> change = Brightness(amount=0.1)(images) - images
+    >>> bool(change.abs().max() <= 0.1), bool((change[0] == change[0, 0, 0, 0]).all())
+    (True, True)
     """
 
     pixelwise = True
@@ -265,6 +313,15 @@ class Contrast(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Brightness : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Contrast
+    >>> images = torch.tensor([0.4, 0.5, 0.6]).reshape(1, 1, 1, 3)
+    >>> low, middle, high = Contrast(amount=0.5)(images)[0, 0, 0].tolist()
+    >>> middle, round(low + high, 4)  # both move away from the middle, or towards it
+    (0.5, 1.0)
     """
 
     pixelwise = True
@@ -291,6 +348,15 @@ class GaussianNoise(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Blur : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import GaussianNoise
+    >>> images = torch.full((100, 1, 8, 8), 0.5)
+    >>> noisy = GaussianNoise(sigma=0.1)(images, torch.Generator().manual_seed(0))
+    >>> 0.03 < float((noisy - images).std()) < 0.1  # sigma is the largest deviation
+    True
     """
 
     pixelwise = True
@@ -317,6 +383,16 @@ class Blur(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Brightness : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import Blur
+    >>> images = torch.zeros(1, 1, 9, 9)
+    >>> images[:, :, 4, 4] = 1
+    >>> blurred = Blur(sigma=1.0)(images, torch.Generator().manual_seed(0))
+    >>> bool(blurred.max() < 1), round(float(blurred.sum()), 3)
+    (True, 1.0)
     """
 
     _parameter_constraints = {"sigma": [_NOT_NEGATIVE]}
@@ -354,6 +430,15 @@ class JPEG(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     PrintScan : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import JPEG
+    >>> images = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> fine, coarse = (JPEG(q, q)(images) for q in (95, 10))
+    >>> bool((fine - images).abs().mean() < (coarse - images).abs().mean())
+    True
     """
 
     _parameter_constraints = {
@@ -398,6 +483,15 @@ class PrintScan(ImageTransformation):
     --------
     ExpectationOverTransformation : Attacks that survive it.
     Perspective : Another transformation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_advsec.evasion import PrintScan
+    >>> images = torch.rand(2, 1, 16, 16)
+    >>> seen = PrintScan()(images.requires_grad_(), torch.Generator().manual_seed(0))
+    >>> seen.shape, bool(((seen >= 0) & (seen <= 1)).all()), seen.requires_grad
+    (torch.Size([2, 1, 16, 16]), True, True)
     """
 
     _parameter_constraints = {"strength": [_NOT_NEGATIVE]}

@@ -45,6 +45,17 @@ class TreeExactResult(EvasionResult):
     --------
     TreeExactAttack : Its `run` returns this.
     EvasionResult : What other attacks return.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.evasion import TreeExactAttack
+    >>> X, y = load_iris(return_X_y=True)
+    >>> tree = DecisionTreeClassifier(max_depth=2, random_state=0)
+    >>> result = TreeExactAttack(tree, norm=1).fit(X, y).run(X[:2], y[:2])
+    >>> result.status.tolist(), bool((result.lower == result.upper).all())
+    (['optimal', 'optimal'], True)
     """
 
     lower: np.ndarray

@@ -48,6 +48,18 @@ class PoisoningCertificate(Certificate):
     --------
     DeepPartitionAggregation : Makes one.
     BaggingCertified : Makes one.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.poisoning import DeepPartitionAggregation
+    >>> X, y = load_iris(return_X_y=True)
+    >>> tree = DecisionTreeClassifier(max_depth=2, random_state=0)
+    >>> votes = DeepPartitionAggregation(tree, n_partitions=9).fit(X[1:], y[1:])
+    >>> certificate = votes.certify(X[:1])
+    >>> certificate.y_pred, bool(certificate.radius[0] >= 2), certificate.unit
+    (array([0]), True, 'insertions, removals or flipped labels')
     """
 
     norm: float = 1.0

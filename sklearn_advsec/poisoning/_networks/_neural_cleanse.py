@@ -97,6 +97,11 @@ class NeuralCleanse(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     NoGradientError
         If the model has no differentiable view.
 
+    See Also
+    --------
+    BackdoorTrigger : What it looks for.
+    STRIP : Looks at rows, not at the model.
+
     References
     ----------
     .. [1] B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Y. Zhao, "Neural

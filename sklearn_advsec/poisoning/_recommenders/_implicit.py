@@ -45,10 +45,11 @@ class ImplicitRecommender(BaseEstimator):
     --------
     >>> import numpy as np
     >>> from sklearn_advsec.poisoning import ImplicitRecommender
-    >>> from implicit.als import AlternatingLeastSquares  # doctest: +SKIP
-    >>> model = ImplicitRecommender(AlternatingLeastSquares(factors=8))  # doctest: +SKIP
+    >>> import pytest
+    >>> als = pytest.importorskip("implicit.als")
+    >>> model = ImplicitRecommender(als.AlternatingLeastSquares(factors=8))
     >>> ratings = np.eye(20)[:, :10] + np.eye(20)[:, 1:11]
-    >>> model.fit(ratings).recommend(ratings, n_items=2).shape  # doctest: +SKIP
+    >>> model.fit(ratings).recommend(ratings, n_items=2).shape
     (20, 2)
     """
 

@@ -216,6 +216,11 @@ def profile_realism(
         Area under the ROC curve: 0.5 for fakes that look real, 1 for obvious ones; NaN
         where there are fewer than two fake or two real users.
 
+    See Also
+    --------
+    FakeUsers : Makes profiles that shall look real.
+    injection_report : What they do, and how real they look.
+
     Examples
     --------
     >>> import numpy as np

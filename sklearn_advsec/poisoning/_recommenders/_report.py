@@ -45,6 +45,18 @@ class InjectionReport:
         Number of fake users.
     n_queries : int
         How often the attack retrained and asked the recommender.
+
+    See Also
+    --------
+    injection_report : Makes one.
+
+    Examples
+    --------
+    >>> from sklearn_advsec.poisoning import InjectionReport
+    >>> report = InjectionReport(prediction_shift=0.4, hit_rate=0.3, clean_hit_rate=0.05,
+    ...                          realism=0.55, n_fake=6, n_queries=40)
+    >>> round(report.hit_rate - report.clean_hit_rate, 2)  # what the fake users did
+    0.25
     """
 
     prediction_shift: float
@@ -83,6 +95,11 @@ def injection_report(
     -------
     report : InjectionReport
         Shift, hit rates and realism.
+
+    See Also
+    --------
+    FakeUsers : The attack.
+    profile_realism : The realism alone.
 
     Examples
     --------
