@@ -20,9 +20,7 @@ def public_modules():
         if importlib.util.find_spec(full) is not None:
             module = importlib.import_module(full)
             found[full] = [
-                public
-                for public in module.__all__
-                if callable(getattr(module, public))
+                public for public in module.__all__ if callable(getattr(module, public))
             ]
     return found
 
