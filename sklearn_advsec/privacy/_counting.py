@@ -5,11 +5,16 @@ and says how many of each class came to each leaf. Together, these counts are a 
 equations over the table of rows; whatever holds for all its solutions is proved.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 from scipy.sparse import csc_array
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
@@ -458,7 +463,7 @@ class CountingCertificate:
     n_rows: int
 
     @property
-    def decided(self):
+    def decided(self) -> float:
         """Share of the records that are not open."""
         return float((self.status != "open").mean())
 
@@ -479,14 +484,14 @@ class CountingCertificate:
     }
 )
 def counting_certificate(
-    estimator,
-    records,
+    estimator: Any,
+    records: ArrayLike,
     *,
-    domain=None,
-    label_column=-1,
-    max_points=200_000,
-    time_limit=30.0,
-):
+    domain: Sequence[ArrayLike] | None = None,
+    label_column: int | str = -1,
+    max_points: int = 200_000,
+    time_limit: float = 30.0,
+) -> CountingCertificate:
     r"""Prove of records that a forest was, or was not, trained on them.
 
     No attack, but a consequence of what the forest says: at each leaf, how many rows of

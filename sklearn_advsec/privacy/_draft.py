@@ -1,9 +1,14 @@
 """Reconstruction of the training rows of a forest (DRAFT, Ferry et al. 2024)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
 from sklearn.utils import check_array
 
@@ -46,7 +51,7 @@ class Reconstruction:
     n_rows: int
     complete: bool
 
-    def error(self, X):
+    def error(self, X: ArrayLike) -> float:
         """Measure how far a reconstruction is from the training rows.
 
         Parameters
@@ -133,13 +138,20 @@ class DRAFT:
         "time_limit": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, estimator, domain, *, max_points=200_000, time_limit=60.0):
+    def __init__(
+        self,
+        estimator: Any,
+        domain: Sequence[ArrayLike],
+        *,
+        max_points: int = 200_000,
+        time_limit: float = 60.0,
+    ) -> None:
         self.estimator = estimator
         self.domain = domain
         self.max_points = max_points
         self.time_limit = time_limit
 
-    def reconstruct(self):
+    def reconstruct(self) -> Reconstruction:
         """Look for a table of rows with the counts of the forest.
 
         Returns

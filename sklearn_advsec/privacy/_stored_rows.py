@@ -1,12 +1,16 @@
 """Training rows that a model carries along: a walk through what is pickled with it."""
 
+from __future__ import annotations
+
 import functools
 import types
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.recfunctions import structured_to_unstructured
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
@@ -62,7 +66,9 @@ class StoredRows:
         "y": ["array-like", None],
     }
 )
-def stored_rows(estimator, X, y=None):
+def stored_rows(
+    estimator: Any, X: ArrayLike, y: ArrayLike | None = None
+) -> list[StoredRows]:
     """Find training rows that are stored inside of a fitted model.
 
     Whoever gets the model's file gets them: support vectors, the rows of neighbours and

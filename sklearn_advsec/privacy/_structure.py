@@ -1,9 +1,13 @@
 """Structural checks: what a model shows of its training rows without any attack."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length
@@ -67,12 +71,12 @@ class StructuralReport:
     stored: list
 
     @property
-    def degrees_of_freedom(self):
+    def degrees_of_freedom(self) -> int | None:
         """Number of training rows less that of parameters; None where not counted."""
         return None if self.n_parameters is None else self.n_rows - self.n_parameters
 
     @property
-    def is_stored(self):
+    def is_stored(self) -> np.ndarray:
         """Which training rows the model carries along, as a mask."""
         inside = np.zeros(self.n_rows, dtype=bool)
         for found in self.stored:
@@ -80,7 +84,7 @@ class StructuralReport:
                 inside[found.rows] = True
         return inside
 
-    def checks(self):
+    def checks(self) -> list[dict[str, Any]]:
         """Return the checks, one in a row.
 
         Returns
@@ -139,7 +143,14 @@ def _check(name, value, limit):
         "min_freedom": [Interval(Integral, None, None, closed="neither")],
     }
 )
-def structural_checks(estimator, X, y=None, *, min_count=10, min_freedom=10):
+def structural_checks(
+    estimator: Any,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    min_count: int = 10,
+    min_freedom: int = 10,
+) -> StructuralReport:
     """Check what a model shows by its structure; nothing is fitted, and nothing guessed.
 
     They are the checks of a table of counts before it is released: cells with few
