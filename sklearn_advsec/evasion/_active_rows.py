@@ -230,10 +230,14 @@ class ActiveRows:
         """Let rows without a success show where they are now; they are not given up."""
         state = self._state
         at = torch.nonzero(~(state.success | state.finished)[self.rows]).flatten()
-        if self.confirms or not len(at):  # what the scores say need not be the label
+        if not len(at):
             return
-        x_adv = (self.x + self.delta)[at]
-        state.record(self.rows[at], x_adv, self.predicted[at], False)
+        rows, x_adv = self.rows[at], (self.x + self.delta)[at]
+        if self.confirms:  # what the scores say need not be the label
+            state.x_adv[rows] = x_adv
+            state.predicted[rows] = -1
+        else:
+            state.record(rows, x_adv, self.predicted[at], False)
 
     def improve(self, x_adv, answer, at=None):
         """Record candidates that are adversarial and nearer than what the row has.

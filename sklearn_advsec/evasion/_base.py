@@ -244,14 +244,18 @@ class Progress:
 
 
 def _joined(results, resume):
-    """Join results, and add the queries that a run before had spent on open rows."""
-    if not results:
-        return None
-    result = concatenate(results)
-    if resume is not None:
-        open_rows = resume.select(~resume.finished)
-        _, now, then = np.intersect1d(result.rows, open_rows.rows, return_indices=True)
-        result.n_queries[now] += open_rows.n_queries[then]
+    """Join results, with what a run before had spent on rows that it left open."""
+    result = concatenate(results) if results else None
+    if resume is None or resume.finished.all():
+        return result
+    open_rows = resume.select(~resume.finished)
+    if result is None:
+        return open_rows
+    _, now, then = np.intersect1d(result.rows, open_rows.rows, return_indices=True)
+    result.n_queries[now] += open_rows.n_queries[then]
+    untouched = ~np.isin(open_rows.rows, result.rows)
+    if untouched.any():
+        result = concatenate([result, open_rows.select(untouched)])
     return result
 
 
@@ -784,7 +788,9 @@ class EvasionAttack(
         while begun < len(work):
             if total < 1:
                 raise _total_spent(work)
-            size = _FIRST_ROWS if cost is None else max(1, total // cost)
+            # A row is asked about, and needs an answer where it ends.
+            size = min(_FIRST_ROWS, total // 2) if cost is None else total // cost
+            size = max(1, size)
             at = slice(begun, min(begun + size, begun + largest, len(work)))
             try:
                 part = work.select(at, max_total_queries=total)
@@ -812,6 +818,8 @@ class EvasionAttack(
         state = AttackState(constrained, self._norm, lower, upper, generator, chunk.rows)
         if progress is not None:
             progress.follow(state, access)
+        if chunk.max_total_queries is not None:
+            access.max_total_queries -= self._held_back(access, chunk)
         try:
             state.goal = self._make_goal(constrained, chunk)
             if chunk.y is not None:
@@ -821,28 +829,56 @@ class EvasionAttack(
             self._attack(state)
             state.finished[:] = True
             self._ask_about_the_rest(state, labelled=chunk.y is not None)
+            return self._result(state)
         except BaseException as stop:
-            stop.result = self._result_so_far(state, chunk)
+            stop.result = self._result_so_far(state, chunk, access, stop)
             raise
-        return self._result(state)
 
-    def _result_so_far(self, state, chunk):
+    def _held_back(self, access, chunk):
+        """How many questions of a total are kept for what rows are where they end.
+
+        None where that is known anyhow: from labels, or from scores that tell them.
+        """
+        labelled = chunk.y is not None or chunk.goal == "targeted"
+        tells = access.knowledge == "label" or (
+            access.knowledge == "score" and access.decisive
+        )
+        if tells or not labelled or is_regressor(self.estimator_):
+            return 0
+        each = 1 if self.confidence is None or access.decisive else 2
+        return min(each * len(chunk), chunk.max_total_queries)
+
+    def _result_so_far(self, state, chunk, access, stop):
         """Return what is known of the rows of a chunk that was stopped."""
-        if state.goal is None:
-            return None
         if state.search is not None:
             state.search.show()
             state.finished[state.search.rows] = False
         unseen = torch.nonzero(state.predicted < 0).flatten()
-        if chunk.y is None and state.goal.kind != "targeted":
-            # The labels are what the victim said of the rows as they are.
-            x, labels = state.access.x[unseen], state.goal.labels[unseen]
-            state.record(unseen, x, labels, False)
-        known = (state.predicted >= 0).cpu().numpy()
-        try:
-            return self._result(state).select(known) if known.any() else None
-        except Exception:  # of a victim that is asked for its predictions once more
+        if len(unseen) and state.goal is not None:
+            if chunk.y is None and state.goal.kind != "targeted":
+                # The labels are what the victim said of the rows as they are.
+                x, labels = state.access.x[unseen], state.goal.labels[unseen]
+                state.record(unseen, x, labels, False)
+            elif isinstance(stop, QueryBudgetExceeded):
+                access.max_total_queries = chunk.max_total_queries
+                self._ask_with_what_was_held_back(state, unseen)
+        access.closed = not isinstance(stop, QueryBudgetExceeded)
+        begun = access.n_queries > 0
+        if not begun.any():
             return None
+        return self._result(state).select(begun)
+
+    def _ask_with_what_was_held_back(self, state, rows):
+        """Ask about rows where they are, as far as the rest of a total goes."""
+        access = state.access
+        asked = access.n_queries[rows.cpu().numpy()] > 0
+        rows = rows[torch.as_tensor(asked, device=rows.device)]
+        rows = rows[: access.max_total_queries - access.n_total_queries]
+        rows = rows[ActiveRows(state, rows).budget() > 0]
+        try:
+            record_last(state, rows, state.x_adv[rows])
+        except Exception:  # what is not known then is said not to be
+            pass
 
     def _open_access(self, chunk):
         """Open the access to the victim for the rows of a chunk."""

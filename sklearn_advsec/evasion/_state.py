@@ -32,7 +32,7 @@ class EvasionResult:
         The adversarial rows, in the form of the input. Rows for which the attack failed
         hold its last attempt.
     y_pred : ndarray of shape (n_rows,)
-        The victim's own prediction for each of them.
+        The victim's own prediction for each of them; None where it is not `known`.
     success : ndarray of bool, shape (n_rows,)
         Whether the attack's goal was reached, as the victim itself confirmed.
     distance : ndarray of float, shape (n_rows,)
@@ -43,8 +43,11 @@ class EvasionResult:
         Positions of these rows in the input: all of them, unless the attack was stopped.
     finished : ndarray of bool, shape (n_rows,)
         Whether the search for the row ended by itself. Of an attack that was stopped, the
-        other rows hold the best that was found so far; those of which the victim's
-        prediction is not known are left out.
+        other rows hold the best that was found so far.
+    known : ndarray of bool, shape (n_rows,)
+        Whether the victim's prediction for the row, as it is returned, is known. Of an
+        attack that was stopped it may not be: the row was paid for, and is no success,
+        but no rate counts it.
     abstained : ndarray of bool, shape (n_rows,)
         Where the victim abstains from a prediction of the row: no success.
     skipped : ndarray of bool, shape (n_rows,)
@@ -94,6 +97,7 @@ class EvasionResult:
     n_queries: np.ndarray
     rows: np.ndarray
     finished: np.ndarray
+    known: np.ndarray
     abstained: np.ndarray
     skipped: np.ndarray
     X: object
@@ -136,8 +140,8 @@ class EvasionResult:
         return self.y_before == self.y
 
     def _mean(self, values, among=True):
-        """Return the mean of those rows that were not skipped; NaN of none."""
-        values = values[~self.skipped & among]
+        """Return the mean of the rows of which something is known; NaN of none."""
+        values = values[self.known & ~self.skipped & among]
         return float(np.mean(values)) if len(values) else np.nan
 
     def select(self, at: Any) -> Self:
@@ -158,7 +162,8 @@ class EvasionResult:
         frame : DataFrame of shape (n_rows, n_columns)
             Label and prediction before the attack (where they are known), prediction
             after it, success, distance, number of queries, number of features changed,
-            whether the search has ended, the victim abstains and the row was skipped.
+            whether the search has ended, the prediction is known, the victim abstains and
+            the row was skipped.
             The index is that of the rows, else their position in the input.
         """
         import pandas as pd
@@ -172,6 +177,7 @@ class EvasionResult:
             "n_queries": self.n_queries,
             "n_changed": self._n_changed(),
             "finished": self.finished,
+            "known": self.known,
             "abstained": self.abstained,
             "skipped": self.skipped,
         }
@@ -203,6 +209,8 @@ class EvasionResult:
             summary["abstained"] = f"{self.abstained.mean():.3f}"
         if self.skipped.any():
             summary["skipped_rows"] = f"{self.skipped.sum()}"
+        if not self.known.all():
+            summary["unknown_rows"] = f"{(~self.known).sum()}"
         unfinished = ~(self.finished | self.skipped)
         if unfinished.any():
             summary["unfinished_rows"] = f"{unfinished.sum()}"
@@ -345,10 +353,16 @@ class AttackState:
             self._leave(skipped)
         moved = access.moved(self.x_adv, rows).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=self.norm, dim=1)
-        y_pred = access.predictions(self.predicted, self.x_adv, rows)
-        skipped = access.skipped.copy()  # of a regressor, this was one more question
+        regression = is_regressor(access.estimator)
+        known = self.predicted.cpu().numpy() >= 0
+        y_pred = access.predictions(self.predicted.clamp_min(0), self.x_adv, rows)
+        if regression:
+            known = np.isfinite(y_pred)
+        elif not known.all():
+            y_pred = np.where(known, y_pred, None)
+        skipped = access.skipped.copy()  # of a regressor, this may be one more question
         correct = None if self.y is None else y_pred == self.y
-        if correct is not None and is_regressor(access.estimator):
+        if correct is not None and regression:
             correct = np.abs(y_pred - self.y) <= access.estimator.delta
         if correct is not None:
             correct &= ~skipped
@@ -361,6 +375,7 @@ class AttackState:
             n_queries=access.n_queries.copy(),
             rows=np.arange(len(rows)) if self.positions is None else self.positions,
             finished=self.finished.cpu().numpy(),
+            known=known,
             abstained=(self.predicted == ABSTAINED).cpu().numpy(),
             skipped=skipped,
             X=access.X,
@@ -373,13 +388,15 @@ class AttackState:
 
     def _leave(self, mask):
         """Let rows be what they were: what was said of them counts for nothing."""
-        labels = self.goal.labels
+        labels = self.predicted if self.goal is None else self.goal.labels
         said = torch.where(self.predicted < 0, labels, self.predicted)[mask]
         self.record(mask, self.access.x[mask], said, False)
 
     def _predictions_before(self, distance, rows):
         """Return what the victim said of the rows as they were, where it follows."""
         goal, access = self.goal, self.access
+        if goal is None:  # stopped while it was made up
+            return None
         plain = goal.kind == "misclassification" and goal.confidence is None
         if is_regressor(access.estimator) or goal.kind == "targeted":
             return None

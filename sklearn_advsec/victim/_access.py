@@ -81,6 +81,8 @@ class LabelAccess:
         The rows that constraints allow; None without constraints.
     unit : float or tensor of shape (n_features,)
         What 1 in a column of `x` is in the units of the feature.
+    closed : bool
+        Whether the victim is not to be asked any more, as it failed.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class LabelAccess:
     knowledge = "label"
     region = None
     unit = 1.0
+    closed = False
     probability = False
 
     def __init__(

@@ -19,6 +19,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -66,7 +67,7 @@ from sklearn_advsec.inspection import AdversarialExamplesDisplay
 from sklearn_advsec.metrics import gradient_masking_report, robust_accuracy_scorer
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.threat import FeatureConstraints, LpBall
-from sklearn_advsec.victim import RegressionVictim
+from sklearn_advsec.victim import LabelAccess, RegressionVictim
 
 ATTACKS = [
     FastGradientMethod,
@@ -405,6 +406,97 @@ def test_a_total_is_spent_on_as_many_rows_as_it_serves(digits, attack):
     paid = whole.n_queries.copy()
     paid[stopped.rows] += stopped.n_queries
     np.testing.assert_allclose(again.n_queries, paid, atol=2)  # by rounding
+
+
+class Told(LogisticRegression):
+    """Its scores need not be its labels, as far as anybody knows."""
+
+
+CAPPED = [a for a in EVASION if "max_total_queries" in a.get_params()]
+
+
+@pytest.mark.parametrize("attack", CAPPED, ids=lambda attack: type(attack).__name__)
+def test_every_paid_query_of_a_stopped_run_is_in_its_result(attack, monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    paid, spend = [], LabelAccess._spend
+
+    def counted(access, x, rows):
+        spend(access, x, rows)
+        paid.append(len(x))
+
+    monkeypatch.setattr(LabelAccess, "_spend", counted)
+    for victim in (LogisticRegression(C=0.01), Told(C=0.01), KNeighborsClassifier(3)):
+        victim.fit(X, y)
+        attack = clone(attack).set_params(estimator=FrozenEstimator(victim))
+        if attack.max_queries is not None:
+            attack.set_params(max_queries=40)
+        try:
+            attack.fit(X, y)
+        except (NoGradientError, TypeError):
+            continue
+        for total in (1, 23, 50):
+            for labels in (y[::15], None):
+                attack.set_params(max_total_queries=total)
+                paid.clear()
+                try:
+                    result = attack.run(X[::15], labels)
+                except QueryBudgetExceeded as stop:
+                    result = stop.result
+                if result is None:
+                    assert not paid
+                    continue
+                assert sum(paid) == result.n_queries.sum() <= total
+                known = result.known
+                said = victim.predict(result.X_adv[known])
+                np.testing.assert_array_equal(result.y_pred[known].astype(int), said)
+                assert not result.success[~known].any()
+                assert not result.finished[~known].any()
+                assert all(label is None for label in result.y_pred[~known])
+
+
+def test_a_total_keeps_questions_for_where_rows_end():
+    X, y = load_iris(return_X_y=True)
+    attack = SquareAttack(Told(C=0.01), eps=0.01, max_queries=40, max_total_queries=50)
+    with pytest.raises(QueryBudgetExceeded) as stop:
+        attack.fit(X, y).run(X, y)
+    result = stop.value.result
+    assert len(result) == 2 and result.known.all() and result.n_queries.sum() == 50
+
+
+@pytest.mark.parametrize("goal", ["misclassification", "targeted"])
+@pytest.mark.parametrize("victim", [Told(C=0.01), RegressionVictim(Ridge(), delta=0.1)])
+def test_rows_that_a_failing_victim_left_unknown_are_there_and_count_for_nothing(
+    victim, goal
+):
+    X, y = load_iris(return_X_y=True)
+    target = None
+    if goal == "targeted":
+        target = 1 if isinstance(victim, Told) else "increase"
+    attack = SquareAttack(victim, eps=0.003, max_queries=40).fit(X, y)
+    inner = getattr(attack.estimator_, "estimator_", attack.estimator_)
+    method = "predict_proba" if isinstance(victim, Told) else "predict"
+    asked, calls = getattr(inner, method), []
+
+    def failing(X):
+        calls.append(len(X))
+        if len(calls) >= 5:
+            raise ConnectionError
+        return asked(X)
+
+    setattr(inner, method, failing)
+    with pytest.raises(ConnectionError) as stop:
+        attack.run(X[:6], y[:6], target)
+    delattr(inner, method)
+    result = stop.value.result
+    assert len(result) == 6 and result.n_queries.sum() >= sum(calls[:4])
+    unknown = ~result.known
+    assert not result.success[unknown].any() and not result.finished[unknown].any()
+    if isinstance(victim, Told):
+        assert unknown.all() and np.isnan(result.robust_accuracy)
+        assert result.to_frame()["after"].isna().all()
+        assert "unknown_rows=6" in repr(result)
+    again = attack.run(X[:6], y[:6], target, resume=result)
+    assert again.known.all() and (again.n_queries > result.n_queries).all()
 
 
 class Interrupted(MLP):

@@ -34,6 +34,11 @@ def kept(X, formula):
     ("formula", "expected"),
     [
         ("abs(a - b) <= 1", abs(A - B) <= 1),
+        ("b - 2 * a + a * 3 / 2 - -b / 4 <= 1", B - 2 * A + A * 1.5 + B / 4 <= 1),
+        (
+            "b + 2 * a * b - a ** 2 + 2 * (a) > 0",
+            B + 2 * A * B - A**2 + 2 * A > 0,
+        ),
         ("abs(a) > 1", abs(A) > 1),
         ("not abs(a) > 1", ~(abs(A) > 1)),
         ("max(a, b, 1) <= 2", np.maximum(A, B) <= 2),
@@ -236,6 +241,10 @@ def test_long_sums_are_read_in_time():
     constraints.relate("+".join(["x[0]"] * 100_000) + " <= 1e6")
     assert time.process_time() - start < 5  # about half a second, on a quiet machine
     assert constraints.region.relations[1].linear.linear == {0: 100_000.0}
+    start = time.process_time()
+    constraints.relate(" + ".join(["-2.5 * x[0] / 2"] * 100_000) + " <= 1e6")
+    assert time.process_time() - start < 5
+    assert constraints.region.relations[2].linear.linear == {0: -125_000.0}
     good = X[X.sum(1) <= 320]
     found = constraints.project(good, np.ones_like(good))
     np.testing.assert_allclose(found.sum(1), 320)

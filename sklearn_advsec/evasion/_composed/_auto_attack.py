@@ -302,8 +302,8 @@ class AutoAttack(ComposedAttack):
         access.n_queries[rows.cpu().numpy()] += result.n_queries
         success = torch.as_tensor(result.success, device=rows.device)
         show = success | (state.predicted[rows] < 0)
-        predicted = np.full(len(result), ABSTAINED)
-        told = ~result.abstained
+        predicted = np.where(result.known, ABSTAINED, -1)
+        told = result.known & ~result.abstained
         predicted[told] = class_positions(result.y_pred[told], access.classes, "y_pred")
         predicted = torch.as_tensor(predicted, device=rows.device)
         x_adv = access.encode(result.X_adv)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ...exceptions import QueryBudgetExceeded
 from .._base import EvasionAttack, shared
 from .._goal import LOSSES
 from .._state import _LOOK_EVERY, record_last
@@ -77,33 +78,40 @@ def descend(state, rule, *, start=None, max_iter, early_stopping=True, n_draws=1
     reserve = n_draws + (0 if access.exact and not access.mixed else 1)
 
     x_adv = x + delta
-    for step in range(max_iter):
-        if not len(rows) or access.affordable(rows) < reserve + n_draws:
-            break
-        logits, gradient = access.gradient(x_adv, rows, goal.objective)
-        for _ in range(n_draws - 1):
-            more = access.gradient(x_adv, rows, goal.objective)
-            logits, gradient = logits + more[0], gradient + more[1]
-        if n_draws > 1:
-            logits, gradient = logits / n_draws, gradient / n_draws
-        if early_stopping and step % look_every == 0:
-            at = torch.nonzero(goal.reached(logits)).flatten()
-            if len(at):
-                predicted, confirmed = _confirm(
-                    access, goal.select(at), x_adv, rows, at, logits
-                )
-                at = at[confirmed]
-                state.record(rows[at], x_adv[at], predicted[confirmed], True)
-                left = torch.ones_like(rows, dtype=torch.bool).index_fill_(0, at, False)
-                left = torch.nonzero(left).flatten()
-                rows, x, delta, lower, upper, logits, gradient = (
-                    t.index_select(0, left)
-                    for t in (rows, x, delta, lower, upper, logits, gradient)
-                )
-                goal = goal.select(left)
-                rule.select(left)
-        delta = rule.step(delta, logits, gradient, lower, upper, goal)
-        x_adv = x + delta
+    try:
+        for step in range(max_iter):
+            if not len(rows) or access.affordable(rows) < reserve + n_draws:
+                break
+            logits, gradient = access.gradient(x_adv, rows, goal.objective)
+            for _ in range(n_draws - 1):
+                more = access.gradient(x_adv, rows, goal.objective)
+                logits, gradient = logits + more[0], gradient + more[1]
+            if n_draws > 1:
+                logits, gradient = logits / n_draws, gradient / n_draws
+            if early_stopping and step % look_every == 0:
+                at = torch.nonzero(goal.reached(logits)).flatten()
+                if len(at):
+                    predicted, confirmed = _confirm(
+                        access, goal.select(at), x_adv, rows, at, logits
+                    )
+                    at = at[confirmed]
+                    state.record(rows[at], x_adv[at], predicted[confirmed], True)
+                    left = torch.ones_like(rows, dtype=torch.bool).index_fill_(
+                        0, at, False
+                    )
+                    left = torch.nonzero(left).flatten()
+                    rows, x, delta, lower, upper, logits, gradient = (
+                        t.index_select(0, left)
+                        for t in (rows, x, delta, lower, upper, logits, gradient)
+                    )
+                    goal = goal.select(left)
+                    rule.select(left)
+            delta = rule.step(delta, logits, gradient, lower, upper, goal)
+            x_adv = x + delta
+    except QueryBudgetExceeded:  # of a total: how far the rows came is not lost
+        unseen = state.predicted[rows] < 0
+        state.x_adv[rows[unseen]] = x_adv[unseen]
+        raise
     return rows, x + rule.last(delta)
 
 
