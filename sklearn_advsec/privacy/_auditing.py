@@ -157,8 +157,9 @@ def epsilon_from_guesses(
     if premise == "any":
         return _largest(
             lambda epsilon: (
-                _p_value(*counts, epsilon, delta) < error
-                or _contradicts(*counts, error, _approximate(epsilon, delta))
+                _p_value(*counts, epsilon, delta) < error  # the best without delta
+                or delta > 0
+                and _contradicts(*counts, error, _approximate(epsilon, delta))
             )
         )
     if premise == "gaussian":

@@ -306,6 +306,7 @@ FUNCTIONS = [
             "n_canaries": 100,
             "delta": 1e-5,
             "confidence": 0.95,
+            "premise": "gaussian",
         },
     ),
     (
@@ -317,6 +318,7 @@ FUNCTIONS = [
             "n_canaries": 20,
             "delta": 1e-5,
             "confidence": 0.9,
+            "premise": "any",
             "random_state": 0,
         },
     ),

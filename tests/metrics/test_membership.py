@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from privacy_targets import overfitted_target
+from scipy.optimize import linprog
 from scipy.stats import binom, norm
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -29,6 +30,7 @@ from sklearn_advsec.metrics import (
 )
 from sklearn_advsec.privacy import (
     LossThreshold,
+    _auditing,
     epsilon_from_guesses,
     epsilon_lower_bound,
 )
@@ -232,12 +234,90 @@ def test_bound_of_guesses():
         epsilon_from_guesses(11, 10, n_canaries=100)
 
 
+def most_likely(n_correct, n_guesses, n_canaries, cuts):
+    """Return how likely so many right guesses are at most, by a linear program.
+
+    `cuts` are lines (offset, slope) whose least is 1 - f.
+    """
+    j = np.arange(n_guesses + 1)
+    right, wrong = j / n_canaries, (n_guesses - j) / n_canaries
+    rows, bounds = [], []
+    for t in range(1, n_guesses + 1):
+        for offset, slope in cuts:
+            rows.append(right * (j >= t) - slope * wrong * (j >= t - 1))
+            bounds.append(offset)
+    solved = linprog(
+        -(j >= n_correct).astype(float),
+        A_ub=np.array(rows),
+        b_ub=bounds,
+        A_eq=np.ones((1, n_guesses + 1)),
+        b_eq=[1.0],
+    )
+    return -solved.fun
+
+
+@pytest.mark.parametrize("counts", [(11, 12, 15), (14, 16, 16), (9, 9, 20)])
+def test_right_guesses_under_f_privacy_are_as_rare_as_a_linear_program_says(counts):
+    epsilon, delta, mu = 0.7, 0.01, 0.6
+    lines = [
+        (delta, np.exp(epsilon)),
+        (1 - (1 - delta) / np.exp(epsilon), np.exp(-epsilon)),
+        (1.0, 0.0),
+    ]
+    error = most_likely(*counts, lines)
+    assert 0.001 < error < 0.9
+    inverse = _auditing._approximate(epsilon, delta)
+    assert not _auditing._contradicts(*counts, error * 0.999, inverse)
+    assert _auditing._contradicts(*counts, error * 1.001, inverse)
+    # Tangents of a curve allow a little more than itself.
+    x = norm.cdf(np.linspace(-5, 4, 300))
+    value = norm.cdf(mu + norm.ppf(x))
+    slope = norm.pdf(mu + norm.ppf(x)) / norm.pdf(norm.ppf(x))
+    tangents = list(zip(value - slope * x, slope, strict=True))
+    error, inverse = most_likely(*counts, tangents), _auditing._gaussian(mu)
+    assert not _auditing._contradicts(*counts, error * 0.98, inverse)
+    assert _auditing._contradicts(*counts, error * 1.001, inverse)
+
+
+def test_bounds_of_a_gaussian_mechanism_hold_and_come_near():
+    """Canaries with noise of their own: the true epsilon is known."""
+    rng, mu, delta, n = np.random.default_rng(0), 1.0, 1e-5, 3000
+    epsilon = 4.377  # of mu = 1, from the closed form
+    upper, lower = norm.cdf(mu / 2 - epsilon / mu), norm.cdf(-mu / 2 - epsilon / mu)
+    assert upper - np.exp(epsilon) * lower == pytest.approx(delta, rel=1e-2)
+    bounds = {"any": [], "gaussian": [], "independent": []}
+    for run in range(120):
+        included = rng.uniform(size=n) < 0.5
+        score = mu * (included - 0.5) + rng.normal(size=n)
+        surest = np.argsort(-np.abs(score))
+        right = ((score > 0) == included)[surest]
+        for premise, found in bounds.items():
+            n_guesses = 1800 if premise == "independent" else 300
+            if premise == "independent" or run < 10:
+                n_correct = int(right[:n_guesses].sum())
+                counts = {"n_guesses": n_guesses, "n_canaries": n, "delta": delta}
+                found.append(epsilon_from_guesses(n_correct, **counts, premise=premise))
+    assert np.mean(np.array(bounds["independent"]) > epsilon) <= 0.1  # .05, and chance
+    assert max(bounds["gaussian"]) < epsilon
+    any_, gaussian, independent = (np.mean(found) for found in bounds.values())
+    assert any_ + 0.3 < gaussian < independent - 0.3 and independent > 0.85 * epsilon
+    for premise in ("gaussian", "independent"):
+        assert epsilon_from_guesses(0, 0, n_canaries=9, delta=0.1, premise=premise) == 0
+        assert epsilon_from_guesses(5, 9, n_canaries=9, delta=0.1, premise=premise) == 0
+        with pytest.raises(ValueError, match="delta must be positive with premise"):
+            epsilon_from_guesses(9, 9, n_canaries=9, premise=premise)
+
+
 def test_bound_of_a_training():
     X, y = load_digits(return_X_y=True)
     by_heart = epsilon_lower_bound(KNeighborsClassifier(1), X, y, n_canaries=600)
     # What does not learn from single rows shows nothing.
     stiff = LogisticRegression(C=1e-6, max_iter=20)
     assert by_heart > 2.5 > 0.5 > epsilon_lower_bound(stiff, X, y, n_canaries=600)
+    normal = epsilon_lower_bound(
+        KNeighborsClassifier(1), X, y, n_canaries=600, premise="gaussian"
+    )
+    assert normal > by_heart
     X[::7, 5] = np.nan
     assert epsilon_lower_bound(DecisionTreeClassifier(), X, y, n_canaries=600) > 2
     with pytest.raises(ValueError, match="NaN"):
