@@ -47,7 +47,7 @@ def _is_calibrated(attack):
 class MembershipAttack(
     ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
 ):
-    """Base of the attacks that tell which records a classifier was trained on.
+    """Base of the attacks that tell which records a model was trained on.
 
     A record is a row of features with its label in one of the columns. ``fit(records,
     y)`` takes the records that the attacker has, where `y` says which of them the target
@@ -57,13 +57,17 @@ class MembershipAttack(
     ``_score(records)``, larger for members, and ``_learn(records, member)`` where there
     is something to learn. `records` has the `features` that the target takes and the
     `codes` of their labels in the target's `classes_`. The class attribute `knowledge`
-    says whether the attack sees "score" or "label" of the target.
+    says whether the attack sees "score" or "label" of the target. Of a regressor, which
+    an attack with the class attribute ``_takes_regressors = True`` takes, too, there are
+    no codes: records have the `values` of their labels, which are numbers.
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`, except for attacks by labels.
+        needs `predict_proba`, except for attacks by labels. Regressors are taken by
+        :class:`LossThreshold`, :class:`QuantileMembership`, :class:`ShadowModels`,
+        :class:`LikelihoodRatio` and :class:`RMIA`.
     label_column : int, str or None, default=-1
         The column of the records that holds the label, by position or name. With None,
         the target's own prediction takes its place, also where models are trained.
@@ -74,7 +78,7 @@ class MembershipAttack(
 
     Attributes
     ----------
-    estimator_ : classifier
+    estimator_ : classifier or regressor
         The target.
     classes_ : ndarray of shape (2,)
         Non-member and member.
@@ -115,6 +119,7 @@ class MembershipAttack(
     """
 
     knowledge = "score"
+    _takes_regressors = False
     _goes_by_y = True  # whether known members choose the threshold
     _slope = None  # of the logistic curve from decisions to probabilities
 
@@ -148,7 +153,9 @@ class MembershipAttack(
         X = self._check_X(X, reset=True)
         member = self._check_membership(X, y)
         self._slope = None
-        self.estimator_ = check_target(self.estimator, type(self).__name__)
+        self.estimator_ = check_target(
+            self.estimator, type(self).__name__, regressors=self._takes_regressors
+        )
         with self._reported(X, y):
             records = self._records(X)
             self._learn(records, member)
@@ -269,6 +276,8 @@ class MembershipAttack(
         return self.threshold_
 
     def _records(self, X):
+        if is_regressor(self.estimator_):
+            return self._records_with_values(X)
         classes = np.asarray(self.estimator_.classes_)
         records = Records(X, self.label_column, classes)
         records.features = as_target_takes_them(records.features, self.estimator_)
@@ -278,6 +287,18 @@ class MembershipAttack(
         except ValueError as error:
             error.add_note(f"{type(self).__name__} was given label_column=None.")
             raise
+        return records
+
+    def _records_with_values(self, X):
+        """Take records apart for a target that is a regressor."""
+        if self.label_column is None:
+            raise ValueError(
+                f"{type(self).__name__} was given label_column=None, but of a regressor "
+                "there is nothing to go by but how far it is from the label: records "
+                "must have one."
+            )
+        records = Records(X, self.label_column, None)
+        records.features = as_target_takes_them(records.features, self.estimator_)
         return records
 
     def _check_membership(self, X, y):
@@ -326,7 +347,7 @@ class MembershipAttack(
         return tags
 
 
-def check_target(estimator, attack_name):
+def check_target(estimator, attack_name, *, regressors=False):
     """Return the target of an attack, which has to be fitted, as its clone."""
     target = clone(as_victim(estimator))
     try:
@@ -340,7 +361,8 @@ def check_target(estimator, attack_name):
             "fitted is not). Pass FrozenEstimator(classifier), or, for torch, "
             "PretrainedModule(module)."
         )
-    check_is_classifier(target, attack_name)
+    if not (regressors and is_regressor(target)):
+        check_is_classifier(target, attack_name)
     return target
 
 
@@ -349,7 +371,8 @@ def check_is_classifier(target, attack_name):
     if is_regressor(target):
         raise TypeError(
             f"estimator of {attack_name} must be a classifier: regressors have no labels "
-            "to be sure of."
+            "to be sure of. Membership in the training set of a regressor is told by "
+            "LossThreshold, QuantileMembership, ShadowModels, LikelihoodRatio and RMIA."
         )
     check_victim(target)
 

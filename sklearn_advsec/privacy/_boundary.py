@@ -98,7 +98,7 @@ class BoundaryDistance(ShadowAttack):
     n_queries_ : ndarray of int, shape (n_measured,)
         How often the target was asked about each record that the threshold was chosen
         on: up to 200 of those in `fit`, and of each kind where members are known.
-    shadow_estimators_ : list of classifier of length n_shadow_models
+    shadow_estimators_ : list of estimator of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
         Rows that each shadow model was trained on; see :class:`ShadowAttack`.

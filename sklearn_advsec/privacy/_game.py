@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
@@ -36,7 +37,7 @@ class MembershipRound:
     membership : ndarray of int, shape (n_records,)
         1 for records that the target was trained on, else 0.
     train_accuracy, test_accuracy : float
-        The target's accuracy on members and on non-members.
+        The target's accuracy on members and on non-members; of a regressor, R2.
 
     See Also
     --------
@@ -78,7 +79,7 @@ class MembershipGame:
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The recipe of the targets, unfitted.
     n_targets : int, default=1
         Number of targets, each with members of its own. They are trained as one where
@@ -152,7 +153,8 @@ class MembershipGame:
         X : {array-like, DataFrame} of shape (n_samples, n_features)
             Rows.
         y : array-like of shape (n_samples,)
-            Their labels. Where they are no numbers, records are DataFrames.
+            Their labels. Where they are no numbers, records are DataFrames. A regressor
+            takes numbers of any kind.
 
         Returns
         -------
@@ -168,7 +170,10 @@ class MembershipGame:
         X = check_rows(X, type(self).__name__, allow_nan=allows_nan(self.estimator))
         X = as_nets_take_them(X, self.estimator)
         y = column_or_1d(y)
-        check_classification_targets(y)
+        if is_regressor(self.estimator):
+            y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        else:
+            check_classification_targets(y)
         records = make_records(X, y)
         n_rows, size = len(y), self.train_size
         n_members = int(size if isinstance(size, Integral) else size * n_rows)
@@ -181,7 +186,9 @@ class MembershipGame:
         rng = check_random_state(self.random_state)
         subsets = [rng.permutation(n_rows)[:n_members] for _ in range(self.n_targets)]
         seeds = rng.randint(2**31 - 1, size=self.n_targets)
-        recipe = told_classes(self.estimator, np.unique(y))
+        recipe = self.estimator
+        if not is_regressor(recipe):
+            recipe = told_classes(recipe, np.unique(y))
         targets = fit_many(
             recipe, X, y, subsets, seeds, n_jobs=self.n_jobs, memory=self.memory
         )

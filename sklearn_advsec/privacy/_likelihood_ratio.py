@@ -12,9 +12,12 @@ from scipy.stats import norm
 from .._sklearn import StrOptions
 from ._shadow_base import ShadowAttack
 from ._signals import (
+    RESIDUAL_RESOLUTION,
     as_target_takes_them,
     logit_confidence,
     probabilities,
+    residual_confidence,
+    residuals,
     score_resolution,
 )
 
@@ -48,9 +51,9 @@ class LikelihoodRatio(ShadowAttack):
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The target, fitted; see :class:`MembershipAttack`.
-    shadow_estimator : classifier, default=None
+    shadow_estimator : classifier or regressor, default=None
         The recipe of the shadow models; see :class:`ShadowAttack`.
     n_shadow_models : int, default=64
         Number of shadow models.
@@ -83,9 +86,9 @@ class LikelihoodRatio(ShadowAttack):
 
     Attributes
     ----------
-    estimator_ : classifier
+    estimator_ : classifier or regressor
         The target.
-    shadow_estimators_ : list of classifier of length n_shadow_models
+    shadow_estimators_ : list of estimator of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
         Rows that each shadow model was trained on; see :class:`ShadowAttack`.
@@ -93,9 +96,10 @@ class LikelihoodRatio(ShadowAttack):
         Non-member and member.
     resolution_ : float
         The smallest step of the target's probabilities, where they are coarse (those of
-        forests, of neighbours, rounded ones); 0 where they are not. Half of it is added
-        to :math:`p_y` and to :math:`1 - p_y`, and online the shift between models with
-        and without a record is drawn towards the shift of all records.
+        forests, of neighbours, rounded ones); 0 where they are not; 0.04 of regressors.
+        Half of it is added to :math:`p_y` and to :math:`1 - p_y`, and online the shift
+        between models with and without a record is drawn towards the shift of all
+        records.
     threshold_ : float
         The threshold of the score: 0 for ``mode="online"`` where no members are known.
     n_features_in_ : int
@@ -135,6 +139,8 @@ class LikelihoodRatio(ShadowAttack):
     >>> bool(roc_auc_score(member, attack.decision_function(records)) > 0.6)
     True
     """
+
+    _takes_regressors = True
 
     _parameter_constraints = {
         **ShadowAttack._parameter_constraints,
@@ -185,8 +191,10 @@ class LikelihoodRatio(ShadowAttack):
                 "ShadowModels work with one."
             )
         pool = self._train_shadows(records)
-        target = self._target_probabilities(records)
-        self.resolution_ = score_resolution(target[0])
+        target = self._target_answers(records)
+        self.resolution_ = RESIDUAL_RESOLUTION
+        if records.values is None:
+            self.resolution_ = score_resolution(target[0])
         shadows, trained = self._shadow_confidences(pool), self._trained_on(pool)
         self._learn_normals(shadows, trained)
         scores = self._likelihood_ratio(target, records)
@@ -237,11 +245,22 @@ class LikelihoodRatio(ShadowAttack):
             for side, mask in (("in", trained), ("out", ~trained))
         )
 
-    def _target_probabilities(self, records):
+    def _target_answers(self, records):
+        """Return the probabilities of each query; of a regressor, the residuals."""
+        if records.values is not None:
+            return [
+                residuals(self.estimator_, features, records.values)
+                for features in self._queries(records)
+            ]
         return [
             probabilities(self.estimator_, features)
             for features in self._queries(records)
         ]
+
+    def _shadow_answers(self, model, features, records):
+        if records.values is not None:
+            return self._shadow_residuals(model, features, records.values)
+        return self._shadow_probabilities(model, features)
 
     def _shadow_confidences(self, records):
         """Confidences of all shadows: an array (n_queries, n_models, n_records)."""
@@ -250,7 +269,7 @@ class LikelihoodRatio(ShadowAttack):
                 np.stack(
                     [
                         self._confidence(
-                            self._shadow_probabilities(model, features), records
+                            self._shadow_answers(model, features, records), records
                         )
                         for model in self.shadow_estimators_
                     ]
@@ -259,8 +278,10 @@ class LikelihoodRatio(ShadowAttack):
             ]
         )
 
-    def _confidence(self, proba, records):
-        return logit_confidence(proba, records.codes, self.resolution_)
+    def _confidence(self, answers, records):
+        if records.values is not None:
+            return residual_confidence(answers, self._residual_scale)
+        return logit_confidence(answers, records.codes, self.resolution_)
 
     def _queries(self, records):
         """Yield the features, and every augmentation of them."""
@@ -280,11 +301,11 @@ class LikelihoodRatio(ShadowAttack):
             yield as_target_takes_them(features, self.estimator_)
 
     def _score(self, records):
-        return self._likelihood_ratio(self._target_probabilities(records), records)
+        return self._likelihood_ratio(self._target_answers(records), records)
 
     def _likelihood_ratio(self, target, records):
-        """Compare the target's probabilities of each query with those of the shadows."""
-        target = np.stack([self._confidence(proba, records) for proba in target])
+        """Compare the target's answers to each query with those of the shadows."""
+        target = np.stack([self._confidence(answers, records) for answers in target])
         return self._ratio(
             target, self._shadow_confidences(records), self._trained_on(records)
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._sklearn import Interval
 from ._base import MembershipAttack
-from ._signals import log_loss, probabilities
+from ._signals import log_loss, probabilities, residuals
 
 
 class LossThreshold(MembershipAttack):
@@ -16,25 +16,26 @@ class LossThreshold(MembershipAttack):
     The floor of what an attacker by scores reaches: it needs no other model and one query
     per record. At small false positive rates it finds next to nothing, since it does not
     know which records are easy for a model that never saw them. With
-    ``label_column=None`` it goes by the largest probability.
+    ``label_column=None`` it goes by the largest probability. The loss of a regressor is
+    the squared residual.
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The target, fitted; see :class:`MembershipAttack`.
     label_column : int, str or None, default=-1
         The column that holds the label; see :class:`MembershipAttack`.
     threshold : float, default=None
-        The loss (in nats) below which a record is a member. Yeom et al. use the average
-        loss on the training set, which some models are published with. None chooses it
-        in `fit`: for the largest balanced accuracy where members are known, else by
-        `fpr`.
+        The loss (in nats; of a regressor, the square of its units) below which a record
+        is a member. Yeom et al. use the average loss on the training set, which some
+        models are published with. None chooses it in `fit`: for the largest balanced
+        accuracy where members are known, else by `fpr`.
     fpr : float, default=0.1
         The false positive rate that is aimed at; see :class:`MembershipAttack`.
 
     Attributes
     ----------
-    estimator_ : classifier
+    estimator_ : classifier or regressor
         The target.
     classes_ : ndarray of shape (2,)
         Non-member and member.
@@ -72,6 +73,8 @@ class LossThreshold(MembershipAttack):
     True
     """
 
+    _takes_regressors = True
+
     _parameter_constraints = {
         **{
             name: MembershipAttack._parameter_constraints[name]
@@ -94,6 +97,8 @@ class LossThreshold(MembershipAttack):
         self.fpr = fpr
 
     def _score(self, records):
+        if records.values is not None:
+            return -(residuals(self.estimator_, records.features, records.values) ** 2)
         return -log_loss(probabilities(self.estimator_, records.features), records.codes)
 
     def _choose_threshold(self, scores, member):

@@ -22,8 +22,8 @@ class Records:
         Validated records.
     label_column : int, str or None
         Where the label is; None where records have none.
-    classes : ndarray of shape (n_classes,)
-        The labels that the target knows.
+    classes : ndarray of shape (n_classes,) or None
+        The labels that the target knows; None of a regressor, whose labels are numbers.
 
     Attributes
     ----------
@@ -31,22 +31,25 @@ class Records:
         The records.
     features : {ndarray, DataFrame} of shape (n_records, n_features)
         The records without their label, as the target is to be asked about them.
-    classes : ndarray of shape (n_classes,)
+    classes : ndarray of shape (n_classes,) or None
         As given.
     codes : ndarray of int, shape (n_records,), or None
         Labels as positions in `classes`; None until they are set, where there is no
-        label column.
+        label column, and of a regressor.
+    values : ndarray of float, shape (n_records,), or None
+        Labels as numbers, of a regressor.
 
     Raises
     ------
     ValueError
-        If the column does not exist or holds labels that the target does not know.
+        If the column does not exist or holds labels that the target does not know, or
+        that are no numbers where it is a regressor.
     """
 
     def __init__(self, rows, label_column, classes):
         self.rows = rows
         self.classes = classes
-        self.codes = None
+        self.codes = self.values = None
         if label_column is None:
             self.features = rows
             return
@@ -58,6 +61,9 @@ class Records:
         position = column_position(rows, label_column)
         labels = _column(rows, position)
         self.features = _drop(rows, position)
+        if classes is None:
+            self.values = _numbers(labels, label_column)
+            return
         # A dict compares labels of any types, which an order does not.
         position_of = {label: code for code, label in enumerate(classes.tolist())}
         codes = np.array([position_of.get(label, -1) for label in labels.tolist()], int)
@@ -73,6 +79,11 @@ class Records:
 
     def __len__(self):
         return len(self.rows)
+
+    @property
+    def labels(self):
+        """The labels as the target was trained on them."""
+        return self.values if self.classes is None else self.classes[self.codes]
 
     def collide(self):
         """Whether records that differ, such as times in seconds, are one in float32."""
@@ -139,6 +150,19 @@ def _column(rows, position):
     return np.asarray(rows.iloc[:, position] if is_dataframe(rows) else rows[:, position])
 
 
+def _numbers(labels, label_column):
+    try:
+        values = labels.astype(np.float64)
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"label_column={label_column!r} of the records must hold finite numbers: the "
+            f"target is a regressor. It holds {labels[:3].tolist()}..."
+        )
+    return values
+
+
 def _drop(rows, position):
     if is_dataframe(rows):
         return rows.drop(columns=rows.columns[position])
@@ -153,7 +177,7 @@ def make_records(X: ArrayLike, y: ArrayLike) -> Any:
     X : {array-like, DataFrame} of shape (n_samples, n_features)
         Rows.
     y : array-like of shape (n_samples,)
-        Labels.
+        Labels; numbers of any kind, where the target is a regressor.
 
     Returns
     -------
@@ -177,7 +201,8 @@ def make_records(X: ArrayLike, y: ArrayLike) -> Any:
         X = check_rows(X, "make_records", allow_nan=True)
     X, _ = plain_rows(X)
     y = column_or_1d(y)
-    check_classification_targets(y)
+    if y.dtype.kind != "f" or not np.isfinite(y).all():  # the labels of a regressor are
+        check_classification_targets(y)
     check_consistent_length(X, y)
     if is_dataframe(X):
         if "label" in X.columns:

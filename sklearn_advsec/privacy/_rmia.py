@@ -11,7 +11,6 @@ from sklearn.utils import check_array
 
 from .._sklearn import Interval, StrOptions, validate_params
 from ._shadow_base import ShadowAttack
-from ._signals import probabilities, true_probability
 
 if TYPE_CHECKING:
     import torch
@@ -96,9 +95,9 @@ class RMIA(ShadowAttack):
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The target, fitted; see :class:`MembershipAttack`.
-    shadow_estimator : classifier, default=None
+    shadow_estimator : classifier or regressor, default=None
         The recipe of the shadow models; see :class:`ShadowAttack`.
     n_shadow_models : int, default=8
         Number of shadow models.
@@ -131,9 +130,9 @@ class RMIA(ShadowAttack):
 
     Attributes
     ----------
-    estimator_ : classifier
+    estimator_ : classifier or regressor
         The target.
-    shadow_estimators_ : list of classifier of length n_shadow_models
+    shadow_estimators_ : list of estimator of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
         Rows that each shadow model was trained on; see :class:`ShadowAttack`.
@@ -176,6 +175,8 @@ class RMIA(ShadowAttack):
     >>> bool(roc_auc_score(np.arange(900) < 450, scores) > 0.8)
     True
     """
+
+    _takes_regressors = True
 
     _parameter_constraints = {
         **ShadowAttack._parameter_constraints,
@@ -242,7 +243,7 @@ class RMIA(ShadowAttack):
 
     def _scores_of_shadows(self, records):
         """Judge reference models by the others, whose records are known."""
-        models = self._shadow_signals(records, true_probability)
+        models = self._shadow_label_probabilities(records)
         trained, scores, members = self._trained_on(records), [], []
         for i in range(len(models)):
             others = np.arange(len(models)) != i
@@ -262,8 +263,7 @@ class RMIA(ShadowAttack):
 
     def _probabilities(self, records):
         """Return the target's probability of each label, and its average over models."""
-        proba = probabilities(self.estimator_, records.features)
-        models = self._shadow_signals(records, true_probability)
+        models = self._shadow_label_probabilities(records)
         trained = self._trained_on(records)
         some_in, some_out = trained.any(axis=0), ~trained.all(axis=0)
         mean_out = _mean(models, ~trained | ~some_out)
@@ -277,7 +277,7 @@ class RMIA(ShadowAttack):
                 f"and {int((~some_in).sum())} of these were not. Give them to fit or as "
                 "candidates, or take more shadow models, or use mode='offline'."
             )
-        return true_probability(proba, records.codes), mean
+        return self._label_probabilities(records), mean
 
     def _score(self, records):
         return self._beaten(*self._probabilities(records))

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
 
@@ -14,7 +14,14 @@ from .._rows import is_dataframe
 from .._sklearn import HasMethods, Interval
 from ..batched import fit_many
 from ._base import MembershipAttack
-from ._signals import check_probabilities, predicted_codes, probabilities
+from ._signals import (
+    check_probabilities,
+    predicted_codes,
+    probabilities,
+    residual_probability,
+    residuals,
+    true_probability,
+)
 
 
 class ShadowAttack(MembershipAttack):
@@ -30,9 +37,13 @@ class ShadowAttack(MembershipAttack):
     and by all their digits where some are one in it (times in seconds). To a target that
     rounds to float32 by itself, as trees of scikit-learn do, such records stay one.
 
+    Of a regressor, the residual :math:`r` of a record's label stands for its probability,
+    as the Gaussian likelihood :math:`e^{-r^2 / 2 s^2}`, where `s` is the usual residual
+    of shadow models on records that they were not trained on.
+
     Parameters
     ----------
-    shadow_estimator : classifier, default=None
+    shadow_estimator : classifier or regressor, default=None
         The recipe of the shadow models, which may be another architecture than the
         target's. None clones the target's own, with all its parameters, the number of
         epochs included; a `PretrainedModule` has none.
@@ -62,7 +73,7 @@ class ShadowAttack(MembershipAttack):
 
     Attributes
     ----------
-    shadow_estimators_ : list of classifier of length n_shadow_models
+    shadow_estimators_ : list of estimator of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
         Rows that each shadow model was trained on: of the records in `fit`, followed by
@@ -140,7 +151,13 @@ class ShadowAttack(MembershipAttack):
             except RuntimeError as error:
                 raise ValueError(f"device={self.device!r} is none: {error}") from None
         recipe = self._recipe()
-        if self._needs_probabilities():
+        if is_regressor(self.estimator_) != is_regressor(recipe):
+            raise TypeError(
+                f"shadow_estimator: {type(recipe).__name__} must be a "
+                f"{'regressor' if is_regressor(self.estimator_) else 'classifier'}, as "
+                "the target is."
+            )
+        if self._needs_probabilities() and not is_regressor(self.estimator_):
             check_probabilities(self.estimator_)
             if self.shadow_estimator is not None and not _decides_late(recipe):
                 check_probabilities(recipe, "shadow_estimator")
@@ -157,7 +174,7 @@ class ShadowAttack(MembershipAttack):
             self.shadow_estimators_ = fit_many(
                 recipe,
                 _narrow(pool.features, recipe),
-                np.asarray(self.estimator_.classes_)[pool.codes],
+                pool.labels,
                 self.shadow_indices_,
                 seeds,
                 n_jobs=self.n_jobs,
@@ -180,7 +197,19 @@ class ShadowAttack(MembershipAttack):
         self._single = not pool.collide()
         for key, column in zip(pool.keys(self._single), trained.T, strict=True):
             self._trained[key] = self._trained.get(key, False) | column
+        if pool.values is not None:
+            self._residual_scale = self._usual_residual(pool)
         return pool
+
+    def _usual_residual(self, pool):
+        """Return the residual of shadows on records that they were not trained on."""
+        squares = [
+            self._shadow_residuals(model, pool.features, pool.values) ** 2
+            for model in self.shadow_estimators_
+        ]
+        others = ~self._trained_on(pool)
+        unseen = others if others.any() else np.ones_like(others)
+        return float(np.sqrt(np.mean(np.stack(squares)[unseen])))
 
     def _pool(self, records):
         """Join the attacker's records and the candidates that are not among them.
@@ -220,10 +249,12 @@ class ShadowAttack(MembershipAttack):
         return size
 
     def _recipe(self):
-        classes = np.asarray(self.estimator_.classes_)
+        classes = getattr(self.estimator_, "classes_", None)
+        if is_regressor(self.estimator_):
+            classes = None  # the one of a `RegressionVictim` are not labels
         if self.shadow_estimator is not None:
             check_trainable(self.shadow_estimator, "shadow_estimator")
-            return told_classes(self.shadow_estimator, classes)
+            return _told(self.shadow_estimator, classes)
         recipe = unwrap(self.estimator_)
         copy = clone(recipe)
         if copy is recipe:  # a trained torch module: nobody knows how it was trained
@@ -232,7 +263,7 @@ class ShadowAttack(MembershipAttack):
                 f"{type(recipe).__name__} has none. Set shadow_estimator to an unfitted "
                 "classifier: it may be of another architecture."
             )
-        return told_classes(copy, classes)
+        return _told(copy, classes)
 
     def _shadow_probabilities(self, model, features):
         classes = np.asarray(self.estimator_.classes_)
@@ -242,6 +273,28 @@ class ShadowAttack(MembershipAttack):
     def _shadow_codes(self, model, features):
         with _named_shadow():
             return predicted_codes(model, _narrow(features, model))
+
+    def _shadow_residuals(self, model, features, values):
+        with _named_shadow():
+            return residuals(model, _narrow(features, model), values)
+
+    def _label_probabilities(self, records):
+        """Return what the target gives the records' labels, in place of probabilities."""
+        if records.values is not None:
+            residual = residuals(self.estimator_, records.features, records.values)
+            return residual_probability(residual, self._residual_scale)
+        proba = probabilities(self.estimator_, records.features)
+        return true_probability(proba, records.codes)
+
+    def _shadow_label_probabilities(self, records):
+        """Return what shadows give them: an array (n_shadow_models, n_records)."""
+        if records.values is None:
+            return self._shadow_signals(records, true_probability)
+        found = [
+            self._shadow_residuals(model, records.features, records.values)
+            for model in self.shadow_estimators_
+        ]
+        return residual_probability(np.stack(found), self._residual_scale)
 
     def _shadow_signals(self, records, signal):
         """Compute a signal of every shadow: an array (n_shadow_models, n_records)."""
@@ -293,6 +346,10 @@ def draw_subsets(n_rows, n_subsets, size, rng):
                 left_out = order[size]
             subsets.append(np.sort(order[-size:]))
     return subsets
+
+
+def _told(recipe, classes):
+    return recipe if classes is None else told_classes(recipe, np.asarray(classes))
 
 
 def _decides_late(recipe):

@@ -36,9 +36,9 @@ class ShadowModels(ShadowAttack):
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The target, fitted; see :class:`MembershipAttack`.
-    shadow_estimator : classifier, default=None
+    shadow_estimator : classifier or regressor, default=None
         The recipe of the shadow models; see :class:`ShadowAttack`.
     attack_estimator : classifier, default=None
         The attack model: any binary classifier; put a scaler before it in a pipeline if
@@ -53,7 +53,9 @@ class ShadowModels(ShadowAttack):
         descending order (ML-Leaks), all of them (Shokri et al.), or only whether the
         predicted label is right. "auto" takes that of the first two from which a quarter
         of the shadows learns to tell the members of another quarter best, by AUC; with
-        one shadow, it is "top_k".
+        one shadow, it is "top_k". Of a regressor it is "auto", too: the residual of the
+        label, with and without its sign, and the prediction, in units of the usual
+        residual of shadow models.
     top_k : int, default=3
         See `features`.
     per_class : bool, default=False
@@ -74,13 +76,13 @@ class ShadowModels(ShadowAttack):
 
     Attributes
     ----------
-    estimator_ : classifier
+    estimator_ : classifier or regressor
         The target.
-    shadow_estimators_ : list of classifier of length n_shadow_models
+    shadow_estimators_ : list of estimator of length n_shadow_models
         The shadow models.
     shadow_indices_ : list of ndarray of int
         Rows that each shadow model was trained on; see :class:`ShadowAttack`.
-    features_ : {"top_k", "posterior", "label"}
+    features_ : {"top_k", "posterior", "label", "residual"}
         The features in use.
     attack_estimators_ : dict of int to classifier
         The attack models, by position in the target's classes; one, at key -1, with
@@ -125,6 +127,7 @@ class ShadowModels(ShadowAttack):
     """
 
     _goes_by_y = False
+    _takes_regressors = True
 
     _parameter_constraints = {
         **{
@@ -176,6 +179,11 @@ class ShadowModels(ShadowAttack):
         self.verbose = verbose
 
     def _learn(self, records, member):
+        if records.values is not None and (self.per_class or self.features != "auto"):
+            raise ValueError(
+                f"features={self.features!r} and per_class={self.per_class} are of "
+                'classifiers; of a regressor, they are "auto" and False.'
+            )
         self._train_shadows(records)
         trained = self._trained_on(records)
         if trained.all():
@@ -184,7 +192,9 @@ class ShadowModels(ShadowAttack):
                 f"trained on, of {len(records)} records."
             )
         self.features_ = self.features
-        if self.features == "auto":
+        if records.values is not None:
+            self.features_ = "residual"
+        elif self.features == "auto":
             self.features_ = self._choose_features(records, trained)
         self.attack_estimators_ = self._attack_models(records, trained, self.features_)
 
@@ -215,14 +225,17 @@ class ShadowModels(ShadowAttack):
                 for model in self.shadow_estimators_[: len(trained)]
             ]
         )
-        codes, trained = np.tile(records.codes, len(trained)), trained.ravel()
+        codes = None
+        if self.per_class:
+            codes = np.tile(records.codes, len(trained))
+        trained = trained.ravel()
         model = self.attack_estimator
         if model is None:
             model = RandomForestClassifier(100, min_samples_leaf=20)
         rng = check_random_state(self.random_state)
         models = {}
         for code in np.unique(codes) if self.per_class else [-1]:
-            own = codes == code if self.per_class else np.ones(len(codes), dtype=bool)
+            own = codes == code if self.per_class else np.ones(len(trained), dtype=bool)
             if len(np.unique(trained[own])) == 2:
                 seed = int(rng.randint(2**31 - 1))
                 own = _as_many(np.flatnonzero(own), trained, seed)
@@ -233,6 +246,10 @@ class ShadowModels(ShadowAttack):
 
     def _see(self, model, records, features):
         """Ask a model, and reduce its answers to what the attack model sees of them."""
+        if features == "residual":
+            residual = self._shadow_residuals(model, records.features, records.values)
+            told = [residual, np.abs(residual), records.values - residual]
+            return np.column_stack(told) / max(self._residual_scale, np.finfo(float).tiny)
         if features == "label":  # also of models that give no probabilities
             codes = self._shadow_codes(model, records.features)
             labels = np.asarray(model.classes_)[codes]

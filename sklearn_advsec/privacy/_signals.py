@@ -1,4 +1,4 @@
-"""Membership signals: one number per record, read off a classifier's probabilities."""
+"""Membership signals: one number per record, read off what a target says of it."""
 
 import numpy as np
 from scipy.special import xlogy
@@ -6,7 +6,7 @@ from scipy.special import xlogy
 from .._estimators import as_nets_take_them, unwrap
 from .._labels import in_columns
 from .._rows import is_dataframe
-from ..victim import LabelAccess, ScoreAccess
+from ..victim import AnswerCheck, LabelAccess, ScoreAccess
 
 # Probabilities closer to 0 or 1 than double precision can tell from them.
 _TINY = 1e-16
@@ -40,6 +40,29 @@ def probabilities(estimator, features, classes=None):
     if classes is None:
         return proba
     return in_columns(proba, known, classes)
+
+
+# Of regressors: half of it is added to the probability that stands for a residual, so
+# that residuals far below the usual ones count as equal. Chosen on targets that no
+# benchmark reports: with a twentieth of it, areas are smaller by .01 to .03.
+RESIDUAL_RESOLUTION = 0.04
+
+
+def residuals(estimator, features, values):
+    """Ask a regressor, and return by how much the labels exceed what it predicts."""
+    answer = AnswerCheck(estimator).values(estimator.predict(features), len(values))
+    return values - answer.astype(np.float64, copy=False)
+
+
+def residual_probability(residual, scale):
+    """Return what stands for the probability of the own label: a Gaussian likelihood.
+
+    It is divided by the one of no residual. `scale` is the residual of a model that has
+    not seen the record, as a root of mean squares.
+    """
+    with np.errstate(over="ignore"):  # of a model that is always right
+        ratio = residual / max(scale, np.finfo(float).tiny)
+    return np.exp(-(np.clip(ratio, -1e3, 1e3) ** 2) / 2)
 
 
 def check_probabilities(estimator, name="estimator"):
@@ -117,6 +140,13 @@ def logit_confidence(proba, codes, resolution=0.0):
     if resolution:
         return np.log(own + least) - np.log(others + least)
     return np.log(np.maximum(own, least)) - np.log(np.maximum(others, least))
+
+
+def residual_confidence(residual, scale):
+    """Return the logit of what stands for the probability of the own label."""
+    own = residual_probability(residual, scale)
+    least = RESIDUAL_RESOLUTION / 2
+    return np.log(own + least) - np.log(1 - own + least)
 
 
 def modified_entropy(proba, codes):

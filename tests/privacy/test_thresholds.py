@@ -546,8 +546,9 @@ def test_errors_say_what_to_do():
     X, y = load_iris(return_X_y=True)
     regressor = LinearRegression().fit(X, y)
     for target in (regressor, RegressionVictim(clone(regressor)).fit(X, y)):
-        with pytest.raises(TypeError, match="LossThreshold must be a classifier"):
-            LossThreshold(FrozenEstimator(target)).fit(make_records(X, y))
+        for attack in (GapAttack, ModifiedEntropy, BoundaryDistance):
+            with pytest.raises(TypeError, match="must be a classifier.*LossThreshold"):
+                attack(FrozenEstimator(target)).fit(make_records(X, y))
         with pytest.raises(TypeError, match="ModelInversion must be a classifier"):
             ModelInversion(FrozenEstimator(target)).fit(X)
     with pytest.raises(TypeError, match="no predict_proba"):
