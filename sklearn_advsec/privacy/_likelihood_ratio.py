@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import expit
+from scipy.stats import norm, t
+from sklearn.linear_model import LogisticRegression
 
 from .._sklearn import StrOptions
 from ._shadow_base import ShadowAttack
@@ -28,8 +30,15 @@ if TYPE_CHECKING:
 # Standard deviations of few values are worse than one for all records.
 _ENOUGH_FOR_OWN_VARIANCE = 64
 
-# One number is learned from so many shadow models that play the target.
+# One number is learned from so many shadow models that play the target, two from these.
 _ENOUGH_TO_CALIBRATE = 16
+_ENOUGH_TO_WEIGH = 8
+
+# Degrees of freedom of the confidences of one record: what is far out is no proof.
+_FREEDOM = 5
+
+# RMIA's `a`, for records that no shadow was trained on, and its least probability.
+_A, _LEAST = 0.3, 1e-3
 
 
 class LikelihoodRatio(ShadowAttack):
@@ -43,6 +52,17 @@ class LikelihoodRatio(ShadowAttack):
     the likelihood ratio. Several queries per record are taken as independent. It
     takes two shadow models or more; with ``shadow_size=0.5`` and even numbers of models
     and records, each record is in exactly half of the models.
+
+    Of few shadows, means and variances are poor. With ``variance="shrunken"`` they are
+    those of a model of all records (empirical Bayes): the means of models with and
+    without a record are a pair of normal numbers, whose distribution over records is
+    estimated, and is the prior of each record's own; variances are drawn to their mean as
+    far as their spread is that of estimates. Offline, the mean of models with the record
+    is what the prior expects from that of the others. The ratio of the two predictive
+    distributions, of Student's t, is then weighed with the gain in probability of
+    :class:`RMIA`, which has no parameter per record, by a logistic regression on shadow
+    models that are judged by other shadow models; that is the score, and it is 0 at even
+    odds. Its area is mostly the larger one of both, at 4 to 32 shadow models.
 
     Online needs shadows that were trained on the very records that are judged: hand them
     over as `candidates`, or to `fit` (without `y`, nothing is learned about who is a
@@ -61,9 +81,11 @@ class LikelihoodRatio(ShadowAttack):
         Share, or number, of the records that each shadow model is trained on.
     mode : {"offline", "online"}, default="offline"
         Whether shadows trained on the record are asked, too.
-    variance : {"auto", "fixed", "per_example"}, default="auto"
-        Whether all records share one variance. "auto" does with less than 64 shadows;
-        a record that only one of them was trained on (or not) always does.
+    variance : {"auto", "shrunken", "fixed", "per_example"}, default="auto"
+        Whether a record has a variance of its own, all share one, or something between,
+        as described above. "auto" is "shrunken" with less than 64 shadows and
+        "per_example" with more; a record that only one of them was trained on (or not)
+        has none of its own.
     augmentations : sequence of callable, default=None
         Further queries per record: each maps an array of features to one of the same
         shape, for example shifted images. They must be deterministic.
@@ -116,6 +138,11 @@ class LikelihoodRatio(ShadowAttack):
     ----------
     .. [1] N. Carlini et al., "Membership inference attacks from first principles",
        arXiv:2112.03570 (Algorithm 1, Equations 3 and 4, Section V).
+    .. [2] R. Brannvall, "Exponential-family membership inference: from LiRA and RMIA to
+       BaVarIA", arXiv:2603.11799 (that both are ends of one family, and priors for few
+       shadow models; the prior, its estimate and the weights are derived here).
+    .. [3] H. Buhlmann, "Experience rating and credibility", ASTIN Bulletin 4, 1967 (how
+       far a variance is drawn to the mean of all).
 
     Examples
     --------
@@ -145,7 +172,7 @@ class LikelihoodRatio(ShadowAttack):
     _parameter_constraints = {
         **ShadowAttack._parameter_constraints,
         "mode": [StrOptions({"offline", "online"})],
-        "variance": [StrOptions({"auto", "fixed", "per_example"})],
+        "variance": [StrOptions({"auto", "shrunken", "fixed", "per_example"})],
         "augmentations": ["array-like", None],
     }
 
@@ -157,7 +184,7 @@ class LikelihoodRatio(ShadowAttack):
         n_shadow_models: int = 64,
         shadow_size: float = 0.5,
         mode: Literal["offline", "online"] = "offline",
-        variance: Literal["auto", "fixed", "per_example"] = "auto",
+        variance: Literal["auto", "shrunken", "fixed", "per_example"] = "auto",
         augmentations: Sequence[Callable[..., Any]] | None = None,
         candidates: ArrayLike | None = None,
         label_column: int | str | None = -1,
@@ -197,27 +224,93 @@ class LikelihoodRatio(ShadowAttack):
             self.resolution_ = score_resolution(target[0])
         shadows, trained = self._shadow_confidences(pool), self._trained_on(pool)
         self._learn_normals(shadows, trained)
+        self._priors = None
+        if self._shrinks() and _in_both(trained).sum() > 1:
+            coarse = bool(self.resolution_)
+            self._priors = [_RecordPrior(own, trained, coarse) for own in shadows]
+            self._learn_weights(shadows, trained)
         scores = self._likelihood_ratio(target, records)
         self.threshold_ = self._choose_threshold(scores, member)
         if member is None:
-            scores, member = self._scores_of_shadows(shadows, self._trained_on(pool))
+            scores, member = self._scores_of_shadows(shadows, trained)
         self._calibrate(scores - self.threshold_, member)
 
     def _scores_of_shadows(self, shadows, trained):
         """Judge shadow models by the others, whose records are known."""
         scores, members = [], []
-        for i in range(min(len(trained), _ENOUGH_TO_CALIBRATE)):
-            others = np.arange(len(trained)) != i
-            judged = ~trained[others].all(axis=0)
-            if self.mode == "online":
-                judged &= trained[others].any(axis=0)
-            if judged.any():
-                rest = shadows[:, others][:, :, judged], trained[others][:, judged]
-                scores.append(self._ratio(shadows[:, i, judged], *rest))
-                members.append(trained[i, judged])
+        for target, *rest, member in self._judged_shadows(shadows, trained):
+            scores.append(self._ratio(target, *rest))
+            members.append(member)
         if not scores:
             return np.empty(0), None
         return np.concatenate(scores), np.concatenate(members)
+
+    def _judged_shadows(self, shadows, trained):
+        """Yield shadows as targets: what they and the others say, and who is in.
+
+        The other half of a pair is left out: a record is in it if it is not in the
+        target, so that the number of the others that know the record would tell.
+        """
+        models = np.arange(len(trained))
+        for i in models[:_ENOUGH_TO_CALIBRATE]:
+            others = models // 2 != i // 2
+            judged = ~trained[others].all(axis=0)
+            if self.mode == "online":
+                judged &= trained[others].any(axis=0)
+            if others.any() and judged.any():
+                rest = shadows[:, others][:, :, judged], trained[others][:, judged]
+                yield shadows[:, i, judged], *rest, trained[i, judged]
+
+    def _shrinks(self):
+        few = self.n_shadow_models < _ENOUGH_FOR_OWN_VARIANCE
+        return self.variance == "shrunken" or (self.variance == "auto" and few)
+
+    def _learn_weights(self, shadows, trained):
+        """Learn how far to go by the ratio, and how far by the gain in probability."""
+        terms, members = [], []
+        for target, *rest, member in self._judged_shadows(shadows, trained):
+            terms.append(self._terms(target, *rest))
+            members.append(member)
+            if len(terms) == _ENOUGH_TO_WEIGH:
+                break
+        self._weights, self._intercept = np.array([0.0, 1.0]), 0.0
+        if not terms or len(np.unique(np.concatenate(members))) < 2:
+            return  # too few to judge any: RMIA needs the fewest
+        terms = np.concatenate(terms)
+        scale = np.maximum(np.median(np.abs(terms), axis=0), 1e-6)
+        logistic = LogisticRegression(class_weight="balanced")
+        logistic.fit(terms / scale, np.concatenate(members))
+        weights = np.maximum(logistic.coef_[0], 0) / scale
+        if weights.any():
+            self._weights, self._intercept = weights, float(logistic.intercept_[0])
+
+    def _terms(self, target, shadows, trained):
+        """Return the log-ratio of the priors and RMIA's gain, (n_records, 2)."""
+        if self.mode == "offline":
+            used = ~trained
+            used[:, ~used.any(axis=0)] = True  # none left: ask all of them
+            trained = np.zeros_like(trained)
+        else:
+            used = np.ones_like(trained)
+        ratio = sum(
+            prior.log_ratio(own, others, trained & used, ~trained & used)
+            for prior, own, others in zip(self._priors, target, shadows, strict=True)
+        )
+        gain = self._gain(target, shadows, trained & used, ~trained & used)
+        return np.column_stack([ratio, gain.sum(axis=0)])
+
+    def _gain(self, target, shadows, inside, outside):
+        """Return how much likelier the label is than to models in general, as a log."""
+        step = self.resolution_
+        own, others = (
+            expit(values) * (1 + step) - step / 2 for values in (target, shadows)
+        )
+        mean = _mean(others, outside)
+        if not inside.any():
+            usual = ((1 + _A) * mean + 1 - _A) / 2
+        else:
+            usual = (mean + _mean(others, inside)) / 2
+        return np.log(own + _LEAST) - np.log(usual + _LEAST)
 
     def _set_threshold(self, records, member):
         """Do nothing: `_learn` has, by the same queries."""
@@ -229,7 +322,7 @@ class LikelihoodRatio(ShadowAttack):
             "in": _pooled_std(shadows, trained),
             "out": _pooled_std(shadows, ~trained),
         }
-        both = trained.any(axis=0) & ~trained.all(axis=0)
+        both = _in_both(trained)
         if not both.any():  # online is refused then
             return
         shadows, trained = shadows[:, :, both], trained[:, both]
@@ -312,8 +405,10 @@ class LikelihoodRatio(ShadowAttack):
 
     def _ratio(self, target, shadows, trained):
         """Compare confidences with those of shadows: arrays as of the latter."""
-        mean, std = self._normal(shadows, ~trained, "out")
         if self.mode == "offline":
+            if self._priors is not None:
+                return self._weighed(target, shadows, trained)
+            mean, std = self._normal(shadows, ~trained, "out")
             return -norm.logsf(target, mean, std).sum(axis=0)
         if not trained.any(axis=0).all():
             raise ValueError(
@@ -321,12 +416,18 @@ class LikelihoodRatio(ShadowAttack):
                 f"{int((~trained.any(axis=0)).sum())} of these were not. Give them to "
                 "fit or as candidates, or take more shadow models, or use mode='offline'."
             )
+        if self._priors is not None:
+            return self._weighed(target, shadows, trained)
+        mean, std = self._normal(shadows, ~trained, "out")
         mean_in, std_in = self._normal(shadows, trained, "in")
         if self.resolution_:
             mean_in, mean = self._shrink_shift(mean_in, mean, trained)
             std_in = std = np.sqrt((std_in**2 + std**2) / 2)
         ratio = norm.logpdf(target, mean_in, std_in) - norm.logpdf(target, mean, std)
         return ratio.sum(axis=0)
+
+    def _weighed(self, target, shadows, trained):
+        return self._terms(target, shadows, trained) @ self._weights + self._intercept
 
     def _shrink_shift(self, mean_in, mean_out, trained):
         """Draw each record's shift towards the shift of all, as far as it is noise.
@@ -347,9 +448,10 @@ class LikelihoodRatio(ShadowAttack):
         """Fit normal distributions to the shadows in a mask: means and deviations."""
         mask = np.where(mask.any(axis=0), mask, True)  # none left: ask all of them
         mean, own = _moments(shadows, mask)
-        enough = self.n_shadow_models >= _ENOUGH_FOR_OWN_VARIANCE
         std = self._shared_std[side]
-        if self.variance == "per_example" or (self.variance == "auto" and enough):
+        if self.variance == "per_example" or (
+            self.variance == "auto" and not self._shrinks()
+        ):
             std = np.where(mask.sum(axis=0) > 1, own, std)  # one has no deviation
         return mean, np.maximum(std, 1e-6)
 
@@ -357,6 +459,133 @@ class LikelihoodRatio(ShadowAttack):
         if self.mode == "online":
             return 0.0
         return super()._threshold_from_non_members(scores)
+
+
+class _RecordPrior:
+    """What the confidences of records have in common: the prior of those of each one.
+
+    The means over models with and without a record are a pair of normal numbers; around
+    them, confidences have variances whose spread over records is known.
+
+    Parameters
+    ----------
+    confidences : ndarray of shape (n_models, n_records)
+        Confidences of shadow models.
+    trained : ndarray of bool, shape (n_models, n_records)
+        Which of them were trained on which records.
+    shared : bool
+        Whether models with and without a record have the same variance.
+    """
+
+    def __init__(self, confidences, trained, shared):
+        self._shared = shared
+        sides = trained, ~trained
+        squares = [_squares(confidences, side) for side in sides]
+        if shared:
+            squares = [tuple(map(sum, zip(*squares, strict=True)))] * 2
+        self._spread = [_spread(*both) for both in squares]
+        both = _in_both(trained)
+        inside, outside = trained[:, both], ~trained[:, both]
+        confidences = confidences[:, both]
+        means = np.stack([_mean(confidences, side) for side in (inside, outside)])
+        variances = self._variances(confidences, inside, outside)
+        noise = [
+            np.mean(own / side.sum(axis=0))
+            for own, side in zip(variances, (inside, outside), strict=True)
+        ]
+        self._mean = means.mean(axis=1)
+        values, vectors = np.linalg.eigh(np.cov(means) - np.diag(noise))
+        self._covariance = (vectors * np.maximum(values, 1e-9)) @ vectors.T
+
+    def _variances(self, confidences, *sides):
+        """Return each record's variance with and without it, drawn to that of all."""
+        squares = [_squares(confidences, side) for side in sides]
+        if self._shared:
+            squares = [tuple(map(sum, zip(*squares, strict=True)))] * 2
+        found = []
+        for (total, freedom), (usual, variation) in zip(
+            squares, self._spread, strict=True
+        ):
+            noise = 2 / np.maximum(freedom, 1) * (1 + variation)
+            weight = np.where(freedom > 0, variation / (variation + noise), 0.0)
+            own = total / np.maximum(freedom, 1)
+            found.append(np.maximum(usual + weight * (own - usual), 1e-12))
+        return found
+
+    def log_ratio(self, target, confidences, inside, outside):
+        """Return how much likelier a target's confidences are of one with the record.
+
+        `inside` and `outside` are the models with and without a record, as masks; there
+        may be none of either.
+        """
+        variances = self._variances(confidences, inside, outside)
+        (mean_in, more_in), (mean_out, more_out) = self._posterior(
+            confidences, variances, (inside, outside)
+        )
+        # No record is less sure for having been trained on.
+        usual = max(self._mean[0] - self._mean[1], 0.0)
+        half_shift = np.maximum(mean_in - mean_out, usual / 2) / 2
+        middle = (mean_in + mean_out) / 2
+        var_in, var_out = variances[0] + more_in, variances[1] + more_out
+        if self._shared or not inside.any():
+            var_in = var_out = (var_in + var_out) / 2
+        return t.logpdf(
+            target, _FREEDOM, middle + half_shift, np.sqrt(var_in)
+        ) - t.logpdf(target, _FREEDOM, middle - half_shift, np.sqrt(var_out))
+
+    def _posterior(self, confidences, variances, sides):
+        """Return mean and variance of each record's means, with it and without."""
+        (c_in, c), (_, c_out) = self._covariance
+        counts = [side.sum(axis=0) for side in sides]
+        # A side without models says nothing.
+        noise = [
+            np.where(n > 0, own / np.maximum(n, 1), 1e12)
+            for own, n in zip(variances, counts, strict=True)
+        ]
+        off = [
+            np.where(n > 0, _mean(confidences, side) - usual, 0.0)
+            for side, n, usual in zip(sides, counts, self._mean, strict=True)
+        ]
+        a, b = c_in + noise[0], c_out + noise[1]
+        determinant = a * b - c**2
+        x_in = (b * off[0] - c * off[1]) / determinant
+        x_out = (a * off[1] - c * off[0]) / determinant
+        left_in = c_in - (c_in**2 * b - 2 * c_in * c**2 + c**2 * a) / determinant
+        left_out = c_out - (c**2 * b - 2 * c_out * c**2 + c_out**2 * a) / determinant
+        return (
+            (self._mean[0] + c_in * x_in + c * x_out, np.maximum(left_in, 0)),
+            (self._mean[1] + c * x_in + c_out * x_out, np.maximum(left_out, 0)),
+        )
+
+
+def _in_both(trained):
+    """Return the records that some models were trained on and some were not."""
+    return trained.any(axis=0) & ~trained.all(axis=0)
+
+
+def _mean(values, mask):
+    """Return the mean over the models of a mask (0 of none), for the last two axes."""
+    return (values * mask).sum(axis=-2) / np.maximum(mask.sum(axis=0), 1)
+
+
+def _squares(values, mask):
+    """Return the sum of squares around each record's mean, and its degrees of freedom."""
+    squares = ((values - _mean(values, mask)) ** 2 * mask).sum(axis=0)
+    return squares, np.maximum(mask.sum(axis=0) - 1, 0)
+
+
+def _spread(squares, freedom):
+    """Return the usual variance of a record, and how much it varies (squared, relative).
+
+    Estimates from `k` degrees of freedom vary by 2 / k more.
+    """
+    known = freedom > 0
+    if not squares[known].any():
+        return 1.0, 0.0
+    usual = squares[known].sum() / freedom[known].sum()
+    off = (squares[known] / freedom[known] / usual - 1) ** 2
+    noise = 2 / freedom[known]
+    return usual, max(float(np.mean(off - noise) / np.mean(1 + noise)), 0.0)
 
 
 def _moments(values, mask):

@@ -245,8 +245,11 @@ class RMIA(ShadowAttack):
         """Judge reference models by the others, whose records are known."""
         models = self._shadow_label_probabilities(records)
         trained, scores, members = self._trained_on(records), [], []
-        for i in range(len(models)):
-            others = np.arange(len(models)) != i
+        number = np.arange(len(models))
+        for i in number:
+            others = number != i
+            if len(models) > 3:  # the other half of a pair tells who is in
+                others &= number // 2 != i // 2
             out = ~trained[others]
             judged = out.any(axis=0)
             if not judged.any() or trained[i, judged].all():

@@ -42,6 +42,7 @@ from sklearn_advsec.privacy import (
     epsilon_lower_bound,
     make_records,
 )
+from sklearn_advsec.privacy._likelihood_ratio import _RecordPrior, _squares
 from sklearn_advsec.privacy._shadow_base import draw_subsets
 from sklearn_advsec.privacy._signals import logit_confidence, score_resolution
 
@@ -641,3 +642,125 @@ def test_a_coarse_shift_is_never_taken_to_be_the_other_way_round():
     assert average > 0 and (mean_in < mean_out).any()
     assert (high - low >= 0.5 * average - 1e-9).all()
     np.testing.assert_allclose(high + low, mean_in + mean_out, atol=1e-9)
+
+
+# Few shadows ----------------------------------------------------------------------------
+
+
+def records_of_a_known_prior(n_models, n_records=3000, seed=0):
+    """Confidences whose prior is known: (n_models, n_records), and who is in which."""
+    rng = np.random.RandomState(seed)
+    subsets = draw_subsets(n_records, n_models, n_records // 2, rng)
+    trained = np.zeros((n_models, n_records), dtype=bool)
+    for mask, rows in zip(trained, subsets, strict=True):
+        mask[rows] = True
+    means = rng.multivariate_normal([2.0, 0.0], [[4.0, 3.0], [3.0, 9.0]], n_records).T
+    variance = 1 / rng.gamma(6.0, 1 / 5.0, n_records)  # of mean 1 and variance 1/4
+    noise = rng.normal(size=trained.shape) * np.sqrt(variance)
+    return np.where(trained, means[0], means[1]) + noise, trained, means, variance
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_prior_of_records_is_found(shared):
+    confidences, trained, _, _ = records_of_a_known_prior(16)
+    prior = _RecordPrior(confidences, trained, shared)
+    np.testing.assert_allclose(prior._mean, [2, 0], atol=0.2)
+    np.testing.assert_allclose(prior._covariance, [[4, 3], [3, 9]], atol=0.6)
+    for usual, variation in prior._spread:
+        assert usual == pytest.approx(1, abs=0.05)
+        assert variation == pytest.approx(0.25, abs=0.12)
+
+
+def test_the_posterior_is_that_of_normal_numbers():
+    """By conditioning the joint normal distribution of means and confidences."""
+    confidences, trained, _, _ = records_of_a_known_prior(4, 40)
+    prior = _RecordPrior(confidences, trained, True)
+    sides = trained.copy(), ~trained
+    sides[0][:, :10] = False  # some records without models that were trained on them
+    variances = prior._variances(confidences, *sides)
+    found = prior._posterior(confidences, variances, sides)
+    for i in (0, 5, 20, 39):
+        side = [0] * int(sides[0][:, i].sum()) + [1] * int(sides[1][:, i].sum())
+        seen = np.concatenate([confidences[mask[:, i], i] for mask in sides])
+        pick = np.eye(2)[side]
+        joint = pick @ prior._covariance @ pick.T
+        joint += np.diag([variances[k][i] for k in side])
+        gain = prior._covariance @ pick.T @ np.linalg.inv(joint)
+        mean = prior._mean + gain @ (seen - pick @ prior._mean)
+        left = prior._covariance - gain @ pick @ prior._covariance
+        for k, (means, more) in enumerate(found):
+            assert means[i] == pytest.approx(mean[k], rel=1e-6)
+            assert more[i] == pytest.approx(left[k, k], rel=1e-4, abs=1e-8)
+
+
+def test_variances_are_drawn_as_far_as_they_are_estimates():
+    confidences, trained, _, variance = records_of_a_known_prior(6)
+    prior = _RecordPrior(confidences, trained, True)
+    (shrunken, _) = prior._variances(confidences, trained, ~trained)
+    squares = [_squares(confidences, side) for side in (trained, ~trained)]
+    own = sum(total for total, _ in squares) / sum(n for _, n in squares)
+
+    def error(estimate):
+        return np.mean((estimate - variance) ** 2)
+
+    assert error(shrunken) < 0.8 * min(error(own), error(np.ones_like(own)))
+
+
+@pytest.mark.parametrize("n_models", [4, 8])
+def test_shadows_judge_each_other_without_bias(n_models):
+    """Where nothing leaks, a record's own shadows must not tell who is in.
+
+    The other half of a pair would: 4 shadows find .42, or .72 with variances of their
+    own, where there is nothing.
+    """
+    rng = np.random.RandomState(0)
+    _, trained, _, _ = records_of_a_known_prior(n_models)
+    noise = rng.normal(size=(1, *trained.shape))
+    for variance in ("fixed", "per_example", "shrunken"):
+        attack = LikelihoodRatio(
+            None, n_shadow_models=n_models, mode="online", variance=variance
+        )
+        attack.resolution_, attack._priors = 0.0, None
+        attack._learn_normals(noise, trained)
+        if variance == "shrunken":
+            attack._priors = [_RecordPrior(noise[0], trained, False)]
+            attack._weights, attack._intercept = np.array([1.0, 0.0]), 0.0
+        areas = [
+            roc_auc_score(member, attack._ratio(target, *rest))
+            for target, *rest, member in attack._judged_shadows(noise, trained)
+        ]
+        assert len(areas) == n_models
+        assert np.mean(areas) == pytest.approx(0.5, abs=0.025)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_few_shadows_are_enough_for_a_shrunken_ratio(mode, tmp_path):
+    """At least as much as by LiRA with one variance, and as by RMIA, up to chance."""
+    shadows = {"n_shadow_models": 6, "mode": mode, "candidates": AUDITED}
+    shadows["memory"] = str(tmp_path)  # all have the same
+    found = {}
+    for name, attack in {
+        "shrunken": LikelihoodRatio(TARGET, variance="shrunken", **shadows),
+        "fixed": LikelihoodRatio(TARGET, variance="fixed", **shadows),
+        "per example": LikelihoodRatio(TARGET, variance="per_example", **shadows),
+        "RMIA": RMIA(TARGET, **shadows),
+    }.items():
+        scores = attack.fit(OWN).decision_function(AUDITED)
+        found[name] = roc_auc_score(MEMBER, scores)
+    shrunken = found.pop("shrunken")
+    assert shrunken > 0.7 and shrunken > max(found.values()) - 0.02
+    assert shrunken > found["per example"] + 0.03
+
+
+def test_two_shadows_judge_as_rmia_does():
+    """They cannot judge each other, so that there is nothing to weigh by."""
+    shadows = {"n_shadow_models": 2, "mode": "online"}
+    records = AUDITED[::2]
+    lira = LikelihoodRatio(TARGET, **shadows).fit(records)
+    rmia = RMIA(TARGET, **shadows).fit(records)
+    gain = rmia._probabilities(rmia._records(records))
+    gain = np.log(gain[0] + 1e-3) - np.log(gain[1] + 1e-3)
+    np.testing.assert_allclose(
+        lira.decision_function(records) + lira.threshold_, gain, atol=1e-4
+    )
+    assert lira.threshold_ == 0  # even odds
