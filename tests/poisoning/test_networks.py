@@ -510,6 +510,19 @@ def test_clusters_must_be_small_and_apart():
     assert len(few.sample_indices_) == 296
 
 
+def test_clusters_may_lie_across_the_widest_direction():
+    """A tenth of the rows stands apart along the narrowest of ten directions."""
+    rng = np.random.RandomState(0)
+    rows = rng.standard_normal((400, 10)) * np.geomspace(30, 1, 10)
+    rows[:40, -1] += 12
+    rows = np.hstack([rows, rows[:, :2] @ rng.standard_normal((2, 3))])  # rank 10 of 13
+    sanitizer = ActivationClustering(
+        representation=itself, n_components=13, random_state=0
+    ).fit(rows, np.zeros(400).astype(int) + (np.arange(400) >= 380))
+    removed = np.setdiff1d(np.arange(400), sanitizer.sample_indices_)
+    assert removed.tolist() == list(range(40))
+
+
 def test_classes_of_equal_or_few_rows():
     rows = np.zeros((9, 3))
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 2, 2])
