@@ -27,10 +27,11 @@ class ActivationClustering(RepresentationSanitizer):
     divided by 2-means. (The paper takes independent components, which are these up to a
     rotation, and a rotation changes no cluster. With the variance that they have, 2-means
     divides a class along its widest direction, which in networks is seldom that of a
-    trigger. In the leaves of trees it is: these keep theirs.) Every class can be divided: a third of it, or more, lands in the smaller cluster of a
-    clean class. So the smaller one is removed only if it holds less than `max_share` of
-    the class *and* the silhouette of the division is at least `min_silhouette`. Of its
-    rows, those go first that are the clearest members.
+    trigger. In the leaves of trees it is: these keep theirs.) Every class can be divided:
+    a third of it, or more, lands in the smaller cluster of a clean class. So the smaller
+    one is removed only if it holds less than `max_share` of the class *and* the
+    silhouette of the division is at least `min_silhouette`. Of its rows, those go first
+    that are the clearest members.
 
     Parameters
     ----------
