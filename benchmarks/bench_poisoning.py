@@ -115,20 +115,29 @@ def certificate(args):
     X, y, *_ = digits(1, 7)
     eps = (0.005, 0.01, 0.02, 0.03, 0.05)
     rows = []
-    for rho in (1.0,):
-        bound, seconds = timed(
-            lambda rho=rho: CertifiedPoisoningBound(eps=eps, rho=rho).fit(X, y)
-        )
+    for rho, intercept in ((1.0, False), (0.9, True)):
+        model = CertifiedPoisoningBound(eps=eps, rho=rho, fit_intercept=intercept)
+        bound, seconds = timed(lambda model=model: model.fit(X, y))
         for j, share in enumerate(eps):
             upper, lower = bound.upper_[j], bound.attack_loss_[j]
             rows.append(
-                {"rho": rho, "eps": share, "upper bound": upper, "attack": lower}
+                {"rho": rho, "intercept": str(intercept), "eps": share}
+                | {"upper bound": upper, "attack": lower}
                 | {"gap": 1 - lower / upper, "CPU s (all eps)": seconds}
             )
             log(rows[-1])
     gaps = [row["gap"] for row in rows if row["eps"] >= 0.01]
     slowest = max(row["CPU s (all eps)"] for row in rows)
+    known = {0.01: 0.0497, 0.03: 0.0623, 0.05: 0.0629}
+    found = [r["upper bound"] for r in rows if r["rho"] == 0.9 and r["eps"] in known]
+    off = np.abs(np.subtract(found, list(known.values()))).max()
     claims = [
+        Claim(
+            "bound of a model with an intercept, of norm .9, at eps .01, .03 and .05",
+            ", ".join(f"{upper:.4f}" for upper in found),
+            bool(off <= 1e-3),
+            "within 1e-3 of .0497, .0623, .0629",
+        ),
         Claim(
             "largest gap between bound and attack at eps >= .01",
             f"{max(gaps):.4f}",
@@ -141,11 +150,9 @@ def certificate(args):
     ]
     remark = (
         "Both are proofs: the attack's column is a lower bound of the training loss on "
-        "its poison. The bounds depend on the norm `rho`; figures of other "
-        "implementations compare at equal `rho` only. The figures .0497, .0623 and .0629 "
-        "at 1, 3 and 5 % come from another norm or other units of the rows: with norms "
-        "from 0.7 to 2 and percentiles from 60 to 90, no pair gives all three (1.1 and "
-        "75 come nearest: .048, .060, .063)."
+        "its poison. The bounds depend on the norm `rho`, and figures of other "
+        "implementations compare at equal `rho` only. That of the wanted ones was not "
+        "handed down: without an intercept no norm gives all three, with one .9 does."
     )
     return [Table("Certificate, MNIST-1-7, 70th percentile", rows, claims, [remark])]
 
@@ -241,13 +248,10 @@ def points(args):
         for kind, allowed in settings.items():
             attack = LabelFlipping(strategy="random", budget=0.03, random_state=0)
             if kind != "random flips":
-                surrogate, rho = model, 2.0
-                if name == "phishing_url" and allowed is None:
-                    surrogate, rho = LinearSVC(C=0.1, random_state=0), 8.0
                 attack = MinMaxPoisoning(
-                    surrogate,
+                    model,
                     constraints=allowed,
-                    rho=rho,
+                    rho=2.0,
                     max_iter=steps,
                     random_state=0,
                 )
@@ -281,12 +285,11 @@ def points(args):
     ]
     remark = (
         "Points pass sphere and slab of the 95th percentile. On tables, C is tuned anew "
-        "on the poisoned rows, and by the attacker's surrogate; on phishing_url the "
-        "surrogate of any points has C=0.1, which is stronger. Tried against the figures "
-        "that are missed: norms from 0.5 to 8, up to 1,000 steps, surrogates of C from "
-        "0.01 to 1. What limits valid points was not found: on spambase norms, steps and "
-        "C change their error by less than a point; on phishing_url 600 steps do one "
-        "point more than 200."
+        "on the poisoned rows, and by the attacker's surrogate. The wanted error on "
+        "phishing_url is that of a model that errs on .073 of clean rows: a rise of "
+        ".067. Tried against it: norms from 0.5 to 16, up to 1,000 steps, surrogates of "
+        "C from 0.001 to 1, points of many steps and of one, KKTPoisoning and "
+        "InfluencePoisoning, which do less; whatever C, errors end between .131 and .139."
     )
     title = "Min-max points, LinearSVC, after retraining"
     return [Table(title, rows, claims, [remark])]

@@ -134,6 +134,7 @@ def test_valid_points_are_valid_to_the_bit():
         X_new, labels = attack.fit_resample(data, y)
         new = np.asarray(X_new)[attack.poison_indices_]
         assert np.isin(new, (0, 1)).all()
+        assert len(np.unique(new, axis=0)) > 2  # as many as it takes: no convex set
         groups = [g.numpy() for g in allowed.region.groups]
         assert all((new[:, group].sum(1) == 1).all() for group in groups)
         clean = 1 - SVM.fit(data, y).score(data, y)
@@ -168,21 +169,26 @@ def test_constraints_that_no_poison_can_meet():
 # Bound --------------------------------------------------------------------------------
 
 
-def test_no_poison_exceeds_the_bound_and_ours_comes_close():
-    bound = CertifiedPoisoningBound(eps=(0.0, 0.05, 0.2), rho=0.8, max_iter=800).fit(X, y)
+@pytest.mark.parametrize("intercept", [False, True])
+def test_no_poison_exceeds_the_bound_and_ours_comes_close(intercept):
+    bound = CertifiedPoisoningBound(
+        eps=(0.0, 0.05, 0.2), rho=0.8, fit_intercept=intercept, max_iter=800
+    ).fit(X, y)
     assert (np.diff(bound.upper_) > 0).all()
     assert (bound.attack_loss_ <= bound.upper_ + 1e-6).all()
     assert (bound.attack_loss_ >= 0.97 * bound.upper_).all()
-    signs = 2.0 * y - 1
+    signs, ones = 2.0 * y - 1, np.full((len(X), 1), float(intercept))
+    clean = np.hstack([X, ones])
 
     def least_loss(rows, labels, weight):
         """Train in the ball; the loss of any weights there is above the least."""
-        best, w = np.inf, np.zeros(X.shape[1])
+        rows = np.hstack([rows, np.full((len(rows), 1), float(intercept))])
+        best, w = np.inf, np.zeros(rows.shape[1])
         for step in range(1, 1500):
-            lack, more = 1 - signs * (X @ w), 1 - labels * (rows @ w)
+            lack, more = 1 - signs * (clean @ w), 1 - labels * (rows @ w)
             loss = np.maximum(lack, 0).mean() + weight @ np.maximum(more, 0)
             best = min(best, loss)
-            slope = -(X.T @ (signs * (lack > 0))) / len(X)
+            slope = -(clean.T @ (signs * (lack > 0))) / len(X)
             slope -= rows.T @ (weight * labels * (more > 0))
             w -= 0.2 / np.sqrt(step) * slope
             w *= min(1, 0.8 / np.linalg.norm(w))

@@ -29,7 +29,7 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
     points that were met on the way are poison that comes close.
 
     What is bounded is this *training* loss (clean rows and poison), of a linear model
-    without an intercept, whose weights have a norm of at most `rho`, where the defense
+    whose weights, with the intercept, have a norm of at most `rho`, where the defense
     knows the centroids and radii of the clean classes. Test errors may be larger, other
     models are not covered, and a defense that takes centroids from poisoned data is not
     either. Products of the clean rows are in float32, so that all of it holds up to 1e-5.
@@ -40,6 +40,8 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
         Shares of poison, relative to the number of clean rows.
     rho : float, default=1.0
         Bound of the norm of the weights.
+    fit_intercept : bool, default=False
+        Whether the model has an intercept, which counts as one of the weights.
     percentile : float, default=70
         Which percentile of the distances of clean rows is the radius of the sphere and
         the width of the slab: what lies outside, the defense removes.
@@ -90,6 +92,7 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
     _parameter_constraints = {
         "eps": ["array-like"],
         "rho": [Interval(Real, 0, None, closed="neither")],
+        "fit_intercept": ["boolean"],
         "percentile": [Interval(Real, 0, 100, closed="right")],
         "constraints": [FeatureConstraints, None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -100,12 +103,14 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
         *,
         eps: ArrayLike = (0.01, 0.03, 0.05),
         rho: float = 1.0,
+        fit_intercept: bool = False,
         percentile: float = 70,
         constraints: FeatureConstraints | None = None,
         max_iter: int = 1000,
     ) -> None:
         self.eps = eps
         self.rho = rho
+        self.fit_intercept = fit_intercept
         self.percentile = percentile
         self.constraints = constraints
         self.max_iter = max_iter
@@ -145,7 +150,8 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
         codes = class_positions(y, self.classes_, "y")
         sets = feasible_sets(X, codes, 2, self.percentile, self.constraints)
         with self._reported(X, y):
-            self._descend(HingeLoss(X, 2.0 * codes[:, None] - 1, False), sets, eps)
+            loss = HingeLoss(X, 2.0 * codes[:, None] - 1, self.fit_intercept)
+            self._descend(loss, sets, eps)
         return self
 
     def _n_tasks(self):
@@ -164,19 +170,22 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
             clean, slope = loss(weights)
             value = clean - (weights * slope).sum(0)
             for j in range(n_eps):
+                w = weights[:, j]
+                w, intercept = (w[:-1], w[-1]) if self.fit_intercept else (w, 0.0)
                 found = [
-                    (*of.farthest(-sign * weights[:, j]), sign)
+                    (*of.farthest(-sign * w), sign)
                     for sign, of in zip((-1, 1), sets, strict=True)
                 ]
-                worst = max(0.0, 1 + max(bound for _, bound, _ in found))
-                upper = clean[j] + eps[j] * worst
-                x, _, sign = max(found, key=lambda f: -f[2] * (weights[:, j] @ f[0]))
+                worst = max(bound - sign * intercept for _, bound, sign in found)
+                upper = clean[j] + eps[j] * max(0.0, 1 + worst)
+                x, _, sign = max(found, key=lambda f: -f[2] * (w @ f[0] + intercept))
                 if upper < self.upper_[j]:
                     self.upper_[j], self.clean_loss_[j] = upper, clean[j]
                 met[j][0].append(x)
                 met[j][1].append(int(sign > 0))
-                if sign * (weights[:, j] @ x) < 1:
-                    slope[:, j] -= eps[j] * sign * x
+                if sign * (w @ x + intercept) < 1:
+                    row = np.append(x, 1.0) if self.fit_intercept else x
+                    slope[:, j] -= eps[j] * sign * row
                     value[j] += eps[j]
             importance.append(float(step) ** 2)  # late points count most
             promised += importance[-1] * value

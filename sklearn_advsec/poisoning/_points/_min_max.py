@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,12 @@ class MinMaxPoisoning(PointAttack):
 
     A model descends on the hinge loss of the clean rows and of one more point a step: the
     one that it gets most wrong, among those that lie within sphere and slab of their
-    class. The points of a late step, one for each class, are what is added, as often as
-    the budget allows; how late is chosen by retraining the surrogate. More classes are
-    taken one against the rest.
+    class. What is added are the worst points of so many late steps as the budget allows,
+    or those of one late step, one for each class, in turns; how late, and which of the
+    two, is chosen by retraining the surrogate. (Two points are enough for a given model
+    and convex sets. Against a model whose regularization is tuned anew, and where
+    constraints leave no convex set, many do more.) More classes are taken one against the
+    rest.
 
     Parameters
     ----------
@@ -74,7 +78,7 @@ class MinMaxPoisoning(PointAttack):
        attacks", arXiv:1706.03691 (Algorithm 1).
     .. [2] P. W. Koh, J. Steinhardt, P. Liang, "Stronger data poisoning attacks break data
        sanitization defenses", arXiv:1811.00741 (Section 4.3; Proposition 1: two distinct
-       points are enough for two classes).
+       points are enough for two classes, where the feasible sets are convex).
 
     Examples
     --------
@@ -131,16 +135,22 @@ class MinMaxPoisoning(PointAttack):
         codes = np.arange(data.budget) % data.n_classes
         first = min(10, self.max_iter)
         moments = set(np.geomspace(first, self.max_iter, _MOMENTS, dtype=int).tolist())
-        last = None
-        for step, points in enumerate(self._worst_points(data, rho), start=1):
+        recent = deque(maxlen=max(1, data.budget))
+        for step, (points, worst) in enumerate(self._worst_points(data, rho), start=1):
+            recent.append((points, worst))
             if step in moments:
-                last = points
                 yield points[codes], codes
+                rows = np.stack([points[worst] for points, worst in recent])
+                at = np.arange(data.budget) % len(recent)
+                yield rows[at], np.array([worst for _, worst in recent])[at]
         for code in range(data.n_classes):  # all of them on one side
-            yield last[np.full(len(codes), code)], np.full(len(codes), code)
+            rows = np.stack([points[code] for points, _ in recent])
+            yield rows[np.arange(data.budget) % len(rows)], np.full(data.budget, code)
 
     def _worst_points(self, data, rho):
-        """Yield, step by step, the worst point of each class."""
+        """Yield, step by step, the worst point of each class, and the class of the worst
+        of all.
+        """
         loss = HingeLoss(data.X, one_against_rest(data.y, data.n_classes))
         descent = DualAveraging(loss.start(), rho)
         share = data.budget / len(data.y)
@@ -158,7 +168,7 @@ class MinMaxPoisoning(PointAttack):
             pull = -signs[worst] * (margins[worst] < 1)
             slope += share * np.append(points[worst], 1.0)[:, None] * pull
             descent.step(slope)
-            yield points
+            yield points, worst
 
 
 class HingeLoss:
