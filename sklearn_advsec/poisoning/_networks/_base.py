@@ -186,7 +186,10 @@ class Crafting:
         return torch.cat([net.features(x) for net in self.networks], dim=1)
 
     def steepest(self, n_rows):
-        """Choose the rows of the own class whose loss is steepest in the last layer."""
+        """Choose the rows of the own class whose loss has the longest gradient.
+
+        That in the last layer's weights: the product of two lengths.
+        """
         x = self.X[self.own]
         norms = torch.zeros(len(x), dtype=self.X.dtype)
         with torch.no_grad():

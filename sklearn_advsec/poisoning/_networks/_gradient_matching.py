@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
 from ..._sklearn import Interval
 from ._base import CleanLabelAttack
-from ._trigger import BackdoorTrigger
+from ._trigger import BackdoorTrigger, Stamping
 
 if TYPE_CHECKING:
     from ...threat import FeatureConstraints
@@ -110,9 +109,9 @@ class GradientMatching(_MatchingAttack):
     target : array-like of shape (n_targets, ...)
         The rows that are to be misclassified; none of them may be a training row.
     target_class : label, default=None
-        The class that they are to get, rows of which are changed: those with the
-        steepest loss. None takes the one that the surrogate finds most likely after its
-        prediction.
+        The class that they are to get, rows of which are changed: those whose loss has
+        the longest gradient in the last layer. None takes the one that the surrogate
+        finds most likely after its prediction.
     budget : int or float, default=0.01
         How many rows are changed: a number, or a share of the training rows; at most
         those of the target class.
@@ -159,7 +158,8 @@ class GradientMatching(_MatchingAttack):
     ----------
     .. [1] J. Geiping, L. Fowl, W. R. Huang, W. Czaja, G. Taylor, M. Moeller,
        T. Goldstein, "Witches' Brew: industrial scale data poisoning via gradient
-       matching", arXiv:2009.02276 (Algorithm 1, without augmentation of the rows).
+       matching", arXiv:2009.02276 (Algorithm 1, without augmentation of the rows; which
+       rows are changed is not drawn, but chosen as by :class:`SleeperAgent`).
     .. [2] A. Schwarzschild, M. Goldblum, A. Gupta, J. P. Dickerson, T. Goldstein, "Just
        how toxic is data poisoning? A unified benchmark for backdoor and data poisoning
        attacks", arXiv:2006.12557.
@@ -211,7 +211,7 @@ class GradientMatching(_MatchingAttack):
         self.random_state = random_state
 
 
-class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
+class SleeperAgent(Stamping, _MatchingAttack):
     """A hidden trigger: gradients are matched to those of rows with a trigger.
 
     As :class:`GradientMatching`, but what training on the poison is to teach is that any
@@ -277,7 +277,8 @@ class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
     ----------
     .. [1] H. Souri, L. Fowl, R. Chellappa, M. Goldblum, T. Goldstein, "Sleeper Agent:
        scalable hidden trigger backdoors for neural networks trained from scratch",
-       arXiv:2106.08970 (Algorithm 1).
+       arXiv:2106.08970 (Algorithm 1; the gradient whose length chooses rows is that in
+       the last layer, and after each training the steps begin at full length).
 
     Examples
     --------
@@ -351,34 +352,5 @@ class SleeperAgent(OneToOneFeatureMixin, TransformerMixin, _MatchingAttack):
         code = np.flatnonzero(task.classes == self.target_class_)[0]
         return task.codec.encode(stamped), int(code)
 
-    def transform(self, X: ArrayLike) -> Any:
-        """Stamp the trigger on all rows.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_samples, n_features) or images
-            Rows, as in `fit`.
-
-        Returns
-        -------
-        X : of the type of `X`
-            The rows with the trigger.
-        """
-        check_is_fitted(self)
-        return self.trigger_.transform(self._check_rows(X, reset=False))
-
-    def eligible(self, y: ArrayLike) -> np.ndarray:
-        """Tell for which labels the trigger is to change the prediction.
-
-        Parameters
-        ----------
-        y : array-like of shape (n_samples,)
-            True labels.
-
-        Returns
-        -------
-        eligible : ndarray of bool, shape (n_samples,)
-            Those of the source classes.
-        """
-        check_is_fitted(self)
-        return self.trigger_.eligible(y)
+    def _stamp(self, rows):
+        return self.trigger_.transform(rows)

@@ -106,7 +106,8 @@ class NeuralCleanse(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     ----------
     .. [1] B. Wang, Y. Yao, S. Shan, H. Li, B. Viswanath, H. Zheng, B. Y. Zhao, "Neural
        Cleanse: identifying and mitigating backdoor attacks in neural networks", IEEE
-       Symposium on Security and Privacy, 2019 (Section IV: Equation 3 and the index).
+       Symposium on Security and Privacy, 2019 (Section IV: Equation 3 and the index; the
+       weight of the size changes after some steps, instead of passes over the rows).
 
     Examples
     --------

@@ -82,7 +82,9 @@ class BullseyePolytope(CleanLabelAttack):
     ----------
     .. [1] H. Aghakhani, D. Meng, Y.-X. Wang, C. Kruegel, G. Vigna, "Bullseye polytope: a
        scalable clean-label poisoning attack with improved transferability",
-       arXiv:2005.00191 (Equation 2; Section 4.3 for several target rows).
+       arXiv:2005.00191 (the objective in what the last layer sees, also of several
+       target rows; not that of all layers, for victims that are trained end to end, and
+       without dropout in the surrogates).
 
     Examples
     --------

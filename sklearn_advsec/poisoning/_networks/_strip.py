@@ -74,7 +74,10 @@ class STRIP(Sanitizer):
     References
     ----------
     .. [1] Y. Gao, C. Xu, D. Wang, S. Chen, D. C. Ranasinghe, S. Nepal, "STRIP: a defence
-       against trojan attacks on deep neural networks", arXiv:1902.06531 (Algorithm 1).
+       against trojan attacks on deep neural networks", arXiv:1902.06531 (Algorithm 1;
+       Equations 2 to 4, in nats). There, blends are with rows that are held out, and an
+       entropy is compared with a quantile of theirs; here they are with training rows,
+       which are ranked within their class.
 
     Examples
     --------

@@ -25,7 +25,46 @@ _CANDIDATES = 200
 _MOST_ROWS = 5000  # that candidates are compared with
 
 
-class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
+class Stamping(OneToOneFeatureMixin, TransformerMixin):
+    """Mixin of attacks with a trigger, which is stamped on any rows after the attack.
+
+    A subclass writes ``_stamp(rows)``, and notes ``source_classes_``.
+    """
+
+    def transform(self, X: ArrayLike) -> Any:
+        """Stamp the trigger on all rows.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_samples, n_features) or images
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        X : of the type of `X`
+            The rows with the trigger.
+        """
+        check_is_fitted(self)
+        return self._stamp(self._check_rows(X, reset=False))
+
+    def eligible(self, y: ArrayLike) -> np.ndarray:
+        """Tell for which labels the trigger is to change the prediction.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,)
+            True labels.
+
+        Returns
+        -------
+        eligible : ndarray of bool, shape (n_samples,)
+            Those of the source classes.
+        """
+        check_is_fitted(self)
+        return find_positions(np.asarray(y), self.source_classes_)[1]
+
+
+class BackdoorTrigger(Stamping, PoisoningAttack):
     """Backdoor: training rows with a trigger and the target class.
 
     A model that learns them gives the target class to any row with the trigger, which
@@ -204,38 +243,6 @@ class BackdoorTrigger(OneToOneFeatureMixin, TransformerMixin, PoisoningAttack):
         self.channels = channels
         self.constraints = constraints
         self.random_state = random_state
-
-    def transform(self, X: ArrayLike) -> Any:
-        """Stamp the trigger on all rows.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_samples, n_features) or images
-            Rows, as in `fit`.
-
-        Returns
-        -------
-        X : of the type of `X`
-            The rows with the trigger.
-        """
-        check_is_fitted(self)
-        return self._stamp(self._check_rows(X, reset=False))
-
-    def eligible(self, y: ArrayLike) -> np.ndarray:
-        """Tell for which labels the trigger is to change the prediction.
-
-        Parameters
-        ----------
-        y : array-like of shape (n_samples,)
-            True labels.
-
-        Returns
-        -------
-        eligible : ndarray of bool, shape (n_samples,)
-            Those of the source classes.
-        """
-        check_is_fitted(self)
-        return find_positions(np.asarray(y), self.source_classes_)[1]
 
     def _allows_nan(self):
         return True  # what is stamped does not depend on it
