@@ -93,5 +93,5 @@ values = [model.score(test, y_test) for model in bars.values()]
 other.bar(places + 0.2, values, 0.4, label="accuracy")
 other.set_xticks(places, list(bars))
 other.set(ylim=(0, 1.02), title=f"random forest, {trigger.budget:.0%} of poison")
-other.legend()
+other.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)
 plt.show()

@@ -67,6 +67,7 @@ right.set(
     xlabel="Poison, as a share of the clean rows",
     ylabel="Test error",
     title="LinearSVC, retrained",
+    ylim=(0, None),
 )
 right.legend()
 for ax in (left, right):

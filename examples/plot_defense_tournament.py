@@ -129,11 +129,14 @@ for i, (name, model) in enumerate(fitted.items()):
 # -------------------------
 # Robust accuracies mean something only where stronger attacks are stronger.
 
-for name in ("random signed network", "squeezing to 1 bit", "adversarial training"):
+for name in ("random signed network", "adversarial training"):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gradient_masking_report(
-            fitted[name], X_test, y_test, ProjectedGradientDescent(max_iter=20, **fixed)
+            fitted[name],
+            X_test[:60],
+            y_test[:60],
+            ProjectedGradientDescent(max_iter=20, **fixed),
         )
     masked = [w for w in caught if w.category is GradientMaskingWarning]
     print(f"{name}: {len(masked)} signs of masked gradients")

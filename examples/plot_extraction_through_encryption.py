@@ -79,7 +79,7 @@ bars = ax.bar(names, fidelity, color="0.6")
 ax.bar_label(bars, fmt="%.3f")
 ax.set(
     ylabel="labels of the copy that agree",
-    ylim=(0.5, 1.05),
+    ylim=(0, 1.1),
     title="A copy of the model, stolen through encryption",
 )
 

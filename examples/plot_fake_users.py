@@ -73,14 +73,15 @@ for strategy, report in reports.items():
     ax.annotate(
         strategy,
         (report.realism, report.prediction_shift),
-        xytext=(4, 4),
+        xytext=(-6, -3),
         textcoords="offset points",
+        ha="right",
     )
 ax.axvline(0.5, color="grey", linewidth=0.8)
 ax.set(
     xlabel="how well fakes are told from real users (AUC)",
     ylabel="rise of the items' scores",
-    xlim=(0.3, 1.15),
+    xlim=(0.3, 1.05),
 )
 
 # %%

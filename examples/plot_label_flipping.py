@@ -109,7 +109,8 @@ left.grid(alpha=0.3)
 left.legend()
 right.imshow(table, cmap="Reds", vmin=0, aspect="auto")
 for (i, j), value in np.ndenumerate(table):
-    right.text(j, i, f"{value:.2f}", ha="center", va="center")
+    color = "white" if value > 0.6 * np.max(table) else "black"
+    right.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
 right.set_xticks(range(len(strategies) + 1), ["clean", *strategies])
 right.set_yticks(range(len(sanitizers)), sanitizers)
 right.set(title="Test error with sanitizers, 15 % of flips")

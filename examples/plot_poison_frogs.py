@@ -87,7 +87,10 @@ ax = right.subplots()
 ax.plot(moved, hits, "o-", label="targets hit")
 ax.plot(moved, accuracy, "s--", label="accuracy on clean rows")
 for beta, x, height in zip(betas, moved, hits, strict=True):
-    ax.annotate(f"beta {beta}", (x, height), (4, -12), textcoords="offset points")
+    ax.annotate(
+        f"beta {beta}", (x, height), (0, 7), textcoords="offset points", ha="center"
+    )
 ax.set(xlabel="share of the way to the target row", ylabel="share", ylim=(-0.05, 1.05))
-ax.legend()
+ax.margins(x=0.12)
+ax.legend(loc="center left")
 plt.show()

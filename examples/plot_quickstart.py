@@ -83,7 +83,7 @@ net = NeuralNetClassifier(
     criterion=nn.CrossEntropyLoss,
     optimizer=torch.optim.Adam,
     lr=3e-3,
-    max_epochs=12,
+    max_epochs=10,
     batch_size=64,
     train_split=None,
     verbose=0,
@@ -100,7 +100,7 @@ train_attack = ProjectedGradientDescent(max_iter=5, bounds=(0, 1))
 test_attack = ProjectedGradientDescent(eps=0.1, max_iter=20, bounds=(0, 1))
 search = GridSearchCV(
     AdversarialTrainingClassifier(net, train_attack, random_state=0),
-    {"eps": [0.0, 0.05, 0.1], "estimator__module__channels": [4, 8]},
+    {"eps": [0.0, 0.1], "estimator__module__channels": [4, 8]},
     scoring={"clean": "accuracy", "robust": robust_accuracy_scorer(test_attack)},
     refit="robust",
     cv=2,

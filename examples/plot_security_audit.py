@@ -59,9 +59,10 @@ print(audit.recommendations_[figures].to_string())
 # %%
 # Another model, side by side
 # ---------------------------
-# More regularisation: a verdict is given only where the intervals are apart. For a page,
-# there is ``audit.to_html("audit.html")``, and ``assert_robust`` for a test of your own.
+# More regularisation, and two of the threats: a verdict is given only where the intervals
+# are apart. For a page, there is ``audit.to_html("audit.html")``, and ``assert_robust``
+# for a test of your own.
 
 calmer = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(X_train, y_train)
-other = SecurityAudit(FrozenEstimator(calmer)).fit(X_train, y_train, X_test, y_test)
-print(audit.compare(other))
+other = SecurityAudit(FrozenEstimator(calmer), threats=("evasion", "extraction"))
+print(audit.compare(other.fit(X_train, y_train, X_test, y_test)))

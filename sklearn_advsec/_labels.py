@@ -21,7 +21,7 @@ def as_labels(labels, name, shape=None):
     except ValueError:
         raise ValueError(f"{name} must hold rows of labels, all of one length.") from None
     if shape is None:
-        array = column_or_1d(array, input_name=name)
+        array = column_or_1d(array)
     elif array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; it must be {shape}.")
     if array.dtype.kind == "f":

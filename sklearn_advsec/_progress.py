@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from typing import Any, Self
 
 from ._sklearn import Decorated
 
@@ -17,7 +18,7 @@ except ImportError:  # scikit-learn before 1.9
     class CallbackSupportMixin:
         """Takes no callbacks, as there are none."""
 
-        def set_callbacks(self, *callbacks):
+        def set_callbacks(self, *callbacks: Any) -> Self:
             """Refuse callbacks.
 
             Raises
