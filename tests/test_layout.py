@@ -84,11 +84,12 @@ PUBLIC = {
     """,
     "privacy": """
         AttributeInference BoundaryDistance CountingCertificate DPSGDClassifier DRAFT
-        GapAttack LikelihoodRatio LossThreshold MembershipAttack MembershipGame
-        MembershipRound ModelInversion ModifiedEntropy QuantileMembership RMIA
-        Reconstruction ShadowAttack ShadowModels StoredRows StructuralReport
-        counting_certificate epsilon_from_guesses epsilon_lower_bound make_records
-        rmia_scores stored_rows structural_checks
+        GapAttack KeepModels LikelihoodRatio LossThreshold MembershipAttack
+        MembershipGame
+        MembershipRound ModelInversion ModifiedEntropy PrivacyAudit QuantileMembership
+        RMIA Reconstruction ShadowAttack ShadowModels StoredRows StructuralReport
+        TrainedShadows counting_certificate epsilon_from_guesses epsilon_lower_bound
+        make_records rmia_scores stored_rows structural_checks
     """,
     "threat": """
         Box FeatureConstraints LpBall

@@ -11,16 +11,18 @@ from ._boundary import BoundaryDistance
 from ._counting import CountingCertificate, counting_certificate
 from ._dpsgd import DPSGDClassifier
 from ._draft import DRAFT, Reconstruction
+from ._folds import KeepModels
 from ._game import MembershipGame, MembershipRound
 from ._gap import GapAttack
 from ._inversion import ModelInversion
 from ._likelihood_ratio import LikelihoodRatio
 from ._loss_threshold import LossThreshold
 from ._modified_entropy import ModifiedEntropy
+from ._privacy_audit import PrivacyAudit
 from ._quantile import QuantileMembership
 from ._records import make_records
 from ._rmia import RMIA, rmia_scores
-from ._shadow_base import ShadowAttack
+from ._shadow_base import ShadowAttack, TrainedShadows
 from ._shadow_models import ShadowModels
 from ._stored_rows import StoredRows, stored_rows
 from ._structure import StructuralReport, structural_checks
@@ -32,6 +34,7 @@ __all__ = [
     "DRAFT",
     "DPSGDClassifier",
     "GapAttack",
+    "KeepModels",
     "LikelihoodRatio",
     "LossThreshold",
     "MembershipAttack",
@@ -39,6 +42,7 @@ __all__ = [
     "MembershipRound",
     "ModelInversion",
     "ModifiedEntropy",
+    "PrivacyAudit",
     "QuantileMembership",
     "RMIA",
     "Reconstruction",
@@ -46,6 +50,7 @@ __all__ = [
     "ShadowModels",
     "StoredRows",
     "StructuralReport",
+    "TrainedShadows",
     "counting_certificate",
     "epsilon_from_guesses",
     "epsilon_lower_bound",

@@ -122,6 +122,7 @@ class MembershipAttack(
     _takes_regressors = False
     _goes_by_y = True  # whether known members choose the threshold
     _slope = None  # of the logistic curve from decisions to probabilities
+    _calibrates = True  # whether `predict_proba` is wanted
 
     _parameter_constraints = {
         "estimator": VICTIM,
@@ -223,7 +224,7 @@ class MembershipAttack(
 
     def _calibrate(self, decision, member):
         """Learn how sure a decision is, from records whose membership is known."""
-        if member is None or not 0 < member.sum() < len(member):
+        if member is None or not 0 < member.sum() < len(member) or not self._calibrates:
             return
         # Far from the threshold, decisions of few shadows are wilder than they are sure.
         self._scale = max(float(np.median(np.abs(decision))), np.finfo(float).tiny)

@@ -453,6 +453,15 @@ class CountingCertificate:
     See Also
     --------
     counting_certificate : Returns one.
+
+    Examples
+    --------
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.privacy import counting_certificate
+    >>> tree = DecisionTreeClassifier().fit([[0], [1], [3]], [0, 1, 1])
+    >>> found = counting_certificate(tree, [[0, 0], [0, 1], [2, 1]], domain=[range(4)])
+    >>> found.status.tolist(), found.decided
+    (['in', 'out', 'open'], 0.66...)
     """
 
     status: np.ndarray

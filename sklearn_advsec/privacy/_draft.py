@@ -43,6 +43,14 @@ class Reconstruction:
     See Also
     --------
     DRAFT : Returns one.
+
+    Examples
+    --------
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.privacy import DRAFT
+    >>> tree = DecisionTreeClassifier().fit([[0], [1], [1]], [0, 1, 1])
+    >>> DRAFT(tree, [range(2)]).reconstruct()
+    Reconstruction(n_found=3, certain=3, n_rows=3, complete=True)
     """
 
     rows: np.ndarray

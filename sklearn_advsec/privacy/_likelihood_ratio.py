@@ -231,7 +231,7 @@ class LikelihoodRatio(ShadowAttack):
             self._learn_weights(shadows, trained)
         scores = self._likelihood_ratio(target, records)
         self.threshold_ = self._choose_threshold(scores, member)
-        if member is None:
+        if member is None and self._calibrates:
             scores, member = self._scores_of_shadows(shadows, trained)
         self._calibrate(scores - self.threshold_, member)
 

@@ -237,7 +237,7 @@ class RMIA(ShadowAttack):
         self.population_ = target[fresh] / np.maximum(mean[fresh], _TINY)
         scores = self._beaten(target, mean)
         self.threshold_ = self._choose_threshold(scores, member)
-        if member is None:
+        if member is None and self._calibrates:
             scores, member = self._scores_of_shadows(records)
         self._calibrate(scores - self.threshold_, member)
 

@@ -1,10 +1,16 @@
 """Shadow models, and the base of the attacks that train them."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import clone, is_regressor
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
@@ -22,6 +28,77 @@ from ._signals import (
     residuals,
     true_probability,
 )
+
+
+@dataclass(eq=False, repr=False)
+class TrainedShadows:
+    """Shadow models that are there already, such as those of a cross-validation.
+
+    Attacks take them as `shadow_estimator`, and train none.
+
+    Attributes
+    ----------
+    estimators : sequence of classifier
+        The models, fitted.
+    indices : sequence of array-like of int
+        The rows that each was trained on: positions in the records that `fit` of the
+        attack is given.
+
+    See Also
+    --------
+    ShadowAttack : Takes them.
+    PrivacyAudit.from_cross_validation : Makes them of the models of the folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import ExtraTreesClassifier
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklearn_advsec.privacy import RMIA, TrainedShadows, make_records
+    >>> X, y = load_digits(return_X_y=True)
+    >>> target = ExtraTreesClassifier(10, random_state=0).fit(X[:400], y[:400])
+    >>> own, labels = X[800:], y[800:]
+    >>> models = cross_validate(
+    ...     target, own, labels, return_estimator=True, return_indices=True
+    ... )
+    >>> shadows = TrainedShadows(models["estimator"], models["indices"]["train"])
+    >>> attack = RMIA(
+    ...     FrozenEstimator(target), shadow_estimator=shadows, n_shadow_models=5
+    ... )
+    >>> attack = attack.fit(make_records(own, labels))
+    >>> scores = attack.decision_function(make_records(X[:800], y[:800]))
+    >>> bool(scores[:400].mean() > scores[400:].mean())
+    True
+    """
+
+    estimators: Sequence[Any]
+    indices: Sequence[ArrayLike]
+
+    def __post_init__(self):
+        if len(self.estimators) != len(self.indices):
+            raise ValueError(
+                f"indices must be one for each of the {len(self.estimators)} estimators; "
+                f"there are {len(self.indices)}."
+            )
+
+    def __sklearn_clone__(self) -> TrainedShadows:
+        return self
+
+    def __repr__(self) -> str:
+        return f"TrainedShadows(n_models={len(self.estimators)})"
+
+
+def _check_positions(rows, n_rows):
+    rows = np.asarray(rows)
+    if rows.dtype.kind not in "iu" or rows.ndim != 1:
+        raise ValueError("indices of shadow_estimator must be positions of records.")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_rows:
+        raise ValueError(
+            f"indices of shadow_estimator must be positions among the {n_rows} records."
+        )
+    return rows
 
 
 class ShadowAttack(MembershipAttack):
@@ -43,10 +120,11 @@ class ShadowAttack(MembershipAttack):
 
     Parameters
     ----------
-    shadow_estimator : classifier or regressor, default=None
+    shadow_estimator : classifier, regressor or TrainedShadows, default=None
         The recipe of the shadow models, which may be another architecture than the
         target's. None clones the target's own, with all its parameters, the number of
-        epochs included; a `PretrainedModule` has none.
+        epochs included; a `PretrainedModule` has none. Models that are trained already
+        come as :class:`TrainedShadows`.
     n_shadow_models : int
         Number of shadow models.
     shadow_size : float or int, default=0.5
@@ -126,7 +204,7 @@ class ShadowAttack(MembershipAttack):
 
     _parameter_constraints = {
         **MembershipAttack._parameter_constraints,
-        "shadow_estimator": [HasMethods(["fit"]), None],
+        "shadow_estimator": [HasMethods(["fit"]), TrainedShadows, None],
         "n_shadow_models": [Interval(Integral, 1, None, closed="left")],
         "shadow_size": [
             Interval(Real, 0, 1, closed="neither"),
@@ -150,6 +228,39 @@ class ShadowAttack(MembershipAttack):
                 torch.device(self.device)
             except RuntimeError as error:
                 raise ValueError(f"device={self.device!r} is none: {error}") from None
+        pool = self._pool(records)
+        if isinstance(self.shadow_estimator, TrainedShadows):
+            self._take_shadows(self.shadow_estimator, len(pool))
+        else:
+            self._fit_shadows(pool)
+        trained = np.zeros((self.n_shadow_models, len(pool)), dtype=bool)
+        for mask, rows in zip(trained, self.shadow_indices_, strict=True):
+            mask[rows] = True
+        # A record may be in the pool more than once; one use is a use.
+        self._trained = {}
+        self._single = not pool.collide()
+        for key, column in zip(pool.keys(self._single), trained.T, strict=True):
+            self._trained[key] = self._trained.get(key, False) | column
+        if pool.values is not None:
+            self._residual_scale = self._usual_residual(pool)
+        return pool
+
+    def _take_shadows(self, shadows, n_rows):
+        if self._needs_probabilities() and not is_regressor(self.estimator_):
+            check_probabilities(self.estimator_)
+            for model in shadows.estimators:
+                check_probabilities(model, "shadow_estimator")
+        if len(shadows.estimators) != self.n_shadow_models:
+            raise ValueError(
+                f"n_shadow_models={self.n_shadow_models}, but shadow_estimator has "
+                f"{len(shadows.estimators)} trained ones."
+            )
+        self.shadow_estimators_ = list(shadows.estimators)
+        self.shadow_indices_ = [
+            _check_positions(rows, n_rows) for rows in shadows.indices
+        ]
+
+    def _fit_shadows(self, pool):
         recipe = self._recipe()
         if is_regressor(self.estimator_) != is_regressor(recipe):
             raise TypeError(
@@ -161,7 +272,6 @@ class ShadowAttack(MembershipAttack):
             check_probabilities(self.estimator_)
             if self.shadow_estimator is not None and not _decides_late(recipe):
                 check_probabilities(recipe, "shadow_estimator")
-        pool = self._pool(records)
         rng = check_random_state(self.random_state)
         self.shadow_indices_ = draw_subsets(
             len(pool), self.n_shadow_models, self._subset_size(len(pool)), rng
@@ -189,17 +299,6 @@ class ShadowAttack(MembershipAttack):
                 f"{len(pool)} records: give more of them, or another shadow_estimator."
             )
             raise
-        trained = np.zeros((self.n_shadow_models, len(pool)), dtype=bool)
-        for mask, rows in zip(trained, self.shadow_indices_, strict=True):
-            mask[rows] = True
-        # A record may be in the pool more than once; one use is a use.
-        self._trained = {}
-        self._single = not pool.collide()
-        for key, column in zip(pool.keys(self._single), trained.T, strict=True):
-            self._trained[key] = self._trained.get(key, False) | column
-        if pool.values is not None:
-            self._residual_scale = self._usual_residual(pool)
-        return pool
 
     def _usual_residual(self, pool):
         """Return the residual of shadows on records that they were not trained on."""

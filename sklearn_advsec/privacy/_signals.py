@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.special import xlogy
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from .._estimators import as_nets_take_them, unwrap
 from .._labels import in_columns
@@ -12,8 +13,59 @@ from ..victim import AnswerCheck, LabelAccess, ScoreAccess
 _TINY = 1e-16
 
 
+class Answers(ClassifierMixin, BaseEstimator):
+    """What a model said of some rows, as a model of their numbers.
+
+    Where many attacks ask about the same rows, and each shadow model plays the target
+    once, every model is asked once, and checked once. A row is its number, in the first
+    column.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The labels.
+    codes : ndarray of int, shape (n_rows,)
+        What was predicted, as positions in `classes`.
+    proba : ndarray of shape (n_rows, n_classes), or None
+        Probabilities.
+    """
+
+    def __init__(self, classes, codes, proba=None):
+        self.classes = classes
+        self.codes = codes
+        self.proba = proba
+        self.classes_ = classes
+
+    @classmethod
+    def ask(cls, model, features):
+        """Ask a model about rows."""
+        classes = np.asarray(model.classes_)
+        proba = None
+        if hasattr(model, "predict_proba"):
+            proba = probabilities(model, features, classes)
+        return cls(classes, predicted_codes(model, features), proba)
+
+    def fit(self, X=None, y=None):
+        return self
+
+    def predict(self, X):
+        return self.classes[self.codes[_numbers_of(X)]]
+
+    @property
+    def predict_proba(self):
+        if self.proba is None:
+            raise AttributeError("This model gave no probabilities.")
+        return lambda X: self.proba[_numbers_of(X)]
+
+
+def _numbers_of(X):
+    return np.asarray(X)[:, 0].astype(np.int64)
+
+
 def predicted_codes(estimator, features):
     """Ask for labels, as positions in the estimator's classes."""
+    if isinstance(unwrap(estimator), Answers):
+        return unwrap(estimator).codes[_numbers_of(features)]
     if len(estimator.classes_) == 1:  # a shadow whose rows had one label
         return np.zeros(len(features), dtype=int)
     access = LabelAccess(estimator, features)
@@ -31,6 +83,11 @@ def probabilities(estimator, features, classes=None):
         If the estimator gives no probabilities.
     """
     check_probabilities(estimator)
+    if isinstance(unwrap(estimator), Answers):
+        proba = unwrap(estimator).proba[_numbers_of(features)]
+        return (
+            proba if classes is None else in_columns(proba, estimator.classes_, classes)
+        )
     known = np.asarray(estimator.classes_)
     if len(known) == 1:
         proba = np.ones((len(features), 1))

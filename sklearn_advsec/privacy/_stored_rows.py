@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_consistent_length
 
 from .._estimators import unwrap
 from .._rows import is_dataframe
@@ -51,6 +52,15 @@ class StoredRows:
     See Also
     --------
     stored_rows : Finds them.
+
+    Examples
+    --------
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> from sklearn_advsec.privacy import stored_rows
+    >>> X, y = [[0, 1], [1, 3], [2, 0]], [0, 1, 1]
+    >>> model = KNeighborsClassifier(1, algorithm="brute").fit(X, y)
+    >>> stored_rows(model, X)
+    [StoredRows(path='._fit_X', holds='rows', rows=array([0, 1, 2]), shape=(3, 2))]
     """
 
     path: str
@@ -115,7 +125,10 @@ def stored_rows(
     .steps[1][1]._y labels 150
     .steps[1][1]._fit_X rows 150
     """
+    _check_width(estimator, X)
     n_rows = _num_samples(X)
+    if y is not None:
+        check_consistent_length(X, y)
     candidates, holders = _walk(unwrap(estimator))
     views = _Views(n_rows)
     views.add(X)
@@ -132,6 +145,18 @@ def stored_rows(
         if match is not None:
             found.append(StoredRows(path, *match, tuple(value.shape)))
     return found
+
+
+def _check_width(estimator, X):
+    shape = np.shape(X) if not issparse(X) else X.shape
+    if len(shape) < 2:
+        raise ValueError(f"X must be rows of features; it has shape {shape}.")
+    n_features = getattr(estimator, "n_features_in_", None)
+    if len(shape) == 2 and n_features is not None and shape[1] != n_features:
+        raise ValueError(
+            f"X has {shape[1]} features, but {type(unwrap(estimator)).__name__} was "
+            f"trained on {n_features}."
+        )
 
 
 def _match(value, views, labels, n_rows):

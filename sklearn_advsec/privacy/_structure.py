@@ -57,6 +57,16 @@ class StructuralReport:
     See Also
     --------
     structural_checks : Returns one.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from sklearn_advsec.privacy import structural_checks
+    >>> X, y = load_iris(return_X_y=True)
+    >>> report = structural_checks(DecisionTreeClassifier(max_depth=1).fit(X, y), X)
+    >>> report.cell_size.min(), report.n_parameters, report.degrees_of_freedom
+    (np.int64(50), 6, 144)
     """
 
     min_count: int

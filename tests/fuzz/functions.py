@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import RepeatedStratifiedKFold, cross_validate
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import (
@@ -36,6 +37,14 @@ X[:, 0] = np.round((X[:, 0] + LABELS) / 2, 2)  # something to learn
 FEW = slice(0, 6)
 TREE = DecisionTreeClassifier(max_depth=3, random_state=0).fit(X, LABELS)
 LINEAR = LogisticRegression().fit(X, LABELS)
+FOLDS = cross_validate(
+    DecisionTreeClassifier(max_depth=2, random_state=0),
+    X,
+    LABELS,
+    cv=RepeatedStratifiedKFold(n_splits=2, n_repeats=2, random_state=0),
+    return_estimator=True,
+    return_indices=True,
+)
 WHOLE_TREE = DecisionTreeClassifier().fit(RNG.randint(0, 4, (ROWS, 3)), LABELS)
 MOVED = np.round(np.column_stack([1 - X[FEW][:, 0], X[FEW][:, 1:]]), 2)
 SCORES = np.linspace(0.1, 0.9, ROWS)
@@ -208,6 +217,35 @@ def inside(estimator, X, y):
     return np.concatenate([np.empty(0), *[f.rows for f in found]])
 
 
+def privacy_audit(
+    estimator,
+    attacks,
+    records,
+    members,
+    quasi_identifiers,
+    level,
+    min_count,
+    random_state,
+):
+    """Audit the privacy of a model."""
+    audit = privacy.PrivacyAudit(
+        estimator,
+        attacks,
+        n_shadow_models=2,
+        quasi_identifiers=quasi_identifiers,
+        level=level,
+        min_count=min_count,
+        random_state=random_state,
+    )
+    return audit.fit(records, members=members).records_["p_joint"].to_numpy()
+
+
+def from_cross_validation(search, X, y):
+    """Audit the models of folds."""
+    audit = privacy.PrivacyAudit.from_cross_validation(search, X, y)
+    return audit.records_["p_joint"].to_numpy()
+
+
 def roni(estimator, trusted, contamination, n_splits, n_train, group_size, random_state):
     """Reject rows on their impact."""
     sanitizer = poisoning.RONI(
@@ -364,6 +402,23 @@ FUNCTIONS = [
         },
     ),
     (inside, {"estimator": LINEAR, "X": X, "y": LABELS}),
+    (
+        privacy_audit,
+        {
+            "estimator": FrozenEstimator(TREE),
+            "attacks": ["LossThreshold", "RMIA"],
+            "records": np.column_stack([X, LABELS]),
+            "members": np.arange(ROWS) < ROWS // 2,
+            "quasi_identifiers": [0],
+            "level": 0.05,
+            "min_count": 3,
+            "random_state": 0,
+        },
+    ),
+    (
+        from_cross_validation,
+        {"search": FOLDS, "X": X, "y": LABELS},
+    ),
     (
         membership_game,
         {

@@ -1,0 +1,1043 @@
+"""The dossier of a model: all attacks on its records, and what is seen without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from math import floor
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom, hypergeom, rankdata
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from .._estimators import may_take_nan, name_of
+from .._rows import RowCodec, check_rows, is_dataframe, plain_rows
+from .._sklearn import (
+    BaseSearchCV,
+    HasMethods,
+    Interval,
+    StrOptions,
+    _safe_indexing,
+    fit_context,
+)
+from ..metrics._membership import clopper_pearson, roc_auc_interval
+from ..victim._fitting import VICTIM
+from ._base import check_target
+from ._counting import LeafCounts, counting_certificate
+from ._folds import FoldShadows, deal, models_of_folds, with_duplicates
+from ._gap import GapAttack
+from ._likelihood_ratio import LikelihoodRatio
+from ._loss_threshold import LossThreshold
+from ._records import Records, column_position, make_records
+from ._rmia import RMIA
+from ._shadow_base import ShadowAttack, TrainedShadows
+from ._signals import Answers, as_target_takes_them
+from ._structure import structural_checks
+
+if TYPE_CHECKING:
+    from joblib import Memory
+
+_ATTACKS = {
+    "GapAttack": GapAttack,
+    "LossThreshold": LossThreshold,
+    "RMIA": RMIA,
+    "LikelihoodRatio": partial(LikelihoodRatio, mode="online"),
+}
+_WITH_SHADOWS = ("RMIA", "LikelihoodRatio")
+# Rates of false alarms at which an attack is judged; the smallest with enough records.
+_RATES = (0.001, 0.01, 0.05, 0.1)
+_FEW = 10
+# Shadow models that play the target, to see what non-members score.
+_MOST_PRETENDERS = 64
+# Of the surest records, how many are looked at for whether members prevail.
+_TAIL = 0.02
+# Non-members are watched at these levels for whether p-values are what they say.
+_WATCHED, _DOUBT, _DEVIATIONS = (0.01, 0.05, 0.2), 0.01, 3
+
+
+class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
+    """The privacy of one fitted model: what an auditor signs before it is released.
+
+    All attacks ask about the same records, and share one set of shadow models. For every
+    record, what they say together becomes one p-value: how often a record that is no
+    member has so small a p-value in one of them. Non-members are seen where each shadow
+    model in turn plays the target, on records that it was not trained on. The known
+    non-members of the target itself check this; where they contradict it, p-values are
+    their ranks among them instead.
+
+    A member is *flagged* where its p-value holds for all members together (Holm), and
+    the model as a whole shows a gap: the area of some attack is above one half, or
+    members prevail among the surest records, at the same level for all attacks. Without
+    that gap, no single record is evidence.
+
+    Parameters
+    ----------
+    estimator : classifier
+        The model, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`.
+    attacks : "auto" or list of str, default="auto"
+        Of "GapAttack" (labels only), "LossThreshold", "RMIA" and "LikelihoodRatio"
+        (online). "auto" takes all that the model allows.
+    shadow_estimator : classifier or TrainedShadows, default=None
+        The recipe of the shadow models; None clones the target's own.
+    n_shadow_models : int, default=32
+        Number of shadow models, each trained on half of the records; they are also what
+        p-values rest on.
+    quasi_identifiers : list of int or str, default=None
+        Columns that somebody may know of a person. Records that are alone with their
+        values of them are single-outs.
+    level : float, default=0.05
+        How often a model without a gap may have any record flagged, and how often an
+        interval may miss, for all attacks together.
+    min_count : int, default=10
+        Fewer training rows in a cell are few; see :func:`structural_checks`.
+    domain : sequence of array-like, default=None
+        The values of each feature, for :func:`counting_certificate` of forests.
+    label_column : int or str, default=-1
+        The column that holds the label, by position or name.
+    memory : str or joblib.Memory, default=None
+        Where finished shadow models are kept; see :class:`ShadowAttack`.
+    n_jobs : int, default=None
+        Number of joblib jobs; the result does not depend on it.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the shadow models.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The model.
+    results_ : DataFrame
+        One figure in a row: `attack`, `knowledge`, `metric`, `value`, its interval (`low`
+        to `high`, which holds for all attacks together), the `baseline`, and of how many
+        members and others. "all attacks" is the joint p-value as a score, "no model" is
+        what tells members without asking it. Structural checks have no attack.
+    records_ : DataFrame
+        One record in a row, the most exposed first: its `member`ship (None where it is
+        not known), the score and the p-value of each attack, `p_joint`, `p_adjusted` for
+        all members together, `flagged`, `single_out`; of members, `cell_size`, `stored`
+        and so on; `certificate` where counts of a forest prove something. The index is
+        the position in `records`.
+    structure_ : StructuralReport or None
+        The structural checks, on the members as the training rows.
+    certificate_ : CountingCertificate or None
+        What the counts of a forest prove.
+    limits_ : DataFrame
+        What was not tested, and `reason`s for caution.
+    has_gap_ : bool
+        Whether the model as a whole shows a gap.
+    calibrated_ : bool
+        Whether p-values come from shadow models, and the non-members agree.
+    n_features_in_ : int
+        Number of columns of the records.
+
+    See Also
+    --------
+    RMIA : One of the attacks.
+    structural_checks : What is seen without.
+    sklearn_advsec.audit.SecurityAudit : Other threats, too.
+
+    References
+    ----------
+    .. [1] S. Zarifzadeh, P. Liu, R. Shokri, "Low-cost high-power membership inference
+       attacks", arXiv:2312.03262.
+    .. [2] P. Westfall, S. Young, "Resampling-based multiple testing", Wiley 1993 (the
+       least p-value of several tests, by its own distribution).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn_advsec.privacy import PrivacyAudit, make_records
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> forest = RandomForestClassifier(10, random_state=0).fit(X[:280], y[:280])
+    >>> audit = PrivacyAudit(FrozenEstimator(forest), n_shadow_models=8)
+    >>> audit = audit.fit(make_records(X, y), members=range(280))
+    >>> audit.results_.query("attack == 'RMIA'")["metric"].tolist()
+    ['AUC', 'TPR at 0.05 FPR']
+    >>> audit.has_gap_
+    True
+    """
+
+    _parameter_constraints = {
+        "estimator": VICTIM,
+        "attacks": [StrOptions({"auto"}), list, tuple],
+        "shadow_estimator": [HasMethods(["fit"]), TrainedShadows, None],
+        "n_shadow_models": [Interval(Integral, 2, None, closed="left")],
+        "quasi_identifiers": [list, tuple, None],
+        "level": [Interval(Real, 0, 1, closed="neither")],
+        "min_count": [Interval(Integral, 1, None, closed="left")],
+        "domain": [list, tuple, np.ndarray, None],
+        "label_column": [Integral, str],
+        "memory": [str, HasMethods(["cache"]), None],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        attacks: Literal["auto"] | Sequence[str] = "auto",
+        *,
+        shadow_estimator: Any = None,
+        n_shadow_models: int = 32,
+        quasi_identifiers: Sequence[int | str] | None = None,
+        level: float = 0.05,
+        min_count: int = 10,
+        domain: Sequence[ArrayLike] | None = None,
+        label_column: int | str = -1,
+        memory: str | Memory | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.attacks = attacks
+        self.shadow_estimator = shadow_estimator
+        self.n_shadow_models = n_shadow_models
+        self.quasi_identifiers = quasi_identifiers
+        self.level = level
+        self.min_count = min_count
+        self.domain = domain
+        self.label_column = label_column
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self,
+        records: ArrayLike,
+        y: Any = None,
+        *,
+        members: ArrayLike | None = None,
+        non_members: ArrayLike | None = None,
+    ) -> PrivacyAudit:
+        """Audit the model.
+
+        Parameters
+        ----------
+        records : {array-like, DataFrame} of shape (n_records, n_columns)
+            Features, and the label in `label_column`: the rows that the model was trained
+            on, and about as many of the same source that it was not.
+        y : None
+            Ignored.
+        members, non_members : array-like of int, or of bool of shape (n_records,)
+            Which records are known to be in the training set, and not to be: positions,
+            or masks. Without one of them, it is all others. Records in neither are used
+            by the shadow models, and have p-values.
+
+        Returns
+        -------
+        self : object
+            The audit.
+        """
+        taken = self._open(records)
+        member, known = self._check_membership(taken, members, non_members)
+        names = self._names_of_attacks()
+        answers = Answers.ask(self.estimator_, taken.features)
+        shadows, trained = self._shadows(taken, names, answers, member)
+        folds = isinstance(self.shadow_estimator, FoldShadows)
+        attacks = _offline(names) if folds else {name: _ATTACKS[name] for name in names}
+        scored = _score_all(attacks, answers, shadows, trained, taken)
+        self._conclude(taken, member, known, scored)
+        return self
+
+    @classmethod
+    def from_cross_validation(
+        cls,
+        search: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        estimator: Any = None,
+        X_out: ArrayLike | None = None,
+        y_out: ArrayLike | None = None,
+        **parameters: Any,
+    ) -> PrivacyAudit:
+        """Audit with the models of a cross-validation; none is trained.
+
+        Every row was left out once in each repetition, so that the models of the folds
+        are shadow models. Without `X_out`, they are the targets as well: each plays the
+        target, whose members are its training rows, and is judged by the models of other
+        repetitions. That is an audit of the recipe, at the size of the training folds;
+        it needs no rows but those of the search. With `X_out`, rows that were never
+        trained on, the released model itself is audited.
+
+        What there is to use: `cross_validate` keeps the models and their rows, if it is
+        told to (``return_estimator=True, return_indices=True``). `GridSearchCV` keeps
+        scores, and the model that is fitted to all rows in the end, but neither the
+        models of the folds nor their rows. For a search, ``scoring=KeepModels()`` keeps
+        them; its splits are made again from `cv`, and compared with what was kept.
+
+        Parameters
+        ----------
+        search : dict or fitted search
+            What `cross_validate` returned, or a search with ``scoring=KeepModels(...)``.
+        X : {array-like, DataFrame} of shape (n_samples, n_features)
+            The rows that were cross-validated, in their order.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        estimator : classifier, default=None
+            The model that is to be released, fitted to all of `X`; with a search, its
+            `best_estimator_` is taken. Without one, `X_out` has no use.
+        X_out : {array-like, DataFrame} of shape (n_out, n_features), default=None
+            Rows of the same source that the model was not trained on.
+        y_out : array-like of shape (n_out,), default=None
+            Their labels.
+        **parameters : dict
+            Other parameters of the audit.
+
+        Returns
+        -------
+        audit : PrivacyAudit
+            The audit, fitted. Without `X_out`, every record is a member of some models
+            and not of others: `records_` has no membership, and ``p_joint`` is twice the
+            median over the models that it was in, which is a p-value however these
+            depend on each other.
+
+        Raises
+        ------
+        ValueError
+            If no models were kept, or there is one repetition only, in which nothing is
+            left to compare with (see `RepeatedStratifiedKFold`).
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> from sklearn.ensemble import ExtraTreesClassifier
+        >>> from sklearn.model_selection import RepeatedStratifiedKFold, cross_validate
+        >>> from sklearn_advsec.privacy import PrivacyAudit
+        >>> X, y = load_breast_cancer(return_X_y=True)
+        >>> done = cross_validate(
+        ...     ExtraTreesClassifier(10, random_state=0), X, y, return_estimator=True,
+        ...     return_indices=True, cv=RepeatedStratifiedKFold(n_splits=2, n_repeats=3)
+        ... )
+        >>> audit = PrivacyAudit.from_cross_validation(done, X, y)
+        >>> audit.has_gap_
+        True
+        """
+        models, trained_on = models_of_folds(search, X, y)
+        if estimator is None and isinstance(search, BaseSearchCV):
+            estimator = getattr(search, "best_estimator_", None)
+        y = column_or_1d(y)
+        if X_out is None:
+            target = models[0] if estimator is None else estimator
+            audit = cls(_frozen(target), **parameters)
+            return audit._fit_recipe(X, y, models, trained_on, estimator is not None)
+        if estimator is None:
+            raise ValueError("X_out needs the estimator that was fitted to all of X.")
+        if y_out is None:
+            raise ValueError("y_out must have the labels of X_out.")
+        y_out = column_or_1d(y_out)
+        check_consistent_length(X_out, y_out)
+        rows = _joined(X, X_out)
+        dealt = deal(trained_on, len(y), len(y_out))
+        audit = cls(
+            _frozen(estimator), shadow_estimator=FoldShadows(models, dealt), **parameters
+        )
+        records = make_records(rows, np.concatenate([y, y_out]))
+        if is_dataframe(records):
+            audit.set_params(label_column="label")
+        return audit.fit(records, members=np.arange(len(y)))
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def _fit_recipe(self, X, y, models, trained_on, has_target):
+        """Let each model of a cross-validation play the target."""
+        records = make_records(X, y)
+        if is_dataframe(records):
+            self.set_params(label_column="label")
+        taken = self._open(records)
+        names = self._names_of_attacks()
+        trained = np.zeros((len(models), len(y)), dtype=bool)
+        for mask, rows in zip(trained, trained_on, strict=True):
+            mask[rows] = True
+        trained = with_duplicates(trained, taken)
+        answers = [Answers.ask(model, taken.features) for model in models]
+        attacks, scores = _offline(names), {name: [] for name in names}
+        index, label = _index_records(taken)
+        for s in range(len(models)):
+            # Of its own repetition, the others know all that it left out.
+            rest = (~trained & ~trained[s]).any(axis=1)
+            rest[s] = False
+            if trained[rest].all(axis=0).any() or not rest.any():
+                raise ValueError(
+                    "search has one repetition only, in which each row was left out by "
+                    "one model: take RepeatedStratifiedKFold, with 2 or more."
+                )
+            others = [answers[i] for i in np.flatnonzero(rest)]
+            for name in names:
+                scores[name].append(
+                    _scores(
+                        attacks[name], answers[s], others, trained[rest], index, label
+                    )
+                )
+        self._conclude_recipe(taken, trained, scores, has_target)
+        return self
+
+    def _conclude_recipe(self, taken, trained, scores, has_target):
+        null = {n: [s[~t] for s, t in zip(v, trained, strict=True)]
+                for n, v in scores.items()}  # fmt: skip
+        judge = _Scored({}, null)
+        several, lows = len(scores), []
+        shared = {"n_members": len(taken), "n_non_members": len(taken)}
+        for name, values in scores.items():
+            low, value, high = _mean_area(trained, values, 1 - self.level / several)
+            lows.append(low)
+            self._add(attack=name, knowledge=_knowledge(name), metric="AUC", value=value,
+                      low=low, high=high, baseline=0.5, **shared)  # fmt: skip
+        self.has_gap_, self.calibrated_ = bool(max(lows) > 0.5), True
+        p_values, p_joint = judge.p_values_of(scores, trained)
+        adjusted = _holm(p_joint)
+        columns = {f"p_{name}": values for name, values in p_values.items()}
+        columns |= {
+            "p_joint": p_joint,
+            "p_adjusted": adjusted,
+            "flagged": (adjusted <= self.level) & self.has_gap_,
+            "single_out": self._single_outs(taken),
+        }
+        self._limits.append(
+            (
+                "the released model",
+                "the models of the folds were judged, which are trained on less rows",
+            )
+        )
+        self.structure_ = self.certificate_ = None
+        if has_target:
+            columns |= self._look_inside(taken, np.ones(len(taken), dtype=bool))
+        self._write(columns, p_joint)
+
+    # What is audited --------------------------------------------------------------------
+
+    def _open(self, records):
+        """Check what is given, and return the records."""
+        self._limits, self._figures = [], []
+        self.estimator_ = check_target(self.estimator, type(self).__name__)
+        rows, _ = plain_rows(records)
+        allow_nan = may_take_nan(self.estimator)
+        rows = check_rows(rows, type(self).__name__, allow_nan=allow_nan, name="records")
+        if np.ndim(rows) != 2:
+            raise ValueError("records must be rows of features and a label.")
+        self.n_features_in_ = rows.shape[1]
+        taken = Records(rows, self.label_column, np.asarray(self.estimator_.classes_))
+        taken.features = as_target_takes_them(taken.features, self.estimator_)
+        return taken
+
+    def _check_membership(self, taken, members, non_members):
+        """Return who is a member, and of whom it is known."""
+        inside = _mask(members, len(taken), "members")
+        outside = _mask(non_members, len(taken), "non_members")
+        if inside is None and outside is None:
+            raise ValueError("members, or non_members, must say which records are.")
+        inside = ~outside if inside is None else inside
+        outside = ~inside if outside is None else outside
+        if (inside & outside).any():
+            raise ValueError("members and non_members have records in common.")
+        single = not taken.collide()
+        keys = np.array(taken.keys(single), dtype=object)
+        inside_too = np.isin(keys, keys[inside]) & outside
+        if inside_too.any():
+            self._limits.append(
+                (
+                    f"{int(inside_too.sum())} of the non-members",
+                    "members have the same values; they are neither",
+                )
+            )
+            outside &= ~inside_too
+        if min(inside.sum(), outside.sum()) < 2:
+            raise ValueError("There must be two members and two non-members, or more.")
+        return inside, inside | outside
+
+    def _names_of_attacks(self):
+        """Return the attacks that the model allows; what it does not is a limit."""
+        names = list(_ATTACKS) if self.attacks == "auto" else list(self.attacks)
+        unknown = [name for name in names if name not in _ATTACKS]
+        if unknown or not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"attacks must be 'auto', or some of {list(_ATTACKS)}, each once; got "
+                f"{self.attacks!r}."
+            )
+        if hasattr(self.estimator_, "predict_proba"):
+            return names
+        model = name_of(self.estimator_)
+        if self.attacks != "auto" and names != ["GapAttack"]:
+            raise TypeError(f"attacks: {model} gives no probabilities; see 'GapAttack'.")
+        self._limits.append(("attacks by probabilities", f"{model} gives none"))
+        return ["GapAttack"]
+
+    def _shadows(self, taken, names, answers, member):
+        """Train shadow models, and ask them once; return answers, and on what trained."""
+        if not set(names) & set(_WITH_SHADOWS):
+            self._limits.append(
+                (
+                    "records one by one",
+                    "without shadow models, p-values are ranks among the non-members",
+                )
+            )
+            return [], np.zeros((0, len(taken)), dtype=bool)
+        trainer = _Shadows(
+            self.estimator_,
+            shadow_estimator=self.shadow_estimator,
+            n_shadow_models=self._n_shadows(),
+            label_column=self.label_column,
+            memory=self.memory,
+            n_jobs=self.n_jobs,
+            random_state=self.random_state,
+        ).fit(taken.rows)
+        trained = trainer.trained_on(taken)
+        usual, n_members = trained.sum(axis=1).mean(), int(member.sum())
+        if not 0.5 <= usual / n_members <= 2:
+            self._limits.append(
+                (
+                    "shadow models like the target",
+                    f"they were trained on {usual:.0f} records, and it on {n_members} or "
+                    "more: they may overfit more, or less",
+                )
+            )
+        labels = answers.classes
+        asked = trainer.ask(taken)
+        return [Answers(labels, p.argmax(axis=1), p) for p in asked], trained
+
+    def _n_shadows(self):
+        if isinstance(self.shadow_estimator, TrainedShadows):
+            return len(self.shadow_estimator.estimators)
+        return self.n_shadow_models
+
+    # What comes of it -------------------------------------------------------------------
+
+    def _conclude(self, taken, member, known, scored):
+        """Turn scores into figures, p-values and flags."""
+        others = known & ~member
+        p_values, p_joint = scored.p_values(others)
+        self.calibrated_ = scored.n_null > 0 and scored.agrees_with(p_joint[others])
+        if scored.n_null and not self.calibrated_:
+            self._limits.append(
+                (
+                    "p-values from shadow models",
+                    "the known non-members contradict them; ranks among these stand "
+                    "in for them",
+                )
+            )
+            p_values, p_joint = scored.without_null().p_values(others)
+        if p_joint.min() * member.sum() > self.level:
+            self._limits.append(
+                (
+                    "flags of single records",
+                    f"{scored.n_null or int(others.sum())} scores of non-members cannot "
+                    f"show p-values small enough for {int(member.sum())} members, or no "
+                    "member has one",
+                )
+            )
+        several = len(scored.target)
+        for name, scores in scored.target.items():
+            self._judge(name, scores, member, known, several)
+        self._judge("all attacks", -p_joint, member, known)
+        self._judge("no model", self._without_model(taken, member, known), member, known)
+        self.has_gap_ = self._gap(scored, -p_joint, member, known)
+        adjusted = np.ones(len(taken))
+        adjusted[member] = _holm(p_joint[member])
+        flagged = (adjusted <= self.level) & member & self.has_gap_
+        columns = {"member": _maybe(member, known)}
+        for name, scores in scored.target.items():
+            columns[f"score_{name}"] = scores
+            columns[f"p_{name}"] = p_values[name]
+        columns |= {"p_joint": p_joint, "p_adjusted": adjusted, "flagged": flagged}
+        columns["single_out"] = self._single_outs(taken)
+        columns |= self._look_inside(taken, member)
+        self._write(columns, p_joint)
+
+    def _judge(self, name, scores, member, known, several=1):
+        """Add the figures of an attack, on the records of which membership is known."""
+        if scores is None:
+            return
+        truth, scores = member[known], scores[known]
+        shared = {
+            "attack": name,
+            "knowledge": _knowledge(name),
+            "n_members": int(truth.sum()),
+            "n_non_members": int((~truth).sum()),
+        }
+        confidence = 1 - self.level / several
+        low, high = roc_auc_interval(truth, scores, confidence)
+        area = float(roc_auc_score(truth, scores))
+        self._add(metric="AUC", value=area, low=low, high=high, baseline=0.5, **shared)
+        rate = next((r for r in _RATES if r * shared["n_non_members"] >= _FEW), None)
+        if rate is None or name == "no model":
+            return
+        value, low, high = _true_rate(truth, scores, rate, confidence)
+        metric = f"TPR at {rate:g} FPR"
+        self._add(metric=metric, value=value, low=low, high=high, baseline=rate, **shared)
+
+    def _add(self, **figure):
+        self._figures.append(figure)
+
+    def _without_model(self, taken, member, known):
+        """Score records by themselves, as somebody does who never asks the model."""
+        rows = np.flatnonzero(known)
+        if min(member.sum(), (known & ~member).sum()) < 5:
+            return None
+        array = RowCodec(taken.rows).encode(_safe_indexing(taken.rows, rows))
+        folds = StratifiedKFold(3, shuffle=True, random_state=0)
+        blind = HistGradientBoostingClassifier(max_iter=30, random_state=0)
+        scores = np.zeros(len(taken))
+        scores[rows] = cross_val_predict(
+            blind, array.astype(float), member[rows], cv=folds, method="predict_proba"
+        )[:, 1]
+        low, _ = roc_auc_interval(member[rows], scores[rows], 1 - self.level)
+        if low > 0.5:
+            self._limits.append(
+                (
+                    "membership by itself",
+                    "members and others differ without any model (AUC "
+                    f"{roc_auc_score(member[rows], scores[rows]):.3f}); figures of "
+                    "attacks measure this, too",
+                )
+            )
+        return scores
+
+    def _gap(self, scored, joint, member, known):
+        """Tell whether the model as a whole gives members away: a test of all attacks."""
+        truth = member[known]
+        confidence = 1 - self.level / len(scored.target)
+        lows = [
+            roc_auc_interval(truth, scores[known], confidence)[0]
+            for scores in scored.target.values()
+        ]
+        surest = np.argsort(-joint[known], kind="stable")
+        n_surest = max(_FEW, round(_TAIL * len(truth)))
+        found = truth[surest[:n_surest]].sum()
+        tail = hypergeom.sf(found - 1, len(truth), truth.sum(), n_surest)
+        return bool(max(lows) > 0.5 or tail <= self.level / 2)
+
+    def _single_outs(self, taken):
+        """Return which records are alone with their quasi-identifiers; None without."""
+        if self.quasi_identifiers is None:
+            return None
+        at = [_position(taken.rows, column) for column in self.quasi_identifiers]
+        known = Records(_safe_indexing(taken.rows, at, axis=1), None, taken.classes)
+        keys = known.keys(single=False)
+        counts = {}
+        for key in keys:
+            counts[key] = counts.get(key, 0) + 1
+        return np.array([counts[key] == 1 for key in keys])
+
+    def _look_inside(self, taken, member):
+        """Make the structural checks and the certificate, and return their columns."""
+        rows, columns = np.flatnonzero(member), {}
+        features = _safe_indexing(taken.features, rows)
+        labels = taken.classes[taken.codes[rows]]
+        self.structure_ = self.certificate_ = None
+        try:
+            self.structure_ = structural_checks(
+                self.estimator_, features, labels, min_count=self.min_count
+            )
+        except Exception as error:  # a client, or a model that hides what it is
+            self._limits.append(("structural checks", f"{type(error).__name__}: {error}"))
+        if self.structure_ is not None:
+            found = self.structure_
+            for check in found.checks():
+                failing = None if check["fails"] is None else bool(check["fails"])
+                limit = check["limit"]
+                self._add(metric=check["check"], value=check["value"], baseline=limit,
+                          fails=failing, n_members=found.n_rows)  # fmt: skip
+            for name in ("cell_size", "leaf_size", "discloses_class", "in_small_group"):
+                columns[name] = _of_members(getattr(found, name), member)
+            columns["stored"] = _of_members(found.is_stored, member)
+        self._certify(taken, columns)
+        return columns
+
+    def _certify(self, taken, columns):
+        try:
+            LeafCounts(self.estimator_)
+        except (TypeError, ValueError) as error:
+            self._limits.append(("proofs from counts", str(error)))
+            return
+        if not all(np.issubdtype(t, np.number) for t in _dtypes(taken.features)):
+            self._limits.append(("proofs from counts", "features are no numbers"))
+            return
+        self.certificate_ = counting_certificate(
+            self.estimator_,
+            make_records(taken.features, taken.classes[taken.codes]),
+            domain=self.domain,
+            label_column=-1,
+        )
+        columns["certificate"] = self.certificate_.status
+        if self.domain is None:
+            self._limits.append(
+                ("proofs that a record is in", "they need the domain of the features")
+            )
+
+    def _write(self, columns, p_joint):
+        import pandas as pd
+
+        kept = {name: values for name, values in columns.items() if values is not None}
+        order = np.argsort(p_joint, kind="stable")
+        self.records_ = pd.DataFrame(kept).iloc[order]
+        first = "attack knowledge metric value low high baseline fails".split()
+        names = [*first, "n_members", "n_non_members"]
+        self.results_ = pd.DataFrame(self._figures, columns=names)
+        others = "attributes, properties, inversion, groups of records"
+        self._limits.append((others, "only membership of single records was tested"))
+        self.limits_ = pd.DataFrame(self._limits, columns=["what", "reason"])
+        del self._limits, self._figures
+
+    def to_json(self, path: Any = None, *, n_records: int | None = 100) -> str:
+        """Write the audit as JSON.
+
+        Parameters
+        ----------
+        path : path-like, default=None
+            A file to write; None only returns the text.
+        n_records : int or None, default=100
+            How many records, the most exposed ones; None is all of them.
+
+        Returns
+        -------
+        text : str
+            An object with `model`, `has_gap`, `calibrated`, `level`, `results`,
+            `records`, `stored` and `limits`.
+        """
+        records = self.records_.reset_index(names="record").head(
+            len(self.records_) if n_records is None else n_records
+        )
+        stored = [] if self.structure_ is None else self.structure_.stored
+        document = {
+            "model": name_of(self.estimator_),
+            "level": float(self.level),
+            "has_gap": self.has_gap_,
+            "calibrated": self.calibrated_,
+            "n_flagged": int(self.records_["flagged"].sum()),
+            "results": json.loads(self.results_.to_json(orient="records")),
+            "records": json.loads(records.to_json(orient="records")),
+            "stored": [
+                {"path": s.path, "holds": s.holds, "rows": s.rows.tolist()}
+                for s in stored
+            ],
+            "limits": json.loads(self.limits_.to_json(orient="records")),
+        }
+        text = json.dumps(document, indent=1)
+        if path is not None:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+        return text
+
+
+# Scores ---------------------------------------------------------------------------------
+
+
+class _Shadows(ShadowAttack):
+    """Trains shadow models for all attacks at once, and judges nothing."""
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        shadow_estimator: Any = None,
+        n_shadow_models: int = 32,
+        label_column: int | str = -1,
+        memory: Any = None,
+        n_jobs: int | None = None,
+        random_state: Any = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.shadow_estimator = shadow_estimator
+        self.n_shadow_models = n_shadow_models
+        self.label_column = label_column
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def _learn(self, records, member):
+        self._train_shadows(records)
+
+    def _set_threshold(self, records, member):
+        """Do nothing: no record is judged here."""
+
+    def trained_on(self, records):
+        return self._trained_on(records)
+
+    def ask(self, records):
+        """Return the probabilities of all models: (n_models, n_records, n_classes)."""
+        return self._shadow_signals(records, lambda proba, codes: proba)
+
+
+class _Scored:
+    """Scores of all attacks, and of shadow models that played the target.
+
+    Parameters
+    ----------
+    target : dict of str to ndarray of shape (n_records,)
+        Scores by attack.
+    null : dict of str to list of ndarray
+        Scores by attack and shadow model, of the records that it was not trained on.
+    """
+
+    def __init__(self, target, null):
+        self.target = target
+        self.null = {name: np.concatenate(parts) for name, parts in null.items()}
+        self._sizes = [len(part) for part in next(iter(null.values()), ())]
+
+    @property
+    def n_null(self):
+        return sum(self._sizes)
+
+    def without_null(self):
+        return _Scored(self.target, {})
+
+    def p_values(self, others):
+        """Return the p-values of records by attack, and of the least of them.
+
+        Without scores of shadow models, those of the non-members among the records stand
+        for them, of which each leaves itself out.
+        """
+        own = not self.n_null
+        p_values = {}
+        for name, scores in self.target.items():
+            null = scores[others] if own else self.null[name]
+            p_values[name] = _rank(scores, null, others if own else None)
+        least = np.min(list(p_values.values()), axis=0)
+        of_null = least[others] if own else self._least_of_null()
+        return p_values, _rank(-least, -of_null, others if own else None)
+
+    def _least_of_null(self):
+        return np.min([_rank(null, null) for null in self.null.values()], axis=0)
+
+    def p_values_of(self, scores, trained):
+        """Return p-values over the models that records were in: twice their median.
+
+        Parameters
+        ----------
+        scores : dict of str to list of ndarray of shape (n_records,)
+            Scores by attack and model.
+        trained : ndarray of bool, shape (n_models, n_records)
+            Which model was trained on which records.
+        """
+        by_model = {
+            name: np.stack([_rank(own, self.null[name]) for own in values])
+            for name, values in scores.items()
+        }
+        least = np.min(list(by_model.values()), axis=0)
+        joint = _rank(-least.ravel(), -self._least_of_null()).reshape(least.shape)
+        twice = {name: _twice_median(p, trained) for name, p in by_model.items()}
+        return twice, _twice_median(joint, trained)
+
+    def agrees_with(self, p_values):
+        """Tell whether the p-values of non-members are small no more often than they say.
+
+        Those of one target depend on each other: they may be off by as much as those of
+        the shadow models are.
+        """
+        least = self._least_of_null()
+        parts = np.split(_rank(-least, -least), np.cumsum(self._sizes)[:-1])
+        for level in _WATCHED:
+            count, n = int((p_values <= level).sum()), len(p_values)
+            usual = [float((part <= level).mean()) for part in parts]
+            beyond = count / n > np.mean(usual) + _DEVIATIONS * np.std(usual)
+            if beyond and binom.sf(count - 1, n, level) < _DOUBT:
+                return False
+        return True
+
+
+def _rank(scores, null, included=None):
+    """Return the share of non-members that score as high, this one included."""
+    ordered = np.sort(null)
+    above = len(ordered) - np.searchsorted(ordered, scores, side="left")
+    n = np.full(len(scores), len(ordered))
+    if included is not None:  # these are among the null themselves
+        above, n = above - included, n - included
+    return (1 + above) / (1 + n)
+
+
+def _index_records(taken):
+    """Return records that are their numbers, for models that are :class:`Answers`."""
+    numbers = np.arange(len(taken), dtype=float)[:, np.newaxis]
+    records = make_records(numbers, taken.classes[taken.codes])
+    return records, records.columns[-1] if is_dataframe(records) else -1
+
+
+def _score_all(attacks, answers, shadows, trained, taken):
+    """Run the attacks on the target, and on each shadow model in its place."""
+    records, label = _index_records(taken)
+    target = {
+        name: _scores(attack, answers, shadows, trained, records, label)
+        for name, attack in attacks.items()
+    }
+    if len(shadows) < 3:
+        return _Scored(target, {})
+    null = {name: [] for name in attacks}
+    for s in range(min(len(shadows), _MOST_PRETENDERS)):
+        rest = np.arange(len(shadows)) != s
+        others = [shadows[i] for i in np.flatnonzero(rest)]
+        if not _can_judge(trained[rest]):
+            return _Scored(target, {})
+        for name, attack in attacks.items():
+            scores = _scores(attack, shadows[s], others, trained[rest], records, label)
+            null[name].append(scores[~trained[s]])
+    return _Scored(target, null)
+
+
+def _can_judge(trained):
+    return bool(trained.any(axis=0).all() and not trained.all(axis=0).any())
+
+
+def _scores(make, target, shadows, trained, records, label):
+    """Return the scores of an attack, whatever its threshold."""
+    parameters = {"label_column": label}
+    if issubclass(getattr(make, "func", make), ShadowAttack):
+        parameters["n_shadow_models"] = len(shadows)
+        indices = [np.flatnonzero(mask) for mask in trained]
+        parameters["shadow_estimator"] = TrainedShadows(shadows, indices)
+    attack = make(FrozenEstimator(target), **parameters)
+    attack._calibrates = False
+    return attack.fit(records).decision_function(records) + attack.threshold_
+
+
+def _offline(names):
+    """Return attacks that look at models without a record only."""
+    return {n: LikelihoodRatio if n == "LikelihoodRatio" else _ATTACKS[n] for n in names}
+
+
+def _knowledge(name):
+    attack = _ATTACKS.get(name)
+    return getattr(getattr(attack, "func", attack), "knowledge", "")
+
+
+# Statistics -----------------------------------------------------------------------------
+
+
+def _twice_median(p_values, trained):
+    """Return twice the median of each record's p-values, over the models with it."""
+    own = np.where(trained, p_values, np.nan)
+    own[:, ~trained.any(axis=0)] = 1  # left out by all
+    return np.minimum(1, 2 * np.nanmedian(own, axis=0))
+
+
+def _mean_area(trained, scores, confidence, n_bootstraps=100):
+    """Return the mean area over models, between the ends of its interval.
+
+    Records are drawn with all that the models say of them, since each is judged often.
+    """
+    rng = np.random.RandomState(0)
+    n = trained.shape[1]
+
+    def area(rows):
+        inside = trained[:, rows]
+        n_in = inside.sum(axis=1)
+        both = (n_in > 0) & (n_in < n)
+        ranks = rankdata(np.stack(scores)[both][:, rows], axis=1)
+        n_in, above = n_in[both], (ranks * inside[both]).sum(axis=1)
+        return float(((above - n_in * (n_in + 1) / 2) / (n_in * (n - n_in))).mean())
+
+    drawn = [area(rng.randint(n, size=n)) for _ in range(n_bootstraps)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), area(np.arange(n)), float(high)
+
+
+def _holm(p_values):
+    """Adjust p-values for all of them together (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    left = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p_values[order] * left))
+    return adjusted
+
+
+def _true_rate(truth, scores, rate, confidence, n_bootstraps=1000):
+    """Return the share of members above all but `rate` of the others, and its interval.
+
+    By resampling both kinds, and exact where all samples agree.
+    """
+    rng = np.random.RandomState(0)
+    inside, outside = scores[truth], scores[~truth]
+    allowed = floor(rate * len(outside) + 1e-9)
+
+    def found(members, others):
+        ordered = np.partition(others, len(outside) - 1 - allowed, axis=-1)
+        return (members > ordered[..., [len(outside) - 1 - allowed]]).mean(axis=-1)
+
+    values = np.concatenate(
+        [
+            found(
+                inside[rng.randint(len(inside), size=(50, len(inside)))],
+                outside[rng.randint(len(outside), size=(50, len(outside)))],
+            )
+            for _ in range(n_bootstraps // 50)
+        ]
+    )
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    if low == high:
+        low, high = clopper_pearson(round(low * len(inside)), len(inside), confidence)
+    return float(found(inside, outside)), float(low), float(high)
+
+
+def _frozen(estimator):
+    already = isinstance(estimator, FrozenEstimator) or clone(estimator) is estimator
+    return estimator if already else FrozenEstimator(estimator)
+
+
+def _joined(X, X_out):
+    parts = [plain_rows(rows)[0] for rows in (X, X_out)]
+    frames = [is_dataframe(rows) for rows in parts]
+    if frames[0] != frames[1] or np.shape(parts[0])[1:] != np.shape(parts[1])[1:]:
+        raise ValueError("X_out must be rows of the same kind and columns as X.")
+    if not frames[0]:
+        return np.concatenate([np.asarray(rows) for rows in parts])
+    import pandas as pd
+
+    return pd.concat(parts, ignore_index=True)
+
+
+# Columns --------------------------------------------------------------------------------
+
+
+def _mask(rows, n_rows, name):
+    """Return positions, or a mask, as a mask; None for None."""
+    if rows is None:
+        return None
+    rows = column_or_1d(np.asarray(list(rows) if isinstance(rows, range) else rows))
+    if rows.dtype == bool:
+        if len(rows) != n_rows:
+            raise ValueError(f"{name} has {len(rows)} entries for {n_rows} records.")
+        return rows
+    if rows.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be positions of records, or a mask.")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_rows:
+        raise ValueError(f"{name} must be positions among the {n_rows} records.")
+    mask = np.zeros(n_rows, dtype=bool)
+    mask[rows] = True
+    return mask
+
+
+def _position(rows, column):
+    try:
+        return column_position(rows, column)
+    except ValueError as error:
+        raise ValueError(
+            f"quasi_identifiers: {str(error).replace('label_column=', '')}"
+        ) from None
+
+
+def _maybe(member, known):
+    return np.where(known, member, None)
+
+
+def _of_members(values, member):
+    """Return values of members as a column of all records; None where there are none."""
+    if values is None:
+        return None
+    column = np.full(len(member), None, dtype=object)
+    column[member] = values
+    return column
+
+
+def _dtypes(rows):
+    return rows.dtypes if is_dataframe(rows) else [rows.dtype]
