@@ -59,10 +59,10 @@ print(audit.recommendations_[figures].to_string())
 # %%
 # Another model, side by side
 # ---------------------------
-# More regularisation, and two of the threats: a verdict is given only where the intervals
-# are apart. For a page, there is ``audit.to_html("audit.html")``, and ``assert_robust``
-# for a test of your own.
+# Does more regularisation leak less, and does it bear poison? Two of the threats say so:
+# a verdict is given only where the intervals are apart. For a page, there is
+# ``audit.to_html("audit.html")``, and ``assert_robust`` for a test of your own.
 
 calmer = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(X_train, y_train)
-other = SecurityAudit(FrozenEstimator(calmer), threats=("evasion", "extraction"))
+other = SecurityAudit(FrozenEstimator(calmer), threats=("privacy", "poisoning"))
 print(audit.compare(other.fit(X_train, y_train, X_test, y_test)))
