@@ -303,8 +303,9 @@ class CountSystem:
         """Return the equations of some cells as a matrix, and what is left of them."""
         leaf = self.leaf[cells]
         used, row = np.unique(leaf, return_inverse=True)
-        column = np.repeat(np.arange(len(cells)), leaf.shape[1])
-        entries = (np.ones(leaf.size), (row.ravel(), column))
+        column = np.repeat(np.arange(len(cells), dtype=np.int32), leaf.shape[1])
+        # HiGHS reads positions of 32 bits; older versions of scipy hand on what they get.
+        entries = (np.ones(leaf.size), (row.ravel().astype(np.int32), column))
         matrix = csc_array(entries, shape=(len(used), len(cells)))
         sums = np.zeros(len(self.total), dtype=np.int64)
         fixed = np.ones(len(self.codes), dtype=bool)
