@@ -29,6 +29,11 @@ def any_width_target():
     return FrozenEstimator(SignOfSum().fit())
 
 
+def above_the_median(rows):
+    """A group, of rows of any width."""
+    return rows[:, 0] > np.median(rows[:, 0])
+
+
 def binary_records(n_records, n_features=60, n_classes=8, strength=1.35, seed=0):
     """Synthetic purchases: items of differing popularity, classes of differing taste.
 

@@ -8,12 +8,12 @@ other tests run without it, as users do, and `make test-array-api` runs this che
 from importlib.util import find_spec
 
 from nets import net
-from privacy_targets import any_width_target
+from privacy_targets import above_the_median, any_width_target
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_advsec import (
@@ -115,6 +115,19 @@ PRIVACY = [
     privacy.AttributeInference(
         any_width_target(),
         attack_estimator=DecisionTreeClassifier(max_depth=3),
+        label_column=None,
+    ),
+    privacy.PropertyInference(
+        any_width_target(),
+        group=above_the_median,
+        shadow_estimator=DecisionTreeClassifier(max_depth=3),
+        n_shadow_models=8,
+        label_column=None,
+    ),
+    privacy.NumericAttributeInference(
+        any_width_target(),
+        attack_estimator=DecisionTreeRegressor(max_depth=3),
+        n_values=4,
         label_column=None,
     ),
     privacy.DPSGDClassifier(net(max_epochs=8, lr=0.05), random_state=0),

@@ -83,13 +83,14 @@ PUBLIC = {
         PretrainedModule
     """,
     "privacy": """
-        AttributeInference BoundaryDistance CountingCertificate DPSGDClassifier DRAFT
-        GapAttack KeepModels LikelihoodRatio LossThreshold MembershipAttack
-        MembershipGame
-        MembershipRound ModelInversion ModifiedEntropy PrivacyAudit QuantileMembership
-        RMIA Reconstruction ShadowAttack ShadowModels StoredRows StructuralReport
-        TrainedShadows counting_certificate epsilon_from_guesses epsilon_lower_bound
-        make_records rmia_scores stored_rows structural_checks
+        AttributeInference BoundaryDistance CountingCertificate DPSGDClassifier
+        DRAFT GapAttack KeepModels LikelihoodRatio LossThreshold
+        MembershipAttack MembershipGame MembershipRound ModelInversion
+        ModifiedEntropy NumericAttributeInference PrivacyAudit PropertyInference
+        QuantileMembership RMIA Reconstruction ShadowAttack ShadowModels
+        StoredRows StructuralReport TrainedShadows counting_certificate
+        epsilon_from_guesses epsilon_lower_bound make_records rmia_scores
+        stored_rows structural_checks
     """,
     "threat": """
         Box FeatureConstraints LpBall

@@ -25,6 +25,8 @@ _ATTACKS = (
     *_BASES[:5],
     privacy.AttributeInference,
     privacy.ModelInversion,
+    privacy.NumericAttributeInference,
+    privacy.PropertyInference,
 )
 # Parameters that say what one attack costs, in the order in which they are looked for.
 _COSTS = (

@@ -4,7 +4,7 @@ Membership attacks are binary classifiers over records: ``fit(records, y)``,
 ``predict(records)``, ``score(records, y)``. The target is a fitted classifier.
 """
 
-from ._attributes import AttributeInference
+from ._attributes import AttributeInference, NumericAttributeInference
 from ._auditing import epsilon_from_guesses, epsilon_lower_bound
 from ._base import MembershipAttack
 from ._boundary import BoundaryDistance
@@ -19,6 +19,7 @@ from ._likelihood_ratio import LikelihoodRatio
 from ._loss_threshold import LossThreshold
 from ._modified_entropy import ModifiedEntropy
 from ._privacy_audit import PrivacyAudit
+from ._property import PropertyInference
 from ._quantile import QuantileMembership
 from ._records import make_records
 from ._rmia import RMIA, rmia_scores
@@ -42,7 +43,9 @@ __all__ = [
     "MembershipRound",
     "ModelInversion",
     "ModifiedEntropy",
+    "NumericAttributeInference",
     "PrivacyAudit",
+    "PropertyInference",
     "QuantileMembership",
     "RMIA",
     "Reconstruction",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    RegressorMixin,
+    clone,
+    is_regressor,
+)
 from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -20,88 +29,20 @@ from sklearn.utils.validation import (
 
 from .._estimators import allows_nan, may_take_nan
 from .._rows import check_rows, is_dataframe, plain_rows
-from .._sklearn import HasMethods, _check_y, fit_context, validate_data
+from .._sklearn import HasMethods, Interval, _check_y, fit_context, validate_data
 from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._records import Records, column_position
-from ._signals import as_target_takes_them, probabilities, true_probability
+from ._signals import (
+    as_target_takes_them,
+    probabilities,
+    residuals,
+    true_probability,
+)
 
 
-class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Infer a sensitive attribute of records from the answers of a model trained with it.
-
-    The attacker has all columns of a record but one. The target is asked about the record
-    with every value that the missing one may have, and a classifier, trained on auxiliary
-    records, decides from the answers and the known columns.
-
-    Most of what it finds, it finds without the target: attributes go together. So the
-    same classifier without the answers (imputation) is trained beside it, and only what
-    :meth:`advantage` says is due to the model. It is often nothing.
-
-    Parameters
-    ----------
-    estimator : classifier
-        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. It
-        needs `predict_proba`.
-    attribute : int or str
-        Where the missing column goes among the target's features: its position, or its
-        name for targets that were fitted on a DataFrame.
-    attack_estimator : classifier, default=None
-        What decides. None is a random forest.
-    label_column : int, str or None, default=-1
-        The column of the records that holds the true label, of which the target's
-        probability is then asked. None if the attacker does not know it: the attack then
-        goes by all probabilities.
-    random_state : int, RandomState instance or None, default=0
-        Seed of the default `attack_estimator`.
-
-    Attributes
-    ----------
-    estimator_ : classifier
-        The target.
-    classes_ : ndarray of shape (n_values,)
-        The values of the attribute. They are handed to the target as they are; strings,
-        where rows are arrays of numbers, as their position.
-    encoder_ : transformer
-        What makes numbers of the known columns.
-    attack_estimator_ : classifier
-        The fitted classifier that sees the target's answers.
-    baseline_estimator_ : classifier
-        The same without them.
-    n_features_in_ : int
-        Number of columns of the records.
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where `X` has string names.
-
-    See Also
-    --------
-    LossThreshold : Whether a whole record was in the training set.
-    ModelInversion : What a class looks like.
-
-    References
-    ----------
-    .. [1] M. Fredrikson et al., "Privacy in pharmacogenetics: an end-to-end case study of
-       personalized warfarin dosing", USENIX Security 2014 (Figure 2: asking about every
-       value).
-    .. [2] B. Jayaraman and D. Evans, "Are attribute inference attacks just imputation?",
-       arXiv:2209.01292 (the baseline).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.frozen import FrozenEstimator
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn_advsec.privacy import AttributeInference
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.integers(0, 2, size=(2000, 5)).astype(float)
-    >>> y = (X.sum(axis=1) > 2).astype(int)  # the attributes are independent
-    >>> target = LogisticRegression().fit(X, y)
-    >>> known, attribute = np.delete(np.column_stack([X, y]), 2, axis=1), X[:, 2]
-    >>> attack = AttributeInference(FrozenEstimator(target), attribute=2)
-    >>> attack = attack.fit(known[:1000], attribute[:1000])
-    >>> bool(attack.score(known[1000:], attribute[1000:]) > 0.6)
-    True
-    """
+class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
+    """What attacks on a column share: the target is asked about each of its values."""
 
     knowledge = "score"
 
@@ -112,71 +53,6 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         "label_column": [Integral, str, None],
         "random_state": ["random_state"],
     }
-
-    def __init__(
-        self,
-        estimator: Any,
-        attribute: int | str = 0,
-        *,
-        attack_estimator: Any = None,
-        label_column: int | str | None = -1,
-        random_state: int | np.random.RandomState | None = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.attribute = attribute
-        self.attack_estimator = attack_estimator
-        self.label_column = label_column
-        self.random_state = random_state
-
-    @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Learn from auxiliary records, of which the attacker has all columns.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_records, n_columns)
-            Records without the attribute.
-        y : array-like of shape (n_records,)
-            The attribute.
-
-        Returns
-        -------
-        self : object
-            The fitted attack.
-        """
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None."
-            )
-        X = self._check_X(X, reset=True)
-        dtype = getattr(y, "dtype", None)  # boosters know categories by their dtype
-        self._dtype = dtype if hasattr(dtype, "categories") else None
-        y = _check_y(y, multi_output=False, y_numeric=False, estimator=self)
-        check_consistent_length(X, y)
-        if type_of_target(y).startswith("continuous"):
-            raise ValueError(
-                "Unknown label type: continuous. The attribute is inferred as one of a "
-                "few values; put a numeric one into bins first (KBinsDiscretizer), also "
-                "for the target to be asked about."
-            )
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}: there is nothing to infer."
-            )
-        self.estimator_ = check_target(self.estimator, type(self).__name__)
-        self.encoder_ = _make_encoder(X).fit(X)
-        known, told = self.encoder_.transform(X), self._ask(X)
-        classifier = self.attack_estimator
-        if classifier is None:
-            classifier = RandomForestClassifier(
-                min_samples_leaf=5, random_state=self.random_state
-            )
-        self.baseline_estimator_ = clone(classifier).fit(known, y)
-        self.attack_estimator_ = clone(classifier).fit(np.column_stack([known, told]), y)
-        return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Infer the attribute.
@@ -193,8 +69,7 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._check_X(X, reset=False)
-        seen = np.column_stack([self.encoder_.transform(X), self._ask(X)])
-        return self.attack_estimator_.predict(seen)
+        return self.attack_estimator_.predict(self._see(X))
 
     def predict_baseline(self, X: ArrayLike) -> np.ndarray:
         """Impute the attribute from the other columns, without the target.
@@ -213,46 +88,37 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X = self._check_X(X, reset=False)
         return self.baseline_estimator_.predict(self.encoder_.transform(X))
 
-    def advantage(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Compute how much more of the attribute is right than by imputation.
-
-        Parameters
-        ----------
-        X : {array-like, DataFrame} of shape (n_records, n_columns)
-            Records without the attribute.
-        y : array-like of shape (n_records,)
-            The attribute.
-
-        Returns
-        -------
-        advantage : float
-            Accuracy less the accuracy of the baseline.
-        """
-        check_is_fitted(self)
-        y = column_or_1d(y)
-        check_consistent_length(X, y)
-        check_classification_targets(y)
-        return float(
-            np.mean(self.predict(X) == y) - np.mean(self.predict_baseline(X) == y)
-        )
-
-    def _ask(self, X):
+    def _ask(self, X, values):
         """Return the target's answers for each value of the attribute, side by side."""
+        if is_regressor(self.estimator_):
+            return self._ask_regressor(X, values)
         classes = np.asarray(self.estimator_.classes_)
         records = Records(X, self.label_column, classes)
-        numeric = self.classes_.dtype.kind in "biuf"
         told = []
-        for i, value in enumerate(self.classes_):
-            if not is_dataframe(X) and not numeric:
-                value = i
-            whole = self._insert(records.features, value)
-            whole = as_target_takes_them(whole, self.estimator_)
+        for whole in self._with_values(records.features, values):
             proba = probabilities(self.estimator_, whole)
             if records.codes is None:
                 told.append(proba)
             else:
                 told.append(true_probability(proba, records.codes)[:, np.newaxis])
         return np.concatenate(told, axis=1)
+
+    def _ask_regressor(self, X, values):
+        """Return the residuals for each value; predictions where there is no label."""
+        records = Records(X, self.label_column, None)
+        labels = np.zeros(len(X)) if records.values is None else records.values
+        rows = self._with_values(records.features, values)
+        told = [residuals(self.estimator_, whole, labels) for whole in rows]
+        told = np.stack(told, axis=1)
+        return -told if records.values is None else told
+
+    def _with_values(self, features, values):
+        """Yield the rows as the target takes them, with each value for all of them."""
+        numeric = values.dtype.kind in "biuf"
+        for i, value in enumerate(values):
+            if not is_dataframe(features) and not numeric:
+                value = i
+            yield as_target_takes_them(self._insert(features, value), self.estimator_)
 
     def _insert(self, features, value):
         """Return the rows that the target takes, with one value for all of them."""
@@ -317,9 +183,422 @@ class AttributeInference(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             column_position(X, self.label_column)
         return X
 
+
+class AttributeInference(ClassifierMixin, _AttributeAttack):
+    """Infer a sensitive attribute of records from the answers of a model trained with it.
+
+    The attacker has all columns of a record but one. The target is asked about the record
+    with every value that the missing one may have, and a classifier, trained on auxiliary
+    records, decides from the answers and the known columns.
+
+    Most of what it finds, it finds without the target: attributes go together. So the
+    same classifier without the answers (imputation) is trained beside it, and only what
+    :meth:`advantage` says is due to the model. It is often nothing.
+
+    Parameters
+    ----------
+    estimator : classifier or regressor
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. A
+        classifier needs `predict_proba`.
+    attribute : int or str
+        Where the missing column goes among the target's features: its position, or its
+        name for targets that were fitted on a DataFrame.
+    attack_estimator : classifier, default=None
+        What decides. None is a random forest.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the true label, of which the target's
+        probability (or a regressor's residual) is then asked. None if the attacker does
+        not know it: the attack then goes by all probabilities (by the prediction).
+    random_state : int, RandomState instance or None, default=0
+        Seed of the default `attack_estimator`.
+
+    Attributes
+    ----------
+    estimator_ : classifier or regressor
+        The target.
+    classes_ : ndarray of shape (n_values,)
+        The values of the attribute. They are handed to the target as they are; strings,
+        where rows are arrays of numbers, as their position.
+    encoder_ : transformer
+        What makes numbers of the known columns.
+    attack_estimator_ : classifier
+        The fitted classifier that sees the target's answers.
+    baseline_estimator_ : classifier
+        The same without them.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where `X` has string names.
+
+    See Also
+    --------
+    NumericAttributeInference : An attribute that is a number.
+    LossThreshold : Whether a whole record was in the training set.
+    ModelInversion : What a class looks like.
+
+    References
+    ----------
+    .. [1] M. Fredrikson et al., "Privacy in pharmacogenetics: an end-to-end case study of
+       personalized warfarin dosing", USENIX Security 2014 (Figure 2: asking about every
+       value).
+    .. [2] B. Jayaraman and D. Evans, "Are attribute inference attacks just imputation?",
+       arXiv:2209.01292 (the baseline).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_advsec.privacy import AttributeInference
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.integers(0, 2, size=(2000, 5)).astype(float)
+    >>> y = (X.sum(axis=1) > 2).astype(int)  # the attributes are independent
+    >>> target = LogisticRegression().fit(X, y)
+    >>> known, attribute = np.delete(np.column_stack([X, y]), 2, axis=1), X[:, 2]
+    >>> attack = AttributeInference(FrozenEstimator(target), attribute=2)
+    >>> attack = attack.fit(known[:1000], attribute[:1000])
+    >>> bool(attack.score(known[1000:], attribute[1000:]) > 0.6)
+    True
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        attribute: int | str = 0,
+        *,
+        attack_estimator: Any = None,
+        label_column: int | str | None = -1,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.attribute = attribute
+        self.attack_estimator = attack_estimator
+        self.label_column = label_column
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn from auxiliary records, of which the attacker has all columns.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records without the attribute.
+        y : array-like of shape (n_records,)
+            The attribute.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
+            )
+        X = self._check_X(X, reset=True)
+        dtype = getattr(y, "dtype", None)  # boosters know categories by their dtype
+        self._dtype = dtype if hasattr(dtype, "categories") else None
+        y = _check_y(y, multi_output=False, y_numeric=False, estimator=self)
+        check_consistent_length(X, y)
+        if type_of_target(y).startswith("continuous"):
+            raise ValueError(
+                "Unknown label type: continuous. The attribute is inferred as one of a "
+                "few values; NumericAttributeInference infers numbers."
+            )
+        check_classification_targets(y)
+        self.classes_ = np.unique(y)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y has one class only, {self.classes_[0]!r}: there is nothing to infer."
+            )
+        self.estimator_ = check_target(
+            self.estimator, type(self).__name__, regressors=True
+        )
+        self.encoder_ = _make_encoder(X).fit(X)
+        known = self.encoder_.transform(X)
+        classifier = self.attack_estimator
+        if classifier is None:
+            classifier = RandomForestClassifier(
+                min_samples_leaf=5, random_state=self.random_state
+            )
+        self.baseline_estimator_ = clone(classifier).fit(known, y)
+        self.attack_estimator_ = clone(classifier).fit(self._see(X), y)
+        return self
+
+    def _see(self, X):
+        return np.column_stack([self.encoder_.transform(X), self._ask(X, self.classes_)])
+
+    def advantage(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Compute how much more of the attribute is right than by imputation.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records without the attribute.
+        y : array-like of shape (n_records,)
+            The attribute.
+
+        Returns
+        -------
+        advantage : float
+            Accuracy less the accuracy of the baseline.
+        """
+        check_is_fitted(self)
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+        check_classification_targets(y)
+        return float(
+            np.mean(self.predict(X) == y) - np.mean(self.predict_baseline(X) == y)
+        )
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True  # it may be that nothing is leaked
+        tags.input_tags.allow_nan = allows_nan(self.estimator)
+        return tags
+
+
+class NumericAttributeInference(RegressorMixin, _AttributeAttack):
+    r"""Infer a sensitive number of records from the answers of a model trained with it.
+
+    As :class:`AttributeInference`, for an attribute such as a dose, an age or an income.
+    The target is asked about the record with some of the values that the attribute has; a
+    regressor, trained on auxiliary records, decides from the answers, the known columns
+    and the mean of the values weighed by how well they explain the label,
+    :math:`\sum_v v\, p(y | x, v) / \sum_v p(y | x, v)` (of a regressor, with the Gaussian
+    likelihood of its residual).
+
+    The same regressor without the answers (imputation) is trained beside it, and only
+    what :meth:`advantage` says is due to the model. Intervals say what an inference is
+    worth to the attacker.
+
+    Parameters
+    ----------
+    estimator : classifier or regressor
+        The target, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`. A
+        classifier needs `predict_proba`.
+    attribute : int or str
+        Where the missing column goes among the target's features: its position, or its
+        name for targets that were fitted on a DataFrame.
+    attack_estimator : regressor, default=None
+        What decides. None is a random forest.
+    n_values : int, default=20
+        About how many values the target is asked: as many quantiles of the attribute.
+    confidence : float, default=0.9
+        Probability that an interval holds the attribute.
+    label_column : int, str or None, default=-1
+        The column of the records that holds the true label, of which the target's
+        probability (or a regressor's residual) is then asked. None if the attacker does
+        not know it: the attack then goes by all probabilities (by the prediction).
+    random_state : int, RandomState instance or None, default=0
+        Seed of the default `attack_estimator`, and of the folds.
+
+    Attributes
+    ----------
+    estimator_ : classifier or regressor
+        The target.
+    values_ : ndarray of shape (n_values,)
+        The values of the attribute that it is asked about; equal ones count once.
+    encoder_ : transformer
+        What makes numbers of the known columns.
+    attack_estimator_ : regressor
+        The fitted regressor that sees the target's answers.
+    baseline_estimator_ : regressor
+        The same without them.
+    half_width_, baseline_half_width_ : float
+        Half the width of intervals with the target's answers, and without: the quantile
+        of absolute errors on auxiliary records in five folds.
+    n_features_in_ : int
+        Number of columns of the records.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where `X` has string names.
+
+    See Also
+    --------
+    AttributeInference : An attribute with few values.
+    ModelInversion : What a class looks like.
+
+    References
+    ----------
+    .. [1] M. Fredrikson et al., "Privacy in pharmacogenetics: an end-to-end case study of
+       personalized warfarin dosing", USENIX Security 2014 (Figure 2: asking about every
+       value, and weighing them).
+    .. [2] B. Jayaraman and D. Evans, "Are attribute inference attacks just imputation?",
+       arXiv:2209.01292 (the baseline).
+    .. [3] V. Vovk, "Cross-conformal predictors", arXiv:1208.0806 (the intervals: their
+       coverage is about right where records are alike, and is not guaranteed).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.frozen import FrozenEstimator
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn_advsec.privacy import NumericAttributeInference
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(900, 4))  # the attributes are independent
+    >>> y = X.sum(axis=1) + 0.5 * rng.normal(size=900)
+    >>> target = Ridge().fit(X, y)
+    >>> known, attribute = np.delete(np.column_stack([X, y]), 2, axis=1), X[:, 2]
+    >>> attack = NumericAttributeInference(FrozenEstimator(target), attribute=2)
+    >>> attack = attack.fit(known[:600], attribute[:600])
+    >>> bool(attack.score(known[600:], attribute[600:]) > 0.6)
+    True
+    """
+
+    _parameter_constraints = {
+        **_AttributeAttack._parameter_constraints,
+        "n_values": [Interval(Integral, 2, None, closed="left")],
+        "confidence": [Interval(Real, 0, 1, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any,
+        attribute: int | str = 0,
+        *,
+        attack_estimator: Any = None,
+        n_values: int = 20,
+        confidence: float = 0.9,
+        label_column: int | str | None = -1,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.attribute = attribute
+        self.attack_estimator = attack_estimator
+        self.n_values = n_values
+        self.confidence = confidence
+        self.label_column = label_column
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn from auxiliary records, of which the attacker has all columns.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records without the attribute.
+        y : array-like of shape (n_records,)
+            The attribute.
+
+        Returns
+        -------
+        self : object
+            The fitted attack.
+        """
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
+            )
+        X = self._check_X(X, reset=True)
+        self._dtype = None
+        y = _check_y(y, multi_output=False, y_numeric=True, estimator=self)
+        check_consistent_length(X, y)
+        if len(y) < 2:
+            raise ValueError(f"n_samples = {len(y)}: intervals take two records or more.")
+        if y.dtype.kind not in "biuf":
+            raise ValueError(
+                f"y must hold numbers; it holds {y[:3].tolist()}. AttributeInference "
+                "infers values of other kinds."
+            )
+        if y.min() == y.max():
+            raise ValueError(
+                f"y has one value only, {y[0]!r}: there is nothing to infer."
+            )
+        self.estimator_ = check_target(
+            self.estimator, type(self).__name__, regressors=True
+        )
+        # Values that do occur: the target may take nothing else.
+        shares = (np.arange(self.n_values) + 0.5) / self.n_values
+        values = np.quantile(y, shares, method="nearest")
+        self.values_, self._weights = np.unique(values, return_counts=True)
+        self.encoder_ = _make_encoder(X).fit(X)
+        known, told = self.encoder_.transform(X), self._ask(X, self.values_)
+        nearest = np.abs(y[:, np.newaxis] - self.values_).argmin(axis=1)
+        self._residual = 1.0  # of a regressor that is told a value near to the true one
+        if told.shape[1] == len(self.values_):
+            self._residual = np.sqrt(np.mean(told[np.arange(len(y)), nearest] ** 2))
+        seen = self._with_mean(known, told)
+        regressor = self.attack_estimator
+        if regressor is None:
+            regressor = RandomForestRegressor(
+                min_samples_leaf=5, random_state=self.random_state
+            )
+        self.baseline_estimator_ = clone(regressor).fit(known, y)
+        self.attack_estimator_ = clone(regressor).fit(seen, y)
+        folds = KFold(min(5, len(y)), shuffle=True, random_state=self.random_state)
+        self.half_width_, self.baseline_half_width_ = (
+            self._width(np.abs(y - cross_val_predict(regressor, columns, y, cv=folds)))
+            for columns in (seen, known)
+        )
+        return self
+
+    def predict_interval(self, X: ArrayLike) -> np.ndarray:
+        """Infer between which values the attribute is.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records without the attribute.
+
+        Returns
+        -------
+        interval : ndarray of shape (n_records, 2)
+            The lower and the upper end.
+        """
+        check_is_fitted(self)
+        inferred = self.predict(X)
+        return np.column_stack([inferred - self.half_width_, inferred + self.half_width_])
+
+    def advantage(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Compute how much more of the attribute's variance is explained.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame} of shape (n_records, n_columns)
+            Records without the attribute.
+        y : array-like of shape (n_records,)
+            The attribute.
+
+        Returns
+        -------
+        advantage : float
+            R2 less the R2 of the baseline.
+        """
+        check_is_fitted(self)
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+        return float(r2_score(y, self.predict(X)) - r2_score(y, self.predict_baseline(X)))
+
+    def _width(self, errors):
+        """Return the quantile of the errors that one more error is below."""
+        rank = int(np.ceil((len(errors) + 1) * self.confidence))
+        return float(np.sort(errors)[min(rank, len(errors)) - 1])
+
+    def _see(self, X):
+        return self._with_mean(self.encoder_.transform(X), self._ask(X, self.values_))
+
+    def _with_mean(self, known, told):
+        """Put the answers beside the known columns, and the mean that they speak for."""
+        if self.label_column is None:
+            return np.column_stack([known, told])
+        likelihood = told
+        if is_regressor(self.estimator_):
+            scale = max(self._residual, np.finfo(float).tiny)
+            # The least residual counts as none: only its excess tells values apart.
+            squares = np.minimum(np.abs(told) / scale, 1e3) ** 2
+            squares -= squares.min(axis=1, keepdims=True)
+            likelihood = np.exp(-squares / 2)
+        weight = (likelihood + 1e-12) * self._weights
+        mean = (weight * self.values_).sum(axis=1) / weight.sum(axis=1)
+        return np.column_stack([known, told, mean])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True  # it may be that nothing is leaked
         tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
 

@@ -12,7 +12,7 @@ from scipy.stats import norm, t
 from sklearn.linear_model import LogisticRegression
 
 from .._sklearn import StrOptions
-from ._shadow_base import ShadowAttack
+from ._shadow_base import ShadowAttack, independent_shadows
 from ._signals import (
     RESIDUAL_RESOLUTION,
     as_target_takes_them,
@@ -246,14 +246,9 @@ class LikelihoodRatio(ShadowAttack):
         return np.concatenate(scores), np.concatenate(members)
 
     def _judged_shadows(self, shadows, trained):
-        """Yield shadows as targets: what they and the others say, and who is in.
-
-        The other half of a pair is left out: a record is in it if it is not in the
-        target, so that the number of the others that know the record would tell.
-        """
-        models = np.arange(len(trained))
-        for i in models[:_ENOUGH_TO_CALIBRATE]:
-            others = models // 2 != i // 2
+        """Yield shadows as targets: what they and the others say, and who is in."""
+        for i in range(min(len(trained), _ENOUGH_TO_CALIBRATE)):
+            others = independent_shadows(trained, i)
             judged = ~trained[others].all(axis=0)
             if self.mode == "online":
                 judged &= trained[others].any(axis=0)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
 from .._sklearn import Interval, StrOptions, validate_params
-from ._shadow_base import ShadowAttack
+from ._shadow_base import ShadowAttack, independent_shadows
 
 if TYPE_CHECKING:
     import torch
@@ -247,9 +247,9 @@ class RMIA(ShadowAttack):
         trained, scores, members = self._trained_on(records), [], []
         number = np.arange(len(models))
         for i in number:
-            others = number != i
-            if len(models) > 3:  # the other half of a pair tells who is in
-                others &= number // 2 != i // 2
+            others = independent_shadows(trained, i)
+            if not others.any():  # two can only judge each other
+                others = number != i
             out = ~trained[others]
             judged = out.any(axis=0)
             if not judged.any() or trained[i, judged].all():

@@ -261,13 +261,7 @@ class ShadowAttack(MembershipAttack):
         ]
 
     def _fit_shadows(self, pool):
-        recipe = self._recipe()
-        if is_regressor(self.estimator_) != is_regressor(recipe):
-            raise TypeError(
-                f"shadow_estimator: {type(recipe).__name__} must be a "
-                f"{'regressor' if is_regressor(self.estimator_) else 'classifier'}, as "
-                "the target is."
-            )
+        recipe = shadow_recipe(self.estimator_, self.shadow_estimator)
         if self._needs_probabilities() and not is_regressor(self.estimator_):
             check_probabilities(self.estimator_)
             if self.shadow_estimator is not None and not _decides_late(recipe):
@@ -283,7 +277,7 @@ class ShadowAttack(MembershipAttack):
         try:
             self.shadow_estimators_ = fit_many(
                 recipe,
-                _narrow(pool.features, recipe),
+                as_recipe_takes_them(pool.features, recipe),
                 pool.labels,
                 self.shadow_indices_,
                 seeds,
@@ -347,35 +341,18 @@ class ShadowAttack(MembershipAttack):
             size = n_rows - size  # of an odd number, so that no row is left out
         return size
 
-    def _recipe(self):
-        classes = getattr(self.estimator_, "classes_", None)
-        if is_regressor(self.estimator_):
-            classes = None  # the one of a `RegressionVictim` are not labels
-        if self.shadow_estimator is not None:
-            check_trainable(self.shadow_estimator, "shadow_estimator")
-            return _told(self.shadow_estimator, classes)
-        recipe = unwrap(self.estimator_)
-        copy = clone(recipe)
-        if copy is recipe:  # a trained torch module: nobody knows how it was trained
-            raise ValueError(
-                f"shadow_estimator=None clones the target's recipe, but "
-                f"{type(recipe).__name__} has none. Set shadow_estimator to an unfitted "
-                "classifier: it may be of another architecture."
-            )
-        return _told(copy, classes)
-
     def _shadow_probabilities(self, model, features):
         classes = np.asarray(self.estimator_.classes_)
         with _named_shadow():
-            return probabilities(model, _narrow(features, model), classes)
+            return probabilities(model, as_recipe_takes_them(features, model), classes)
 
     def _shadow_codes(self, model, features):
         with _named_shadow():
-            return predicted_codes(model, _narrow(features, model))
+            return predicted_codes(model, as_recipe_takes_them(features, model))
 
     def _shadow_residuals(self, model, features, values):
         with _named_shadow():
-            return residuals(model, _narrow(features, model), values)
+            return residuals(model, as_recipe_takes_them(features, model), values)
 
     def _label_probabilities(self, records):
         """Return what the target gives the records' labels, in place of probabilities."""
@@ -447,6 +424,46 @@ def draw_subsets(n_rows, n_subsets, size, rng):
     return subsets
 
 
+def shadow_recipe(target, shadow_estimator):
+    """Return what shadow models are trained by: what was given, or the target's own."""
+    classes = getattr(target, "classes_", None)
+    if is_regressor(target):
+        classes = None  # the ones of a `RegressionVictim` are not labels
+    if shadow_estimator is not None:
+        check_trainable(shadow_estimator, "shadow_estimator")
+        if is_regressor(target) != is_regressor(shadow_estimator):
+            raise TypeError(
+                f"shadow_estimator: {type(shadow_estimator).__name__} must be a "
+                f"{'regressor' if is_regressor(target) else 'classifier'}, as the target "
+                "is."
+            )
+        return _told(shadow_estimator, classes)
+    recipe = unwrap(target)
+    copy = clone(recipe)
+    if copy is recipe:  # a trained torch module: nobody knows how it was trained
+        raise ValueError(
+            f"shadow_estimator=None clones the target's recipe, but "
+            f"{type(recipe).__name__} has none. Set shadow_estimator to an unfitted "
+            "model: it may be of another architecture."
+        )
+    return _told(copy, classes)
+
+
+def independent_shadows(trained, i):
+    """Return which shadows know nothing of who is in another one, as a mask.
+
+    Halves that come in pairs, and the folds of a cross-validation, leave out other
+    records each: where one of them is judged by the rest, how many of these were trained
+    on a record tells whether it was.
+    """
+    left_out = ~trained
+    shared = (left_out & left_out[i]).sum(axis=1)
+    by_chance = left_out.sum(axis=1) * left_out[i].sum() / trained.shape[1]
+    independent = shared >= by_chance / 2
+    independent[i] = False
+    return independent
+
+
 def _told(recipe, classes):
     return recipe if classes is None else told_classes(recipe, np.asarray(classes))
 
@@ -457,7 +474,7 @@ def _decides_late(recipe):
     return any(n.endswith("final_estimator") and v is None for n, v in parameters)
 
 
-def _narrow(features, recipe):
+def as_recipe_takes_them(features, recipe):
     """Give batched perceptrons float32, in which they are trained twice as fast."""
     if is_dataframe(features) or type(recipe) is not MLPClassifier:
         return as_nets_take_them(features, recipe)

@@ -9,13 +9,15 @@ import torch
 from nets import CNN, MLP, net
 from opacus.accountants import RDPAccountant
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.extraction import EquationSolving
@@ -23,6 +25,7 @@ from sklearn_advsec.privacy import (
     AttributeInference,
     DPSGDClassifier,
     ModelInversion,
+    NumericAttributeInference,
     epsilon_lower_bound,
     make_records,
 )
@@ -136,6 +139,111 @@ def test_attribute_errors():
         attack.fit(frame.drop(columns="c2"), X[:, 2])
     with pytest.raises(ValueError, match="nothing to infer"):
         AttributeInference(target, attribute=2).fit(known, np.zeros(100))
+
+
+FEW_TREES = RandomForestRegressor(20, min_samples_leaf=5, random_state=0)
+
+
+def doses(n=900):
+    """Independent normal attributes, and their sum with noise of deviation 1/2."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4))
+    return X, X.sum(axis=1) + 0.5 * rng.normal(size=n)
+
+
+def test_numbers_are_inferred_as_well_as_they_can_be():
+    """Of x = y - (the rest) - noise, 1 / (1 + 1/4) of the variance can be explained."""
+    X, y = doses()
+    known = np.delete(np.column_stack([X, y]), 2, axis=1)
+    target = FrozenEstimator(LinearRegression().fit(X, y))
+    attack = NumericAttributeInference(
+        target, attribute=2, confidence=0.8, attack_estimator=FEW_TREES
+    )
+    attack.fit(known[:600], X[:600, 2])
+    assert 0.7 < attack.score(known[600:], X[600:, 2]) < 0.85
+    # The forest that imputes has the label, too, but has to learn what a sum is.
+    assert attack.advantage(known[600:], X[600:, 2]) > 0.05
+    assert 1.2 * attack.half_width_ < attack.baseline_half_width_
+    interval = attack.predict_interval(known[600:])
+    inside = (interval[:, 0] <= X[600:, 2]) & (X[600:, 2] <= interval[:, 1])
+    assert np.mean(inside) == pytest.approx(0.8, abs=0.08)
+    assert set(attack.values_) <= set(X[:600, 2]) and len(attack.values_) == 20
+    # Normal errors of deviation sqrt(1/5), 80 % of which are within 1.28 of these.
+    assert attack.half_width_ == pytest.approx(1.28 * np.sqrt(0.2), rel=0.2)
+
+
+def test_numbers_that_the_target_does_not_know_have_no_advantage():
+    X, y = doses(600)
+    secret = np.random.default_rng(1).normal(size=600)
+    rows = np.column_stack([X, secret])
+    target = FrozenEstimator(LinearRegression().fit(rows, y))
+    known = np.column_stack([X, y])
+    attack = NumericAttributeInference(
+        target, attribute=4, attack_estimator=FEW_TREES, n_values=6
+    )
+    attack.fit(known[:400], secret[:400])
+    assert abs(attack.advantage(known[400:], secret[400:])) < 0.15
+    assert attack.score(known[400:], secret[400:]) < 0.1
+
+
+@pytest.mark.parametrize("label_column", ["label", None])
+def test_numbers_of_frames_and_classifiers(label_column):
+    rng = np.random.default_rng(0)
+    age = rng.integers(20, 70, 500)
+    town = rng.choice(["east", "west"], 500)
+    frame = pd.DataFrame({"town": town, "age": age})
+    y = np.where(age + 3 * rng.normal(size=500) > 45, "old", "young")
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["town"]), remainder=StandardScaler()
+    )
+    target = make_pipeline(encode, LogisticRegression()).fit(frame, y)
+    known = frame[["town"]].assign(label=y)
+    if label_column is None:
+        known = known[["town"]]
+    attack = NumericAttributeInference(
+        FrozenEstimator(target),
+        "age",
+        label_column=label_column,
+        n_values=8,
+        attack_estimator=FEW_TREES,
+    )
+    attack.fit(known[:300], age[:300])
+    score = attack.score(known[300:], age[300:])
+    assert score > 0.6 if label_column else score < 0.1
+    assert set(attack.values_) <= set(age)
+    assert clone(attack).fit(known[:300], age[:300]).predict(known[300:]).dtype == float
+
+
+def test_attributes_of_regressors():
+    X, y = coins(600)
+    total = X @ [1.0, 2.0, 4.0, 8.0, 16.0]  # says every attribute
+    target = FrozenEstimator(LinearRegression().fit(X, total))
+    known = np.delete(np.column_stack([X, total]), 2, axis=1)
+    attack = AttributeInference(
+        target, attribute=2, attack_estimator=DecisionTreeClassifier(max_depth=2)
+    )
+    attack.fit(known[:300], X[:300, 2])
+    assert attack.score(known[300:], X[300:, 2]) == 1
+    assert attack.advantage(known[300:], X[300:, 2]) > 0.3
+    blind = AttributeInference(target, attribute=2, label_column=None)
+    blind.fit(known[:300, :-1], X[:300, 2])
+    assert blind.score(known[300:, :-1], X[300:, 2]) < 0.65
+
+
+def test_errors_of_numbers():
+    X, y = doses(60)
+    target = FrozenEstimator(LinearRegression().fit(X, y))
+    known = np.delete(np.column_stack([X, y]), 2, axis=1)
+    with pytest.raises(ValueError, match="there is nothing to infer"):
+        NumericAttributeInference(target, attribute=2).fit(known, np.ones(60))
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        NumericAttributeInference(target, attribute=2).fit(known, None)
+    with pytest.raises(ValueError, match="attribute=9 is no position"):
+        NumericAttributeInference(target, attribute=9).fit(known, X[:, 2])
+    with pytest.raises(ValueError, match="AttributeInference infers values"):
+        NumericAttributeInference(target, attribute=2).fit(known, np.full(60, "high"))
+    with pytest.raises(ValueError, match="NaN"):
+        NumericAttributeInference(target, attribute=2).fit(known, X[:, 2] * np.nan)
 
 
 # Model inversion ------------------------------------------------------------------------
@@ -434,5 +542,5 @@ def test_attributes_keep_their_dtype():
         known, frame["city"]
     )
     assert attack.advantage(known, frame["city"]) >= 0
-    with pytest.raises(ValueError, match="put a numeric one into bins"):
+    with pytest.raises(ValueError, match="NumericAttributeInference infers numbers"):
         AttributeInference(FrozenEstimator(model), "age").fit(known, frame["age"])

@@ -20,7 +20,7 @@ from sklearn.ensemble import (
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -43,7 +43,7 @@ from sklearn_advsec.privacy import (
     make_records,
 )
 from sklearn_advsec.privacy._likelihood_ratio import _RecordPrior, _squares
-from sklearn_advsec.privacy._shadow_base import draw_subsets
+from sklearn_advsec.privacy._shadow_base import draw_subsets, independent_shadows
 from sklearn_advsec.privacy._signals import logit_confidence, score_resolution
 
 TARGET, AUDITED, MEMBER, OWN = overfitted_target()
@@ -731,6 +731,31 @@ def test_shadows_judge_each_other_without_bias(n_models):
         ]
         assert len(areas) == n_models
         assert np.mean(areas) == pytest.approx(0.5, abs=0.025)
+
+
+def test_shadows_that_tell_who_is_in_another_are_known():
+    """Halves in pairs, also of an odd number, and folds; not draws of their own."""
+    rng = np.random.RandomState(0)
+
+    def masks(subsets, n_rows):
+        return np.array([np.isin(np.arange(n_rows), rows) for rows in subsets])
+
+    for n_rows in (100, 101):
+        trained = masks(draw_subsets(n_rows, 6, n_rows // 2, rng), n_rows)
+        for i in range(6):
+            others = independent_shadows(trained, i)
+            assert np.flatnonzero(~others).tolist() == sorted({i, i ^ 1})
+    folds = [
+        train
+        for seed in range(3)
+        for train, _ in KFold(4, shuffle=True, random_state=seed).split(np.zeros(120))
+    ]
+    trained = masks(folds, 120)
+    for i in range(12):
+        same = np.arange(12) // 4 == i // 4
+        np.testing.assert_array_equal(independent_shadows(trained, i), ~same)
+    trained = masks([rng.permutation(200)[:60] for _ in range(6)], 200)
+    assert all(independent_shadows(trained, i).sum() == 5 for i in range(6))
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
