@@ -312,8 +312,9 @@ def test_augmented_queries():
     def twice(X):
         return X
 
-    one = LikelihoodRatio(TARGET, n_shadow_models=4).fit(OWN)
-    two = LikelihoodRatio(TARGET, n_shadow_models=4, augmentations=[twice]).fit(OWN)
+    fixed = {"n_shadow_models": 4, "variance": "fixed"}
+    one = LikelihoodRatio(TARGET, **fixed).fit(OWN)
+    two = LikelihoodRatio(TARGET, **fixed, augmentations=[twice]).fit(OWN)
     np.testing.assert_allclose(
         two.decision_function(AUDITED) + two.threshold_,
         2 * (one.decision_function(AUDITED) + one.threshold_),
