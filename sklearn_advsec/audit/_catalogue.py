@@ -20,6 +20,7 @@ _BASES = (
     privacy.ShadowAttack,
     poisoning.PoisoningAttack,
     poisoning.Sanitizer,
+    privacy.PrivacyAudit,
 )
 _ATTACKS = (
     *_BASES[:5],

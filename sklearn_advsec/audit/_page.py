@@ -222,10 +222,11 @@ def _part(i, part):
             [str(r["row"]), r["of"], r["label"], number(r["score"])]
             for r in figures["exposed"]
         ]
-        heads = ["row#", "of the rows for", "label:", "score#"]
+        heads = ["row#", "of the rows for", "label:", "p-value#"]
         caption = (
-            f"By {figures['exposed_by']}; rows for training are members, and those for "
-            "test are false alarms"
+            f"By {figures['exposed_by']}: how rare such answers are for rows that the "
+            "model was not trained on. Rows for training are members, and those for test "
+            "are false alarms"
         )
         own["exposed"] = {"caption": caption, **_table(heads, rows)}
     return own | {

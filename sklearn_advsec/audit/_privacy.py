@@ -1,19 +1,12 @@
 """Privacy: which training rows the victim gives away."""
 
-import warnings
-from functools import partial
-
 import numpy as np
-from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score, roc_curve
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from .. import privacy
 from .._estimators import unwrap
-from .._rows import RowCodec, is_dataframe
+from .._rows import is_dataframe
 from .._sklearn import _safe_indexing
-from ..metrics import bootstrap_interval, clopper_pearson, roc_auc_interval, tpr_at_fpr
 from ._section import (
     Bracket,
     Finding,
@@ -25,12 +18,12 @@ from ._section import (
     unfinished,
 )
 
-# Rates of false alarms at which an attack is judged; the smallest with enough records.
-_RATES = (0.001, 0.01, 0.05, 0.1)
 _FEW = 10
 # Points of a curve, and exposed records, that are kept.
 _POINTS, _EXPOSED = 200, 10
-_BLIND = "blind"
+_AUDIT, _STRUCTURE = "PrivacyAudit", "structural checks"
+# Parts of the audit: what asks the model alone, and what trains others.
+_PLAIN, _SHADOWS = "without shadow models", "with shadow models"
 
 
 class PrivacySection(Section):
@@ -46,7 +39,7 @@ class PrivacySection(Section):
     }
 
     def tasks(self, subject):
-        """List membership attacks, and the one that never asks the victim."""
+        """List the audit of membership, the cheap attacks first, and what needs none."""
         untested = []
         if subject.is_regressor:
             reason = "membership attacks here are on classifiers"
@@ -57,161 +50,179 @@ class PrivacySection(Section):
         if min(len(subject.y_train), len(subject.y_test)) < 2 * _FEW:
             reason = f"it takes {2 * _FEW} rows that were trained on, and that were not"
             return [], [Untested("privacy", "all attacks", reason)]
-        attacks = _attacks(subject)
+        parts = [Task("privacy", _AUDIT, (_PLAIN,))]
         if not _gives_probabilities(subject):
             reason = f"{subject.name} gives no probabilities"
             untested.append(Untested("privacy", "attacks by probabilities", reason))
         elif subject.recipe is None:
             reason = "nobody knows how the model was trained, so that no shadow can be"
             untested.append(Untested("privacy", "shadow models", reason))
-        untested.append(
-            Untested(
-                "privacy",
-                "attributes, inversion, other groups of records",
-                "only membership of single records was tested",
-            )
-        )
-        return [Task("privacy", name) for name in (_BLIND, *attacks)], untested
+        else:
+            parts.append(Task("privacy", _AUDIT, (_SHADOWS,)))
+        return [*parts, Task("privacy", _STRUCTURE)], untested
 
     def perform(self, subject, task):
-        """Score the records."""
+        """Make the privacy audit of some records, or look at the structure."""
+        if task.name == _STRUCTURE:
+            report = privacy.structural_checks(
+                subject.estimator, subject.X_train, subject.y_train
+            )
+            stored = [[found.path, found.holds] for found in report.stored]
+            return {"checks": report.checks(), "n_rows": report.n_rows, "stored": stored}
         records, member, _ = _records(subject)
-        if task.name == _BLIND:
-            return {"scores": _blind(subject, records, member)}
-        attack = clone(_attacks(subject)[task.name]())
-        fit_on = records
-        attack.fit(fit_on)
-        return {"scores": np.asarray(attack.decision_function(records), dtype=float)}
+        attacks = ["GapAttack"]
+        if _gives_probabilities(subject):
+            attacks.append("LossThreshold")
+        if task.part == (_SHADOWS,):
+            attacks += ["RMIA", "LikelihoodRatio"]
+        audit = privacy.PrivacyAudit(
+            subject.estimator,
+            attacks,
+            shadow_estimator=subject.recipe,
+            n_shadow_models=subject.effort.n_shadow_models,
+            label_column="label" if is_dataframe(records) else -1,
+            random_state=subject.seed % 2**31,
+        ).fit(records, members=member)
+        table = audit.records_.sort_index()
+        return {
+            "results": audit.results_.dropna(subset=["attack"]).to_dict("records"),
+            "scores": {n: table[f"score_{n}"].to_numpy() for n in attacks},
+            "p_joint": table["p_joint"].to_numpy(),
+            "flagged": table["flagged"].to_numpy(),
+            "limits": audit.limits_.to_numpy().tolist(),
+            "has_gap": audit.has_gap_,
+        }
 
     def report(self, subject, outcomes):
-        """Judge the scores by who was in, with intervals for all attacks together."""
+        """Say what the audit found, with intervals for all attacks together."""
         report = SectionReport()
-        attacks = _attacks(subject) if outcomes else {}
-        made = {name: make() for name, make in attacks.items()}
-        references = {name: reference_of(attack) for name, attack in made.items()}
-        knowledge = {name: attack.knowledge for name, attack in made.items()}
-        own = [o for o in outcomes if o.task.name != _BLIND]
-        report.findings += unfinished(
-            own, knowledge=knowledge, goal="membership", reference=references
-        )
-        done = {o.task.name: o for o in own if o.status == "done"}
+        own = [o for o in outcomes if o.task.name == _AUDIT]
+        done = [o for o in own if o.status == "done"]
+        late = [o for o in own if o.status != "done"]
         if not done:
+            report.findings += unfinished(own, goal="membership")
+            self._add_structure(report, outcomes)
             report.headline = "No attack came to an end, so that nothing is known."
             return report
+        for outcome in late:
+            (part,) = outcome.task.part
+            report.untested.append(Untested("privacy", part, outcome.note))
+        outcome = done[-1]  # the one with shadow models has the others, too
         _, member, rows = _records(subject)
-        n_out = int((~member).sum())
-        rate = next((r for r in _RATES if r * n_out >= _FEW), None)
-        blind = self._add_blind(report, outcomes, member)
-        for name, outcome in done.items():
-            shadows = getattr(made[name], "n_shadow_models", None)
-            self._add_findings(
-                report,
-                outcome,
-                member,
-                rate,
-                blind,
-                knowledge=knowledge[name],
-                parameters=f"{shadows} shadow models" if shadows else "",
-                reference=references[name],
-            )
-        areas = {n: roc_auc_score(member, o.evidence["scores"]) for n, o in done.items()}
-        best = max(areas, key=areas.get)
-        self._add_bracket(report, subject, done, member, rate)
+        evidence = outcome.evidence
+        self._add_findings(report, subject, outcome)
+        self._add_structure(report, outcomes)
+        self._add_bracket(report, subject, evidence, member)
+        best = max(self._areas(evidence).items(), key=lambda pair: pair[1]["value"])
         report.figures["roc"] = [
-            _curve(name, member, outcome.evidence["scores"])
-            for name, outcome in done.items()
+            _curve(name, member, scores) for name, scores in evidence["scores"].items()
         ]
-        report.figures["n_non_members"] = n_out
+        report.figures["n_non_members"] = int((~member).sum())
         report.figures["exposed"] = _exposed(
-            subject, done[best].evidence["scores"], member, rows
+            subject, evidence["p_joint"], member, rows, evidence["flagged"]
         )
-        report.figures["exposed_by"] = best
-        low, high = roc_auc_interval(
-            member, done[best].evidence["scores"], 1 - 0.05 / len(done)
-        )
-        several = len(done) > 1
-        who = f"{best}, the best of {len(done)} attacks," if several else best
-        report.headline = (
-            f"{who} tells rows that the model was trained on from others with an AUC of "
-            f"{areas[best]:.3f} "
-            f"({low:.3f} to {high:.3f}, at 95 %"
-            f"{' for all attacks together' if several else ''}; guessing: 0.5)."
-        )
+        report.figures["exposed_by"] = "all attacks together"
+        report.untested += [Untested("privacy", *limit) for limit in evidence["limits"]]
+        report.headline = _headline(*best, evidence)
         return report
 
-    def _add_blind(self, report, outcomes, member):
-        found = next((o for o in outcomes if o.task.name == _BLIND), None)
-        if found is None or found.status != "done":
-            if found is not None:
-                what = "whether records tell by themselves who was in"
-                report.untested.append(Untested("privacy", what, found.note))
-            return None
-        scores = found.evidence["scores"]
-        low, _ = roc_auc_interval(member, scores)
-        area = float(roc_auc_score(member, scores))
-        if low > 0.5:
+    def _areas(self, evidence):
+        return {
+            row["attack"]: row
+            for row in evidence["results"]
+            if row["metric"] == "AUC" and row["attack"] in evidence["scores"]
+        }
+
+    def _add_findings(self, report, subject, outcome):
+        """Add the figures of all attacks, beside what is told without the model."""
+        results = outcome.evidence["results"]
+        blind = next((row for row in results if row["attack"] == "no model"), None)
+        if blind is not None and blind["low"] > 0.5:
             report.warnings.append(
                 "Training and test rows differ by themselves: without asking the model, "
-                f"they are told apart with an AUC of {area:.3f}. Membership figures "
-                "measure this, too."
+                f"they are told apart with an AUC of {blind['value']:.3f}. Membership "
+                "figures measure this, too."
             )
-        return area
-
-    def _add_findings(self, report, outcome, member, rate, blind, **known):
-        scores = outcome.evidence["scores"]
-        shared = {
-            "goal": "membership",
-            "n": len(member),
-            "queries": len(member),
-            "seconds": outcome.seconds,
-            "note": outcome.note,
-            **known,
-        }
-        report.findings.append(
-            Finding(
-                "privacy",
-                outcome.task.name,
-                metric="AUC",
-                value=float(roc_auc_score(member, scores)),
-                **_interval(roc_auc_interval(member, scores)),
-                baseline=0.5 if blind is None else blind,
-                baseline_is="guessing" if blind is None else "without asking the model",
-                **shared,
-            )
-        )
-        if rate is not None:
+        for row in results:
+            if row["attack"] == "no model":
+                continue
+            name, area = row["attack"], row["metric"] == "AUC"
+            shadows = name in ("RMIA", "LikelihoodRatio")
+            alone = getattr(privacy, name, None)
+            asks = area and blind is not None
             report.findings.append(
                 Finding(
                     "privacy",
-                    outcome.task.name,
-                    metric=f"TPR at {rate:g} FPR",
-                    value=_rate_of(member, scores, rate),
-                    **_interval(_rate_interval(member, scores, rate)),
-                    baseline=rate,
-                    baseline_is="guessing",
-                    **shared,
+                    name,
+                    knowledge=row["knowledge"],
+                    goal="membership",
+                    parameters=f"{subject.effort.n_shadow_models} shadow models"
+                    if shadows
+                    else "",
+                    metric=row["metric"],
+                    value=row["value"],
+                    low=row["low"],
+                    high=row["high"],
+                    baseline=blind["value"] if asks else row["baseline"],
+                    baseline_is="without asking the model" if asks else "guessing",
+                    n=int(row["n_members"] + row["n_non_members"]),
+                    queries=int(row["n_members"] + row["n_non_members"]),
+                    seconds=outcome.seconds,
+                    note=outcome.note,
+                    reference=reference_of(alone or privacy.PrivacyAudit),
                 )
             )
 
-    def _add_bracket(self, report, subject, done, member, rate):
-        if rate is None:
-            needed = int(np.ceil(_FEW / _RATES[-1]))
+    def _add_structure(self, report, outcomes):
+        """Add the structural checks; what fails of them is a warning."""
+        found = next((o for o in outcomes if o.task.name == _STRUCTURE), None)
+        if found is None:
+            return
+        if found.status != "done":
+            report.untested.append(Untested("privacy", _STRUCTURE, found.note))
+            return
+        for check in found.evidence["checks"]:
+            if check["value"] is None:
+                continue
+            report.findings.append(
+                Finding(
+                    "privacy",
+                    _STRUCTURE,
+                    goal="disclosure",
+                    metric=check["check"],
+                    value=float(check["value"]),
+                    baseline=float(check["limit"]),
+                    baseline_is="limit",
+                    n=found.evidence["n_rows"],
+                    seconds=found.seconds,
+                    note="fails" if check["fails"] else "",
+                    reference=reference_of(privacy.structural_checks),
+                )
+            )
+        places = [path for path, holds in found.evidence["stored"] if holds == "rows"]
+        if places:
+            report.warnings.append(
+                "The model's file holds training rows: whoever has it has them, in "
+                f"{', '.join(places[:3])}{' and others' if len(places) > 3 else ''}."
+            )
+
+    def _add_bracket(self, report, subject, evidence, member):
+        rates = [
+            row
+            for row in evidence["results"]
+            if row["metric"].startswith("TPR") and row["attack"] in evidence["scores"]
+        ]
+        if not rates:
             report.untested.append(
                 Untested(
                     "privacy",
                     "small false positive rates",
-                    f"it takes {needed} test rows or more; there are {(~member).sum()}",
+                    f"it takes 100 test rows or more; there are {(~member).sum()}",
                 )
             )
             return
-        # One attack of several is the best by chance: each has its part of the 5 %.
-        confidence = 1 - 0.05 / len(done)
-        lows = {
-            name: _rate_interval(member, o.evidence["scores"], rate, confidence)[0]
-            for name, o in done.items()
-        }
-        rates = {n: _rate_of(member, o.evidence["scores"], rate) for n, o in done.items()}
-        best = max(rates, key=rates.get)
+        best = max(rates, key=lambda row: row["value"])
+        rate = best["baseline"]
         epsilon, proof = _certificate(subject)
         upper = 1.0
         if epsilon is not None:
@@ -221,42 +232,28 @@ class PrivacySection(Section):
                 "privacy",
                 "members found (TPR) at this false positive rate",
                 rate,
-                min(rates[best], upper),
+                min(best["value"], upper),
                 upper,
-                f"{best}, the best of {len(done)} attacks",
+                f"{best['attack']}, the best of {len(rates)} attacks",
                 proof,
-                min(max(lows.values()), upper),
+                min(max(row["low"] for row in rates), upper),
                 upper,
                 int(member.sum()),
             )
         )
 
 
-def _interval(pair):
-    return {"low": float(pair[0]), "high": float(pair[1])}
-
-
-def _rate_of(member, scores, rate):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return float(tpr_at_fpr(member, scores, fpr=rate))
-
-
-def _rate_interval(member, scores, rate, confidence=0.95):
-    """Return the interval of a true positive rate; exact where samples all agree."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        low, high = bootstrap_interval(
-            partial(tpr_at_fpr, fpr=rate),
-            member,
-            scores,
-            confidence=confidence,
-            n_bootstraps=200,
-        )
-    if low < high:
-        return low, high
-    n = int(member.sum())
-    return clopper_pearson(round(low * n), n, confidence)
+def _headline(name, area, evidence):
+    n_attacks = len(evidence["scores"])
+    several = n_attacks > 1
+    who = f"{name}, the best of {n_attacks} attacks," if several else name
+    flagged = int(evidence["flagged"].sum())
+    alone = f" {flagged} of them are exposed one by one." if flagged else ""
+    return (
+        f"{who} tells rows that the model was trained on from others with an AUC of "
+        f"{area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f}, at 95 %"
+        f"{' for all attacks together' if several else ''}; guessing: 0.5).{alone}"
+    )
 
 
 def _certificate(subject):
@@ -298,40 +295,6 @@ def _gives_probabilities(subject):
     return "score" in subject.knowledge and hasattr(subject.estimator, "predict_proba")
 
 
-def _attacks(subject):
-    """Return the attacks that the victim allows, by name."""
-    target, n_shadows = subject.estimator, subject.effort.n_shadow_models
-    label = {"label_column": -1}
-    if is_dataframe(subject.X_train) or subject.y_train.dtype.kind not in "biuf":
-        label = {"label_column": "label"}
-    seed = subject.seed % 2**31
-    attacks = {"GapAttack": lambda: privacy.GapAttack(target, **label)}
-    if not _gives_probabilities(subject):
-        return attacks
-    attacks["LossThreshold"] = lambda: privacy.LossThreshold(target, **label)
-    if subject.recipe is None:
-        return attacks
-    shadows = {
-        "shadow_estimator": subject.recipe,
-        "n_shadow_models": n_shadows,
-        "random_state": seed,
-        **label,
-    }
-    attacks["RMIA"] = lambda: privacy.RMIA(target, **shadows)
-    attacks["LikelihoodRatio"] = lambda: privacy.LikelihoodRatio(
-        target, mode="online", **shadows
-    )
-    return attacks
-
-
-def _blind(subject, records, member):
-    """Score records by themselves, as somebody does who never asks the victim."""
-    array = RowCodec(records).encode(records).astype(np.float64)
-    model = HistGradientBoostingClassifier(max_iter=50, random_state=0)
-    folds = StratifiedKFold(5, shuffle=True, random_state=subject.seed % 2**31)
-    return cross_val_predict(model, array, member, cv=folds, method="predict_proba")[:, 1]
-
-
 def _curve(name, member, scores):
     fpr, tpr, _ = roc_curve(member, scores, drop_intermediate=False)
     if len(fpr) > _POINTS:
@@ -346,15 +309,16 @@ def _curve(name, member, scores):
     }
 
 
-def _exposed(subject, scores, member, rows):
-    """Return the records that an attack is surest of, and whether it is right."""
-    order = np.argsort(-scores, kind="stable")[:_EXPOSED]
+def _exposed(subject, p_values, member, rows, flagged):
+    """Return the records that are most exposed, by all attacks together."""
+    order = np.argsort(p_values, kind="stable")[:_EXPOSED]
     return [
         {
             "row": int(rows[i]),
             "of": "training" if member[i] else "test",
             "label": str((subject.y_train if member[i] else subject.y_test)[rows[i]]),
-            "score": float(scores[i]),
+            "score": float(p_values[i]),
+            "flagged": bool(flagged[i]),
         }
         for i in order.tolist()
     ]
