@@ -143,6 +143,8 @@ class PrivacySection(Section):
                 f"they are told apart with an AUC of {blind['value']:.3f}. Membership "
                 "figures measure this, too."
             )
+        asked = {row["knowledge"] for row in results}
+        strongest = "score" if "score" in asked else "label"
         for row in results:
             if row["attack"] == "no model":
                 continue
@@ -154,7 +156,7 @@ class PrivacySection(Section):
                 Finding(
                     "privacy",
                     name,
-                    knowledge=row["knowledge"],
+                    knowledge=row["knowledge"] or strongest,
                     goal="membership",
                     parameters=f"{subject.effort.n_shadow_models} shadow models"
                     if shadows
@@ -188,9 +190,12 @@ class PrivacySection(Section):
                 Finding(
                     "privacy",
                     _STRUCTURE,
+                    knowledge="file",
                     goal="disclosure",
                     metric=check["check"],
                     value=float(check["value"]),
+                    low=float(check["value"]),  # a count of these rows, and no sample
+                    high=float(check["value"]),
                     baseline=float(check["limit"]),
                     baseline_is="limit",
                     n=found.evidence["n_rows"],

@@ -670,8 +670,8 @@ def unfinished(outcomes, **known):
 
 
 def reference_of(attack):
-    """Return the first reference in the docstring of a class, on one line."""
-    text = type(attack).__doc__ if not isinstance(attack, type) else attack.__doc__
+    """Return the first reference in the docstring of a class or function, on one line."""
+    text = (attack if hasattr(attack, "__qualname__") else type(attack)).__doc__
     _, found, rest = (text or "").partition(".. [1]")
     if not found:
         return ""
