@@ -6,7 +6,9 @@
 `speed` trains the same shadow models with everybody's engine. `location`, `purchase`,
 `adult` and `mnist` run all attacks, ART's beside ours, on an overfitted target each;
 Location-30 and Purchase-100 themselves are not used, the records are synthetic. `no-gap`
-looks for false alarms; `coarse` audits forests, neighbours and rounded services.
+looks for false alarms; `coarse` audits forests, neighbours and rounded services;
+`few-...` ask how far 4 to 32 shadow models lead; `regressors` audits these; `one-run` how
+much of a known epsilon one training proves.
 `defenses` measures what regularisation, early stopping and DP-SGD buy. A GPU is used only
 where `--device` names one.
 """
@@ -22,8 +24,11 @@ import _privacy_data as data
 import numpy as np
 import torch
 from _privacy_attacks import adult, at_one_percent, location, log, mnist, purchase
+from _privacy_few import FEW, few_shadows, regressors
 from _privacy_speed import speed
 from _results import Claim, Table, record
+from scipy.optimize import brentq
+from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
@@ -102,9 +107,9 @@ def no_gap(args, n_seeds=20):
 def coarse(args, n_shadow_models=32):
     """Attacks on targets whose probabilities know few values, and on one network."""
     rows, claims = [], []
-    audits = [data.credit_like(seed) for seed in range(2)]
+    audits = [data.credit_like(seed) for seed in range(5)]
     for name, recipe in data.coarse_recipes().items():
-        row = {"target": name}
+        row, ahead = {"target": name}, []
         for X, y in audits:
             member = np.arange(len(y)) % 2 == 0
             target = FrozenEstimator(clone(recipe).fit(X[member], y[member]))
@@ -124,9 +129,12 @@ def coarse(args, n_shadow_models=32):
             memory.cleanup()  # all attacks took the same shadow models
             for key, auc in found.items():
                 row[key] = row.get(key, 0.0) + auc / len(audits)
+            ahead.append(found["LiRA online"] - found["LiRA offline"])
             row["step"] = attacks["LiRA online"].resolution_
         rows.append(row)
         loss, offline, online, _ = (row[key] for key in attacks)
+        error = np.std(ahead, ddof=1) / np.sqrt(len(ahead))
+        row["online less offline"], row["s.e."] = float(np.mean(ahead)), float(error)
         claims.append(
             Claim(
                 f"{name}: AUC of LiRA online, mean over {len(audits)} tables",
@@ -141,6 +149,69 @@ def coarse(args, n_shadow_models=32):
         "target's probabilities, and 0 where they are fine."
     )
     return [Table("Membership: coarse probabilities", rows, claims, [remark])]
+
+
+# One run --------------------------------------------------------------------------------
+
+
+def one_run(args, n_canaries=10_000, delta=1e-5, n_runs=400):
+    """Epsilon proved by one run of the Gaussian mechanism, whose epsilon is known."""
+    guesses = {"any": 500, "gaussian": 500, "independent": 6500}
+    wanted = {1.0: 0.85, 4.0: 3.0, 8.0: 5.5}
+    rows, claims = [], []
+    for epsilon, least in wanted.items():
+        mu = gaussian_mu(epsilon, delta)
+        rng, found = np.random.RandomState(0), {premise: [] for premise in guesses}
+        for run in range(n_runs):
+            included = rng.uniform(size=n_canaries) < 0.5
+            score = mu * (included - 0.5) + rng.normal(size=n_canaries)
+            right = ((score > 0) == included)[np.argsort(-np.abs(score))]
+            for premise, n in guesses.items():
+                if premise == "any" and run >= n_runs // 4:
+                    continue
+                found[premise].append(
+                    privacy.epsilon_from_guesses(
+                        int(right[:n].sum()),
+                        n,
+                        n_canaries=n_canaries,
+                        delta=delta,
+                        premise=premise,
+                    )
+                )
+        row = {"true epsilon": epsilon}
+        for premise, bounds in found.items():
+            row[f"{premise}, mean"] = float(np.mean(bounds))
+            row[f"{premise}, above the truth"] = float(
+                np.mean(np.array(bounds) > epsilon)
+            )
+        rows.append(row)
+        for premise in ("gaussian", "independent"):
+            mean, above = row[f"{premise}, mean"], row[f"{premise}, above the truth"]
+            claims.append(
+                Claim(
+                    f"epsilon {epsilon:.0f}, premise {premise!r}: mean bound, and share "
+                    f"of {n_runs} runs above the truth",
+                    f"{mean:.2f}, {above:.1%}",
+                    bool(mean >= least and above <= 0.05),
+                    f"at least {least}, at most 5 %",
+                )
+            )
+    remark = (
+        f"{n_canaries:,} canaries with noise of their own, delta {delta:g}, confidence "
+        f"95 %; guesses about {guesses} canaries. The premise 'gaussian' allows canaries "
+        "to have anything to do with each other, 'independent' does not."
+    )
+    return [Table("One-run audit of the Gaussian mechanism", rows, claims, [remark])]
+
+
+def gaussian_mu(epsilon, delta):
+    """Return how far apart normal numbers are that are just (epsilon, delta)-private."""
+
+    def surplus(mu):
+        upper, lower = norm.cdf(mu / 2 - epsilon / mu), norm.cdf(-mu / 2 - epsilon / mu)
+        return upper - np.exp(epsilon) * lower - delta
+
+    return brentq(surplus, 1e-3, 50.0)
 
 
 # Defenses -------------------------------------------------------------------------------
@@ -217,6 +288,12 @@ SECTIONS = {
     "mnist": mnist,
     "no-gap": no_gap,
     "coarse": coarse,
+    "few-adult": lambda args: few_shadows("Adult"),
+    "few-mnist": lambda args: few_shadows("MNIST"),
+    "few-purchase": lambda args: few_shadows(list(FEW)[2]),
+    "few-location": lambda args: few_shadows(list(FEW)[3]),
+    "regressors": regressors,
+    "one-run": one_run,
     "defenses": defenses,
 }
 

@@ -27,6 +27,11 @@ class DPSGDClassifier(TrainingDefense):
     of opacus (the extra ``sklearn-advsec[privacy]``) says which :math:`\epsilon` that
     makes.
 
+    The guarantee is about one row that is taken out or blanked while the number of rows
+    stays known: the rate of the draws, the number of steps and the divisor of the noisy
+    sum go by it. That divisor is the expected size of a batch, never the size that was
+    drawn, which would tell more than the accountant counts [3]_.
+
     It is the one defense against membership inference whose bound holds against attacks
     that nobody has thought of, and it costs accuracy. Weak guarantees (:math:`\epsilon`
     of 8 and more) mostly do against known attacks what early stopping does, too. The
@@ -93,6 +98,9 @@ class DPSGDClassifier(TrainingDefense):
        (Algorithm 1).
     .. [2] I. Mironov, K. Talwar, L. Zhang, "Renyi differential privacy of the sampled
        Gaussian mechanism", arXiv:1908.10530 (the accountant).
+    .. [3] "Rethinking the security of DP-SGD: a corrected analysis of differentially
+       private machine learning", arXiv:2605.15648 (what averages leak, where the number
+       of rows, drawn or in all, is a secret).
 
     Examples
     --------

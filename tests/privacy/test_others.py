@@ -1,5 +1,6 @@
 """Attribute inference, model inversion and DP-SGD."""
 
+import warnings
 from math import comb, exp, log
 
 import numpy as np
@@ -364,6 +365,55 @@ def private(**parameters):
 def digits():
     X, y = load_digits(return_X_y=True)
     return (X / 16).astype(np.float32), y
+
+
+class Watched(DPSGDClassifier):
+    """Notes which batches are drawn; the sum of their gradients is all ones."""
+
+    sizes = ()
+
+    def _clipped_sum(self, net, X, y):
+        self.sizes = [*self.sizes, len(X)]
+        return [torch.ones_like(p) for p in net.module_.parameters()]
+
+    def _step(self, net, X, y, rate, generator):
+        super()._step(net, X, y, rate, generator)
+        self.gradients = [p.grad.clone() for p in net.module_.parameters()]
+
+
+def test_batches_are_poisson_and_divided_by_their_expected_size():
+    """What was drawn must show neither in the size of steps nor in the noise."""
+    X, y = (data[:400] for data in digits())
+    watched = Watched(
+        net(max_epochs=30, batch_size=20), noise_multiplier=1e-6, random_state=0
+    )
+    with warnings.catch_warnings(action="ignore"):  # epsilon is astronomic
+        watched.fit(X, y)
+    sizes = np.array(watched.sizes)
+    assert len(sizes) == watched.n_steps_ == 30 * 400 // 20
+    # Binomial(400, 1/20): mean 20, variance 19; neither constant nor a division of rows.
+    assert sizes.mean() == pytest.approx(20, abs=5 * np.sqrt(19 / len(sizes)))
+    assert sizes.var() == pytest.approx(19, rel=0.2)
+    for gradient in watched.gradients:
+        torch.testing.assert_close(
+            gradient, torch.full_like(gradient, 1 / 20), rtol=1e-3, atol=1e-6
+        )
+    # With one row less, the divisor is the same.
+    with warnings.catch_warnings(action="ignore"):
+        fewer = clone(watched).set_params(estimator__max_epochs=1).fit(X[:-1], y[:-1])
+    for gradient in fewer.gradients:
+        torch.testing.assert_close(
+            gradient, torch.full_like(gradient, 1 / 20), rtol=1e-3, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("delta", [0.3, 0.9])
+def test_epsilon_is_never_negative(delta):
+    X, y = (data[:100] for data in digits())
+    model = DPSGDClassifier(
+        net(max_epochs=1), noise_multiplier=20.0, delta=delta, random_state=0
+    )
+    assert model.fit(X, y).epsilon_ == 0
 
 
 def test_gradients_are_clipped_one_by_one():
