@@ -83,9 +83,30 @@ def fit_context(
             check_values(estimator)
             return fit(estimator, *args, **kwargs)
 
-        return checked
+        @wraps(fit)
+        def explained(estimator, *args, **kwargs):
+            try:
+                return checked(estimator, *args, **kwargs)
+            except InvalidParameterError as error:
+                raise _explained(error, estimator) from None
+
+        return explained
 
     return decorate
+
+
+def _explained(error, owner):
+    """Say what to write where a torch module was given to what trains its victims."""
+    about = f"The 'estimator' parameter of {type(owner).__name__} "
+    module = getattr(owner, "estimator", None)
+    if not str(error).startswith(about) or not hasattr(module, "state_dict"):
+        return error
+    name = type(module).__name__
+    return InvalidParameterError(
+        f"{about}must be something that can be trained, and a torch module does not say "
+        "how. Pass skorch.NeuralNetClassifier(cls, criterion=torch.nn.CrossEntropyLoss), "
+        f"where cls is the class of the module; got an instance of {name}."
+    )
 
 
 def check_values(estimator):

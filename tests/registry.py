@@ -11,7 +11,7 @@ from nets import net
 from privacy_targets import above_the_median, any_width_target
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils.validation import has_fit_parameter
@@ -26,7 +26,7 @@ from sklearn_advsec import (
 )
 
 VICTIM = LogisticRegression()
-# One of every family has a victim that scales first.
+# Some of every family have a victim that scales first.
 PIPELINE = make_pipeline(StandardScaler(), LogisticRegression())
 TREE_VICTIM = DecisionTreeClassifier(max_depth=4, random_state=0)
 
@@ -108,7 +108,8 @@ MEMBERSHIP = [
 ]
 for attack in MEMBERSHIP:
     if "shadow_estimator" in attack.get_params(deep=False):
-        attack.set_params(shadow_estimator=DecisionTreeClassifier(max_depth=3))
+        shadow = make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=3))
+        attack.set_params(shadow_estimator=shadow)
 
 PRIVACY = [
     *MEMBERSHIP,
@@ -131,7 +132,7 @@ PRIVACY = [
         label_column=None,
     ),
     privacy.DPSGDClassifier(net(max_epochs=8, lr=0.05), random_state=0),
-    privacy.ModelInversion(VICTIM),
+    privacy.ModelInversion(PIPELINE),
 ]
 
 THIEVES = [
@@ -219,14 +220,18 @@ POISONING = [
     poisoning.LastHiddenLayer(VICTIM),
     poisoning.NeuralCleanse(VICTIM, max_iter=3, random_state=0),
     poisoning.PoisonedClassifier(
-        VICTIM, poisoning.LabelFlipping(strategy="random", random_state=0)
+        PIPELINE, poisoning.LabelFlipping(strategy="random", random_state=0)
     ),
-    poisoning.SanitizedClassifier(VICTIM, poisoning.KNNSanitizer()),
+    poisoning.SanitizedClassifier(PIPELINE, poisoning.KNNSanitizer()),
 ]
 
+# Behind a StandardScaler, rows of the checks lie on the boundary (to 2e-6), where noise
+# decides; and a check wants numbers to 1e-7, which a scaler's larger coefficients miss.
 ENCRYPTION = [
     encryption.DiscretizedMLPClassifier(max_epochs=10, learning_rate=0.05),
-    encryption.EncryptedClassifier(VICTIM, packing="columns"),
+    encryption.EncryptedClassifier(
+        make_pipeline(MinMaxScaler(), LogisticRegression()), packing="columns"
+    ),
     encryption.EncryptedRegressor(Ridge(), packing="columns"),
 ]
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_advsec import differentiable, evasion
+from sklearn_advsec import defense, differentiable, encryption, evasion, poisoning
 from sklearn_advsec._images import image_shape_of
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.victim import GradientAccess
@@ -260,3 +260,34 @@ def test_channels_last_is_noticed_and_can_be_told():
         PretrainedModule(module, channels="middle").predict(images)
     with pytest.raises(ValueError, match="'outputs' parameter"):
         PretrainedModule(module, outputs="proba").fit()
+
+
+def test_what_trains_its_victim_says_what_to_write_instead_of_a_module():
+    for owner in (
+        defense.AdversarialTrainingClassifier(CNN()),
+        poisoning.PoisonedClassifier(CNN(), poisoning.LabelFlipping(strategy="random")),
+        poisoning.DeepPartitionAggregation(CNN()),
+    ):
+        with pytest.raises(ValueError, match="NeuralNetClassifier.*instance of CNN"):
+            owner.fit(X, np.arange(30) % 3)
+    with pytest.raises(ValueError, match="must be an object implementing 'fit'"):
+        defense.AdversarialTrainingClassifier("a module").fit(X, np.arange(30) % 3)
+
+
+def test_a_module_is_computed_under_encryption():
+    pytest.importorskip("tenseal.sealapi")
+    torch.manual_seed(0)
+    linear, sigmoid = torch.nn.Linear(6, 3).eval(), torch.nn.Sigmoid()
+    encrypted = encryption.EncryptedClassifier(linear, packing="columns").fit(X)
+    assert not linear.training
+    best = np.sort(PretrainedModule(linear).decision_function(X))
+    clear = best[:, -1] - best[:, -2] > 0.02
+    assert clear.sum() > 10
+    np.testing.assert_array_equal(
+        encrypted.predict(X)[clear], PretrainedModule(linear).predict(X)[clear]
+    )
+    ends_in_sigmoid = torch.nn.Sequential(torch.nn.Linear(6, 1), sigmoid)
+    for wrong in (ends_in_sigmoid, linear):
+        wrong = PretrainedModule(wrong, outputs="probabilities")
+        with pytest.raises(TypeError, match="has to end in logits"):
+            encryption.EncryptedClassifier(wrong).fit(X)

@@ -27,7 +27,6 @@ from .. import differentiable
 from .._estimators import as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
 from .._sklearn import (
-    HasMethods,
     Interval,
     Options,
     StrOptions,
@@ -38,6 +37,7 @@ from .._sklearn import (
 from ..exceptions import NoGradientError
 from ..trees import is_tree_ensemble
 from ..victim import AnswerCheck, ask_labels, fit_victim
+from ..victim._fitting import CLASSIFIER
 from ._graph import Activation, graph
 from ._halves import (
     PACKINGS,
@@ -114,7 +114,7 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
     """What the encrypted classifier and the encrypted regressor share."""
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": CLASSIFIER,
         "packing": [StrOptions({"auto", *PACKINGS})],
         "activation": [
             StrOptions({"auto"}),

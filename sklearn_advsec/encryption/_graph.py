@@ -38,6 +38,7 @@ from sklearn.svm import LinearSVC, LinearSVR
 
 from .._estimators import is_net, name_of
 from .._sklearn import LinearModel
+from ..pretrained import PretrainedModule
 
 _READERS = {}
 
@@ -176,6 +177,10 @@ def _read(estimator, row_shape, where):
         from ._networks import read_net
 
         return read_net(estimator, row_shape, where)
+    if isinstance(estimator, PretrainedModule):
+        from ._networks import read_pretrained
+
+        return read_pretrained(estimator, row_shape, where)
     for base in type(estimator).__mro__:
         if base in _READERS:
             return _READERS[base](estimator, int(np.prod(row_shape)))
@@ -184,7 +189,7 @@ def _read(estimator, row_shape, where):
         "encryption: it is no composition of sums, products by constants and activations "
         "that polynomials can stand for. Those that can are "
         + ", ".join(sorted(kind.__name__ for kind in _READERS))
-        + ", skorch networks, and pipelines of these; scheme='tfhe' of "
+        + ", skorch networks, torch modules, and pipelines of these; scheme='tfhe' of "
         "EncryptedClassifier computes trees."
     )
 

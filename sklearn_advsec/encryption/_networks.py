@@ -1,4 +1,4 @@
-"""Reading networks of skorch: a chain of affine modules and activations."""
+"""Reading networks of torch: a chain of affine modules and activations."""
 
 import copy
 import math
@@ -84,9 +84,29 @@ def read_net(net, row_shape, where):
     return Graph(layers, link or ("softmax" if n_outputs > 1 else "sigmoid"))
 
 
+def read_pretrained(classifier, row_shape, where):
+    """Read a `PretrainedModule` as :func:`read_net` reads a net.
+
+    Raises
+    ------
+    TypeError
+        If the module ends in an activation, or wants channels last.
+    """
+    name = type(classifier.module).__name__
+    if classifier.channels == "last":
+        raise TypeError(f"{where}{name} takes channels last; give it channels first.")
+    chain = nn.Sequential(classifier.module)  # a layer alone is a chain, too
+    layers, link, shape = read_module(chain, row_shape, where)
+    if isinstance(layers[-1], Activation) or (
+        classifier.outputs == "probabilities" and link is None
+    ):
+        raise TypeError(f"{where}{name} has to end in logits, or a softmax of them.")
+    return Graph(layers, link or ("softmax" if math.prod(shape) > 1 else "sigmoid"))
+
+
 def read_module(module, row_shape, where):
     """Return the layers of a module, its link, and the shape of what it returns."""
-    training = module.training
+    modes = {layer: layer.training for layer in module.modules()}
     try:
         traced = fx.GraphModule(module.eval(), _Tracer().trace(module))
     except Exception as error:
@@ -94,7 +114,8 @@ def read_module(module, row_shape, where):
             f"{where}the forward of {type(module).__name__} cannot be traced: {error}"
         ) from error
     finally:
-        module.train(training)
+        for layer, mode in modes.items():
+            layer.training = mode
     layers, link, shape = [], None, tuple(row_shape)
     # Of what was computed, the shape; and of what asks for a shape, what it is told.
     before, shapes, sizes = None, {}, {}
