@@ -81,13 +81,13 @@ class Columns:
             outputs = []
             for j in range(weight.shape[0]):
                 part = slice(weight.indptr[j], weight.indptr[j + 1])
-                terms = [
+                terms = zip(weight.indices[part], weight.data[part], strict=True)
+                terms = [(i, w) for i, w in terms if abs(w) >= least] or [(0, least)]
+                # One by one: as a list, the plaintexts of a neuron would fill the caches.
+                total = arithmetic.weighted_sum(
                     (values[i], arithmetic.plain(float(w), level, factor))
-                    for i, w in zip(weight.indices[part], weight.data[part], strict=True)
-                    if abs(w) >= least
-                ]
-                terms = terms or [(values[0], arithmetic.plain(least, level, factor))]
-                total = arithmetic.weighted_sum(terms)
+                    for i, w in terms
+                )
                 total.scale = scale  # exact up to the last bit of a double
                 outputs.append(arithmetic.add_plain(total, float(bias[j])))
             values = outputs
