@@ -41,9 +41,6 @@ class PrivacySection(Section):
     def tasks(self, subject):
         """List the audit of membership, the cheap attacks first, and what needs none."""
         untested = []
-        if subject.is_regressor:
-            reason = "membership attacks here are on classifiers"
-            return [], [Untested("privacy", "all attacks", reason)]
         if np.ndim(subject.X_test) != 2:
             reason = "records are flat rows with a label; these rows are arrays"
             return [], [Untested("privacy", "all attacks", reason)]
@@ -70,7 +67,7 @@ class PrivacySection(Section):
             stored = [[found.path, found.holds] for found in report.stored]
             return {"checks": report.checks(), "n_rows": report.n_rows, "stored": stored}
         records, member, _ = _records(subject)
-        attacks = ["GapAttack"]
+        attacks = [] if subject.is_regressor else ["GapAttack"]
         if _gives_probabilities(subject):
             attacks.append("LossThreshold")
         if task.part == (_SHADOWS,):
@@ -297,6 +294,9 @@ def _records(subject):
 
 
 def _gives_probabilities(subject):
+    """Whether more than labels is known: of regressors, residuals are."""
+    if subject.is_regressor:
+        return True
     return "score" in subject.knowledge and hasattr(subject.estimator, "predict_proba")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom, hypergeom, rankdata
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_regressor
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
@@ -40,7 +40,7 @@ from ._loss_threshold import LossThreshold
 from ._records import Records, column_position, make_records
 from ._rmia import RMIA
 from ._shadow_base import ShadowAttack, TrainedShadows
-from ._signals import Answers, as_target_takes_them
+from ._signals import Answers, NumericAnswers, as_target_takes_them, residuals
 from ._structure import structural_checks
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         The model, fitted: `FrozenEstimator(classifier)` or a `PretrainedModule`.
     attacks : "auto" or list of str, default="auto"
-        Of "GapAttack" (labels only), "LossThreshold", "RMIA" and "LikelihoodRatio"
-        (online). "auto" takes all that the model allows.
+        Of "GapAttack" (labels only, of classifiers), "LossThreshold", "RMIA" and
+        "LikelihoodRatio" (online). "auto" takes all that the model allows.
     shadow_estimator : classifier or TrainedShadows, default=None
         The recipe of the shadow models; None clones the target's own.
     n_shadow_models : int, default=32
@@ -112,7 +112,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
 
     Attributes
     ----------
-    estimator_ : classifier
+    estimator_ : classifier or regressor
         The model.
     results_ : DataFrame
         One figure in a row: `attack`, `knowledge`, `metric`, `value`, its interval (`low`
@@ -242,7 +242,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         taken = self._open(records)
         member, known = self._check_membership(taken, members, non_members)
         names = self._names_of_attacks()
-        answers = Answers.ask(self.estimator_, taken.features)
+        answers = _ask(self.estimator_, taken)
         shadows, trained = self._shadows(taken, names, answers, member)
         folds = isinstance(self.shadow_estimator, FoldShadows)
         attacks = _offline(names) if folds else {name: _ATTACKS[name] for name in names}
@@ -360,7 +360,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         for mask, rows in zip(trained, trained_on, strict=True):
             mask[rows] = True
         trained = with_duplicates(trained, taken)
-        answers = [Answers.ask(model, taken.features) for model in models]
+        answers = [_ask(model, taken) for model in models]
         attacks, scores = _offline(names), {name: [] for name in names}
         index, label = _index_records(taken)
         for s in range(len(models)):
@@ -419,14 +419,19 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
     def _open(self, records):
         """Check what is given, and return the records."""
         self._limits, self._figures = [], []
-        self.estimator_ = check_target(self.estimator, type(self).__name__)
+        self.estimator_ = check_target(
+            self.estimator, type(self).__name__, regressors=True
+        )
         rows, _ = plain_rows(records)
         allow_nan = may_take_nan(self.estimator)
         rows = check_rows(rows, type(self).__name__, allow_nan=allow_nan, name="records")
         if np.ndim(rows) != 2:
             raise ValueError("records must be rows of features and a label.")
         self.n_features_in_ = rows.shape[1]
-        taken = Records(rows, self.label_column, np.asarray(self.estimator_.classes_))
+        classes = None
+        if not is_regressor(self.estimator_):
+            classes = np.asarray(self.estimator_.classes_)
+        taken = Records(rows, self.label_column, classes)
         taken.features = as_target_takes_them(taken.features, self.estimator_)
         return taken
 
@@ -464,6 +469,10 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
                 f"attacks must be 'auto', or some of {list(_ATTACKS)}, each once; got "
                 f"{self.attacks!r}."
             )
+        if is_regressor(self.estimator_):
+            if self.attacks != "auto" and "GapAttack" in names:
+                raise TypeError("attacks: 'GapAttack' is on classifiers.")
+            return [name for name in names if name != "GapAttack"]
         if hasattr(self.estimator_, "predict_proba"):
             return names
         model = name_of(self.estimator_)
@@ -501,9 +510,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
                     "more: they may overfit more, or less",
                 )
             )
-        labels = answers.classes
-        asked = trainer.ask(taken)
-        return [Answers(labels, p.argmax(axis=1), p) for p in asked], trained
+        return trainer.ask(taken), trained
 
     def _n_shadows(self):
         if isinstance(self.shadow_estimator, TrainedShadows):
@@ -632,7 +639,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         """Make the structural checks and the certificate, and return their columns."""
         rows, columns = np.flatnonzero(member), {}
         features = _safe_indexing(taken.features, rows)
-        labels = taken.classes[taken.codes[rows]]
+        labels = taken.labels[rows]
         self.structure_ = self.certificate_ = None
         try:
             self.structure_ = structural_checks(
@@ -664,7 +671,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
             return
         self.certificate_ = counting_certificate(
             self.estimator_,
-            make_records(taken.features, taken.classes[taken.codes]),
+            make_records(taken.features, taken.labels),
             domain=self.domain,
             label_column=-1,
         )
@@ -735,6 +742,8 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
 class _Shadows(ShadowAttack):
     """Trains shadow models for all attacks at once, and judges nothing."""
 
+    _takes_regressors = True
+
     def __init__(
         self,
         estimator: Any,
@@ -764,8 +773,17 @@ class _Shadows(ShadowAttack):
         return self._trained_on(records)
 
     def ask(self, records):
-        """Return the probabilities of all models: (n_models, n_records, n_classes)."""
-        return self._shadow_signals(records, lambda proba, codes: proba)
+        """Return what each model says of the records."""
+        if records.values is not None:
+            return [
+                NumericAnswers(
+                    records.values
+                    - self._shadow_residuals(model, records.features, records.values)
+                )
+                for model in self.shadow_estimators_
+            ]
+        asked = self._shadow_signals(records, lambda proba, codes: proba)
+        return [Answers(records.classes, p.argmax(axis=1), p) for p in asked]
 
 
 class _Scored:
@@ -855,10 +873,18 @@ def _rank(scores, null, included=None):
     return (1 + above) / (1 + n)
 
 
+def _ask(model, taken):
+    """Ask a model about the records, once for all attacks."""
+    if taken.values is None:
+        return Answers.ask(model, taken.features)
+    residual = residuals(model, taken.features, taken.values)
+    return NumericAnswers(taken.values - residual)
+
+
 def _index_records(taken):
     """Return records that are their numbers, for models that are :class:`Answers`."""
     numbers = np.arange(len(taken), dtype=float)[:, np.newaxis]
-    records = make_records(numbers, taken.classes[taken.codes])
+    records = make_records(numbers, taken.labels)
     return records, records.columns[-1] if is_dataframe(records) else -1
 
 

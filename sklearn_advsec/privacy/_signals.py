@@ -2,7 +2,7 @@
 
 import numpy as np
 from scipy.special import xlogy
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from .._estimators import as_nets_take_them, unwrap
 from .._labels import in_columns
@@ -56,6 +56,26 @@ class Answers(ClassifierMixin, BaseEstimator):
         if self.proba is None:
             raise AttributeError("This model gave no probabilities.")
         return lambda X: self.proba[_numbers_of(X)]
+
+
+class NumericAnswers(RegressorMixin, BaseEstimator):
+    """What a regressor said of some rows, as one of their numbers; see :class:`Answers`.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows,)
+        What it predicted.
+    """
+
+    def __init__(self, values):
+        self.values = values
+        self.values_ = values
+
+    def fit(self, X=None, y=None):
+        return self
+
+    def predict(self, X):
+        return self.values[_numbers_of(X)]
 
 
 def _numbers_of(X):

@@ -367,7 +367,8 @@ def test_labels_only_and_regressors_and_constants(monkeypatch):
     assert not (audit.results_["knowledge"] == "score").any()
     assert "attacks by scores" in set(audit.not_tested_["what"])
     audit = SecurityAudit(Ridge()).fit(X, X[:, 0] + y, X_test, X_test[:, 0] + y_test)
-    assert set(audit.results_["threat"]) == {"evasion"}
+    assert set(audit.results_["threat"]) == {"evasion", "privacy"}
+    assert "GapAttack" not in set(audit.results_["attack"])
     assert "Not tested: " in audit.to_html()
     assert set(audit.not_tested_["threat"]) == {
         "evasion", "extraction", "privacy", "poisoning"

@@ -7,7 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    RandomForestClassifier,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -86,15 +90,15 @@ def test_what_leaks_is_found_and_the_most_exposed_come_first(audit):
 
 def test_p_values_of_non_members_are_small_as_rarely_as_they_say():
     small = []
-    for seed in range(3):
-        X, y = table(300, seed)
-        member = np.arange(300) % 2 == 0
+    for seed in range(2):
+        X, y = table(240, seed)
+        member = np.arange(240) % 2 == 0
         tree = DecisionTreeClassifier(max_depth=5).fit(X[member], y[member])
         audit = PrivacyAudit(FrozenEstimator(tree), n_shadow_models=6)
         audit.fit(make_records(X, y), members=member)
         p_values = audit.records_.query("member == False")["p_joint"]
         small.append([(p_values <= level).mean() for level in (0.05, 0.2)])
-    assert (np.mean(small, axis=0) < [0.13, 0.35]).all()
+    assert (np.mean(small, axis=0) < [0.15, 0.4]).all()
 
 
 def no_gap(n_runs, n_shadow_models=6):
@@ -178,6 +182,25 @@ def test_models_of_labels_have_the_gap_attack_alone():
     assert audit.limits_["what"].str.contains("probabilities").any()
     with pytest.raises(TypeError, match="RidgeClassifier gives no probabilities"):
         PrivacyAudit(FrozenEstimator(target), ["RMIA"]).fit(RECORDS, members=MEMBER)
+
+
+def test_regressors_are_audited_by_their_residuals():
+    rng = np.random.RandomState(0)
+    y = X[:, 0] + 0.5 * rng.normal(size=len(X))
+    target = FrozenEstimator(
+        ExtraTreesRegressor(10, min_samples_leaf=2, random_state=0).fit(
+            X[MEMBER], y[MEMBER]
+        )
+    )
+    records = make_records(X, y)
+    audit = PrivacyAudit(target, n_shadow_models=8).fit(records, members=MEMBER)
+    assert "GapAttack" not in areas(audit)
+    alone = RMIA(target, n_shadow_models=8).fit(records).decision_function(records)
+    assert areas(audit)["RMIA"] == pytest.approx(roc_auc_score(MEMBER, alone), abs=1e-9)
+    assert audit.has_gap_
+    assert areas(audit)["all attacks"] > 0.7
+    with pytest.raises(TypeError, match="on classifiers"):
+        PrivacyAudit(target, ["GapAttack"]).fit(records, members=MEMBER)
 
 
 def test_members_that_others_equal_are_set_apart():
@@ -270,25 +293,25 @@ def test_a_recipe_that_learns_nothing_has_no_gap():
 @pytest.mark.parametrize("in_folder", [False, True])
 def test_a_search_that_keeps_its_models(in_folder, tmp_path):
     keep = KeepModels("roc_auc", folder=tmp_path / "kept" if in_folder else None)
-    frame = pd.DataFrame(X)
+    frame, y = pd.DataFrame(X[:100]), Y[:100]
     frame.columns = [f"x{j}" for j in range(8)]
     search = GridSearchCV(
         DecisionTreeClassifier(random_state=0), {"max_depth": [1, 5]}, cv=FOLDS,
         scoring=keep,
-    ).fit(frame, Y)  # fmt: skip
-    audit = PrivacyAudit.from_cross_validation(search, frame, Y)
+    ).fit(frame, y)  # fmt: skip
+    audit = PrivacyAudit.from_cross_validation(search, frame, y)
     plain = cross_validate(
-        search.best_estimator_, frame, Y, cv=FOLDS, return_estimator=True,
+        search.best_estimator_, frame, y, cv=FOLDS, return_estimator=True,
         return_indices=True,
     )  # fmt: skip
     expected = PrivacyAudit.from_cross_validation(
-        plain, frame, Y, estimator=search.best_estimator_
+        plain, frame, y, estimator=search.best_estimator_
     )
     pd.testing.assert_frame_equal(audit.results_, expected.results_)
     other = GridSearchCV(
         search.estimator, {"max_depth": [1, 5]}, cv=FOLDS, scoring="roc_auc"
     )
-    assert other.fit(frame, Y).best_score_ == pytest.approx(search.best_score_)
+    assert other.fit(frame, y).best_score_ == pytest.approx(search.best_score_)
 
 
 def test_what_was_not_kept_is_said():
