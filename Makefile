@@ -52,10 +52,13 @@ test-array-api: $(VENV)/.installed
 # In an environment of its own. Old libraries warn of what new ones have changed, and
 # scikit-learn's checks of today are those of its newest version.
 OLDEST := .venv-oldest
+# All tests; continuous integration runs a part of them.
+OLDEST_TESTS ?=
 test-oldest: $(OLDEST)/.installed
 	@echo "==> The tests with the oldest versions that pyproject.toml allows"
 	$(OLDEST)/bin/python -m pytest -n 2 -q -m "not slow" -W ignore::FutureWarning \
-	-W ignore::DeprecationWarning --deselect tests/test_common.py::test_scikit_learn_contract
+	-W ignore::DeprecationWarning --deselect tests/test_common.py::test_scikit_learn_contract \
+	$(OLDEST_TESTS)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@echo "==> Installing the oldest versions into $(OLDEST)"

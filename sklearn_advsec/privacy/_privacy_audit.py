@@ -120,7 +120,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         members and others. "all attacks" is the joint p-value as a score, "no model" is
         what tells members without asking it. Structural checks have no attack.
     records_ : DataFrame
-        One record in a row, the most exposed first: its `member`ship (None where it is
+        One record in a row, the most exposed first: its `member` (None where it is
         not known), the score and the p-value of each attack, `p_joint`, `p_adjusted` for
         all members together, `flagged`, `single_out`; of members, `cell_size`, `stored`
         and so on; `certificate` where counts of a forest prove something. The index is
@@ -130,7 +130,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
     certificate_ : CountingCertificate or None
         What the counts of a forest prove.
     limits_ : DataFrame
-        What was not tested, and `reason`s for caution.
+        What was not tested, and what to be careful with, with each `reason`.
     has_gap_ : bool
         Whether the model as a whole shows a gap.
     calibrated_ : bool
