@@ -429,7 +429,7 @@ class Sanitizer(Resampler):
     """Base of the defenses that remove or relabel suspicious training rows.
 
     A subclass lists its parameters, `contamination` among them, and writes
-    ``_judge(data)``, which takes `TrainingData` and returns a `Verdict`.
+    ``_decide(data)``, which takes `TrainingData` and returns a `Verdict`.
 
     Parameters
     ----------
@@ -469,7 +469,7 @@ class Sanitizer(Resampler):
         "contamination": [Interval(Real, 0, 1, closed="both")],
     }
 
-    def _judge(self, data):
+    def _decide(self, data):
         """Return the `Verdict` on `TrainingData`."""
         raise NotImplementedError
 
@@ -478,7 +478,7 @@ class Sanitizer(Resampler):
         rng = check_random_state(self.random_state)
         data = TrainingData(**data, rng=rng, seed=int(rng.randint(2**31 - 1)))
         with self._reported(X, y):
-            verdict = self._judge(data)
+            verdict = self._decide(data)
         self.scores_ = verdict.scores
         chosen = self._most_suspicious(data, verdict)
         relabelled, kept = np.empty(0, dtype=int), np.arange(len(data.y))

@@ -544,9 +544,11 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
             )
         several = len(scored.target)
         for name, scores in scored.target.items():
-            self._judge(name, scores, member, known, several)
-        self._judge("all attacks", -p_joint, member, known)
-        self._judge("no model", self._without_model(taken, member, known), member, known)
+            self._measure(name, scores, member, known, several)
+        self._measure("all attacks", -p_joint, member, known)
+        self._measure(
+            "no model", self._without_model(taken, member, known), member, known
+        )
         self.has_gap_ = self._gap(scored, -p_joint, member, known)
         adjusted = np.ones(len(taken))
         adjusted[member] = _holm(p_joint[member])
@@ -560,7 +562,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         columns |= self._look_inside(taken, member)
         self._write(columns, p_joint)
 
-    def _judge(self, name, scores, member, known, several=1):
+    def _measure(self, name, scores, member, known, several=1):
         """Add the figures of an attack, on the records of which membership is known."""
         if scores is None:
             return

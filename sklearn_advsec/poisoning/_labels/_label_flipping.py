@@ -169,8 +169,10 @@ class LabelFlipping(PoisoningAttack):
         return (self.n_rounds + self.n_swaps) * (1 if given else 3)
 
     def _poison(self, task):
-        aim = self._aim(task)
-        choice = _Choice(task.y, *self._candidates(task, aim), aim, task.budget)
+        target_code = self._target_code(task)
+        choice = _Choice(
+            task.y, *self._candidates(task, target_code), target_code, task.budget
+        )
         codes = getattr(self, f"_{self.strategy}")(task, choice)
         flipped = np.flatnonzero(codes != task.y)
         return Poison(flipped, codes[flipped])
@@ -204,7 +206,7 @@ class LabelFlipping(PoisoningAttack):
         rows, others = _halves(task.y, task.rng)
         part, among = _part(task, choice, rows, max(1, task.budget // 2))
         model, prepare = retrained(self, part, self.n_steps)
-        harm = _harm(model, prepare, _judges(task, choice, others), choice.aim)
+        harm = _harm(model, prepare, _hit_rows(task, choice, others), choice.target_code)
         errors = {"clean": harm.share(model.fit(part.y))}
         strategies = {  # the first of equally good ones is taken
             "alfa": self._alfa,
@@ -225,14 +227,14 @@ class LabelFlipping(PoisoningAttack):
         budgets = _shares(task.budget, [choice.candidates[rows].sum() for rows in halves])
         codes = task.y.copy()
         for rows, others, budget in zip(halves, halves[::-1], budgets, strict=True):
-            clean = _judges(task, choice, others)
+            clean = _hit_rows(task, choice, others)
             codes[rows], _ = self._by_gradient(*_part(task, choice, rows, budget), clean)
         return codes
 
     def _by_gradient(self, task, choice, validation):
         model, prepare = retrained(self, task, self.n_steps)
         model.fit(task.y)
-        harm = _harm(model, prepare, validation, choice.aim)
+        harm = _harm(model, prepare, validation, choice.target_code)
         errors = {"clean": harm.value(model)}
         best = self._greedy(model, harm, choice)
         errors["gradient"] = harm.value(model)
@@ -285,7 +287,7 @@ class LabelFlipping(PoisoningAttack):
 
     # Whose predictions, and which labels ------------------------------------------------
 
-    def _aim(self, task):
+    def _target_code(self, task):
         """Return the code of `target_class`, or None."""
         if (self.goal == "targeted") != (self.target_class is not None):
             raise ValueError(
@@ -296,13 +298,13 @@ class LabelFlipping(PoisoningAttack):
             return None
         return class_positions([self.target_class], task.classes, "target_class")[0]
 
-    def _candidates(self, task, aim):
+    def _candidates(self, task, target_code):
         """Return masks of the rows that `target` is about, and of those to flip."""
         if _is_rows(self.target):
             hit = np.ones(len(task.y), dtype=bool)
         else:
             hit = self._hit(task.rows, task.y, task)
-        may = hit if aim is None else hit & (task.y != aim)
+        may = hit if target_code is None else hit & (task.y != target_code)
         if not may.any():
             raise ValueError(
                 "target: there is no training row whose label could be flipped."
@@ -381,10 +383,10 @@ def _part(task, choice, rows, budget):
         budget=budget,
     )
     masks = choice.hit[rows], choice.candidates[rows]
-    return part, _Choice(part.y, *masks, choice.aim, budget)
+    return part, _Choice(part.y, *masks, choice.target_code, budget)
 
 
-def _judges(task, choice, rows):
+def _hit_rows(task, choice, rows):
     """Return those of some training rows that the harm is measured on."""
     hit = rows[choice.hit[rows]]
     _check_hit(hit)
@@ -403,7 +405,7 @@ class _Choice:
     y: np.ndarray
     hit: np.ndarray
     candidates: np.ndarray
-    aim: int | None
+    target_code: int | None
     budget: int
 
     def best(self, gains, n_flips=None, kept=None):
@@ -416,8 +418,8 @@ class _Choice:
         n_flips = self.budget if n_flips is None else n_flips
         gains = gains.copy()
         gains[np.arange(len(codes)), self.y] = -np.inf
-        if self.aim is not None:
-            gains[:, np.arange(gains.shape[1]) != self.aim] = -np.inf
+        if self.target_code is not None:
+            gains[:, np.arange(gains.shape[1]) != self.target_code] = -np.inf
         best = gains.max(1)
         best[~self.candidates | (codes != self.y)] = -np.inf
         n_more = max(0, n_flips - int((codes != self.y).sum()))
@@ -429,31 +431,31 @@ class _Choice:
         return codes
 
 
-def _harm(model, prepare, clean, aim):
+def _harm(model, prepare, clean, target_code):
     rows, codes = clean
     Z = model.features(prepare(rows))
     if codes is None:  # whatever the clean model says
         codes = model.scores(Z).argmax(1)
-    return _Harm(Z, codes, aim)
+    return _Harm(Z, codes, target_code)
 
 
 class _Harm:
     """The mean probability that rows get another label, or get the one aimed at."""
 
-    def __init__(self, Z, codes, aim):
-        self.Z, self.aim = Z, aim
-        self.codes = codes if aim is None else np.full(len(codes), aim)
+    def __init__(self, Z, codes, target_code):
+        self.Z, self.target_code = Z, target_code
+        self.codes = codes if target_code is None else np.full(len(codes), target_code)
 
     def value(self, model):
         """Return it for a model."""
         proba = softmax(model.scores(self.Z), axis=1)
         own = proba[np.arange(len(proba)), self.codes].mean()
-        return float(1 - own if self.aim is None else own)
+        return float(1 - own if self.target_code is None else own)
 
     def share(self, model):
         """Return the share of rows that a model gives another label, or the target's."""
         hit = model.scores(self.Z).argmax(1) == self.codes
-        return float(1 - hit.mean() if self.aim is None else hit.mean())
+        return float(1 - hit.mean() if self.target_code is None else hit.mean())
 
     def gains(self, model):
         """Return how it would grow if training rows had other labels."""
@@ -463,7 +465,7 @@ class _Harm:
         slope = proba * own
         slope[at] -= own[:, 0]
         slope /= len(proba)  # of the probability of another label
-        return model.gains(self.Z, slope if self.aim is None else -slope)
+        return model.gains(self.Z, slope if self.target_code is None else -slope)
 
 
 def _over_own(values, codes):

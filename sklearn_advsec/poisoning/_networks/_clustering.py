@@ -122,10 +122,10 @@ class ActivationClustering(RepresentationSanitizer):
         self.representation = representation
         self.random_state = random_state
 
-    def _judge(self, data):
+    def _decide(self, data):
         self.shares_ = np.zeros(len(data.classes))
         self.silhouettes_ = np.full(len(data.classes), -1.0)
-        verdict = super()._judge(data)
+        verdict = super()._decide(data)
         flagged = (self.shares_ > 0) & (self.shares_ <= self.max_share)
         flagged &= self.silhouettes_ >= self.min_silhouette
         self.flagged_classes_ = data.classes[flagged]

@@ -328,7 +328,7 @@ class RepresentationSanitizer(Sanitizer):
     def _of_class(self, features, code, data):
         raise NotImplementedError
 
-    def _judge(self, data):
+    def _decide(self, data):
         features = self._represent(data)
         scores = np.zeros(len(data.y))
         suspects = np.ones(len(data.y), dtype=bool)

@@ -134,7 +134,7 @@ class STRIP(Sanitizer):
         check_is_fitted(self)
         return self._entropies(self._check_rows(X, reset=False))
 
-    def _judge(self, data):
+    def _decide(self, data):
         model = self._own_estimator()
         if not hasattr(model, "predict_proba"):
             raise TypeError(

@@ -71,7 +71,7 @@ class InfluenceSanitizer(Sanitizer):
         self.estimator = estimator
         self.contamination = contamination
 
-    def _judge(self, data):
+    def _decide(self, data):
         self._own_estimator()
         model, _ = retrained(self, data, linear_only=True)
         return Verdict(model.fit(data.y).self_influence())

@@ -91,7 +91,7 @@ class KNNSanitizer(Sanitizer):
         self.metric = metric
         self.n_jobs = n_jobs
 
-    def _judge(self, data):
+    def _decide(self, data):
         n, n_classes = len(data.y), len(data.classes)
         k = min(self.n_neighbors, n - 1)
         search = NearestNeighbors(n_neighbors=k, metric=self.metric, n_jobs=self.n_jobs)

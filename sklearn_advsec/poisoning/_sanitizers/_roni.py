@@ -110,7 +110,7 @@ class RONI(Sanitizer):
     def _n_tasks(self):
         return self.n_splits
 
-    def _judge(self, data):
+    def _decide(self, data):
         estimator = self._own_estimator()
         rows, codes = self._trusted(data)
         groups = self._groups(data)

@@ -75,7 +75,7 @@ class SphereSlabSanitizer(Sanitizer):
         self.contamination = contamination
         self.trusted = trusted
 
-    def _judge(self, data):
+    def _decide(self, data):
         rows, codes = data.rows, data.y
         if self.trusted is not None:
             rows, codes = self._check_trusted(data)

@@ -101,7 +101,7 @@ class LossTrimming(Sanitizer):
     def _n_tasks(self):
         return self.n_starts * self.max_iter
 
-    def _judge(self, data):
+    def _decide(self, data):
         estimator = self._own_estimator()
         codes = np.zeros(len(data.y), dtype=int) if data.classes is None else data.y
         best, least = None, np.inf
