@@ -18,7 +18,6 @@ from ._counting import (
     LeafCounts,
     check_domain,
     n_points,
-    raise_contradiction,
 )
 
 
@@ -37,8 +36,8 @@ class Reconstruction:
     n_rows : int
         Number of training rows.
     complete : bool
-        Whether the table has all counts of the forest. If not, the solver had no time
-        left, and there are the certain rows only.
+        Whether the table has all counts of the forest. If not, the solver found none in
+        its time, and there are the certain rows only.
 
     See Also
     --------
@@ -212,8 +211,6 @@ class DRAFT:
             constraints=LinearConstraint(matrix, left, left),
             options={"time_limit": self.time_limit},
         )
-        if solved.status == 2:
-            raise_contradiction()
         amount = system.lower.copy()
         if solved.x is None:
             return amount, False
