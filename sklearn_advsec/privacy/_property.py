@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_regressor
 from sklearn.dummy import DummyRegressor
@@ -23,16 +24,16 @@ from ..batched import fit_many
 from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._records import Records, column_position
-from ._shadow_base import as_recipe_takes_them, shadow_recipe
+from ._shadow_base import as_recipe_takes_them, check_device, shadow_recipe
 from ._signals import (
     as_target_takes_them,
     check_probabilities,
+    predicted_codes,
     probabilities,
     residuals,
 )
 
 if TYPE_CHECKING:
-    import torch
     from joblib import Memory
 
 # Fewer shadow models are too few for an interval of their errors.
@@ -172,7 +173,7 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
         "confidence": [Interval(Real, 0, 1, closed="neither")],
         "label_column": [Integral, str, None],
         "memory": [str, HasMethods(["cache"]), None],
-        "device": "no_validation",
+        "device": [str, torch.device, None],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
@@ -227,6 +228,7 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
         self : object
             The fitted attack.
         """
+        check_device(self.device)
         low, high = self._check_shares()
         X = self._check_X(X)
         self.estimator_ = check_target(
@@ -317,36 +319,41 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
         records = Records(X, self.label_column, classes)
         records.features = as_target_takes_them(records.features, self.estimator_)
         if self.label_column is None:  # as of membership attacks: the target's own answer
-            answer = np.asarray(self.estimator_.predict(records.features))
             if classes is None:
-                records.values = answer.astype(np.float64)
+                none = np.zeros(len(X))
+                records.values = -residuals(self.estimator_, records.features, none)
             else:
-                order = {label: i for i, label in enumerate(classes.tolist())}
-                records.codes = np.array([order[label] for label in answer.tolist()])
+                records.codes = predicted_codes(self.estimator_, records.features)
         return records
 
     def _members(self, X):
         """Return which records belong to the group."""
         if callable(self.group):
-            member = np.asarray(self.group(X))
+            try:
+                member = np.asarray(self.group(X))
+            except Exception as error:
+                raise ValueError(f"group raised an error: {error!r}") from error
             if member.shape != (len(X),) or member.dtype != bool:
                 raise ValueError(
                     f"group must return a bool for each of the {len(X)} records; it "
                     f"returned shape {member.shape} of {member.dtype}."
                 )
             return member
-        if len(self.group) != 2:
+        column, value = self.group if len(self.group) == 2 else (None, None)
+        if not isinstance(column, (Integral, str)) or np.ndim(value):
             raise ValueError(
                 f"group must be a function or a pair (column, value); got {self.group!r}."
             )
-        column, value = self.group
         try:
             position = column_position(X, column)
         except ValueError as error:
             error.add_note(f"It is the column of group={self.group!r}.")
             raise
         values = X.iloc[:, position] if is_dataframe(X) else X[:, position]
-        return np.asarray(values == value, dtype=bool)
+        try:
+            return np.asarray(values == value, dtype=bool)
+        except TypeError as error:
+            raise ValueError(f"group={self.group!r}: {error}") from error
 
     def _split(self, member, rng):
         """Draw the queries, and return them, and two halves of the group and others."""

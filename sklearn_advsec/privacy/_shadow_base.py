@@ -223,11 +223,7 @@ class ShadowAttack(MembershipAttack):
 
     def _train_shadows(self, records):
         """Train the shadows on random halves of the records and the candidates."""
-        if isinstance(self.device, str):
-            try:
-                torch.device(self.device)
-            except RuntimeError as error:
-                raise ValueError(f"device={self.device!r} is none: {error}") from None
+        check_device(self.device)
         pool = self._pool(records)
         if isinstance(self.shadow_estimator, TrainedShadows):
             self._take_shadows(self.shadow_estimator, len(pool))
@@ -422,6 +418,15 @@ def draw_subsets(n_rows, n_subsets, size, rng):
                 left_out = order[size]
             subsets.append(np.sort(order[-size:]))
     return subsets
+
+
+def check_device(device):
+    """Raise where a name is none of a device."""
+    if isinstance(device, str):
+        try:
+            torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device={device!r} is none: {error}") from None
 
 
 def shadow_recipe(target, shadow_estimator):

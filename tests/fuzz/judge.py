@@ -81,6 +81,7 @@ IGNORE_Y = {
     "JPEGCompression",
     "MatrixFactorization",
     "PCAVarSelect",
+    "PropertyInference",
 }
 
 
@@ -125,7 +126,7 @@ def _names(error, case):
     words = SYNONYMS.get(case.argument, re.escape(case.argument))
     if case.argument.startswith("y_"):
         words = f"{case.argument}|{SYNONYMS['y']}"
-    if case.kind == "answers" and case.subject == "AttributeInference":
+    if case.kind == "answers" and case.subject.endswith("AttributeInference"):
         return True  # its victim takes another column, the attribute
     if case.kind == "answers":
         words = f"{SYNONYMS['estimator']}|{SYNONYMS['y']}|Spoiled|probabilities"
