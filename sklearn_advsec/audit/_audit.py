@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import metadata
 from itertools import zip_longest
 from numbers import Integral, Real
@@ -47,7 +47,8 @@ from .._sklearn import BaseSearchCV, HasMethods, Interval, StrOptions, fit_conte
 from ..exceptions import InterruptedRunWarning
 from ..threat import FeatureConstraints
 from ..trees import is_tree_ensemble, tree_ensemble
-from ..victim import ask_labels, ask_scores, fit_victim
+from ..victim import as_victim, ask_labels, ask_scores, fit_victim
+from ..victim._fitting import CLASSIFIER
 from ._comparison import AuditComparison, misses
 from ._document import SCHEMA_VERSION, check_document, plain
 from ._encryption import EncryptionSection
@@ -58,7 +59,10 @@ from ._privacy import PrivacySection
 from ._running import run_all, run_within
 from ._section import (
     BUDGETS,
+    Bracket,
+    Finding,
     Outcome,
+    Recommendation,
     Section,
     SectionReport,
     Subject,
@@ -134,7 +138,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     estimator : estimator or object with `predict`
         The victim: a classifier, a regressor, or the client of a service. It is cloned
         and fitted on the training rows; a fitted one, the usual case, comes as
-        ``FrozenEstimator(model)``.
+        ``FrozenEstimator(model)``, a trained torch module as it is.
     threats : sequence of str or Section, \
             default=("evasion", "extraction", "privacy", "poisoning")
         What to test; "encryption" as well, for models that answer encrypted questions.
@@ -214,7 +218,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        "estimator": [HasMethods("predict")],
+        "estimator": [HasMethods("predict"), *CLASSIFIER],
         "threats": "no_validation",  # by name, in `fit`
         "budget": [
             StrOptions(set(BUDGETS)),
@@ -424,7 +428,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     def _open(self, data):
         """Return the fitted victim, which stays as it is from here on."""
         X_train, y_train, _, _ = data
-        victim = self.estimator
+        victim = as_victim(self.estimator)
         if not hasattr(victim, "fit"):
             return FrozenEstimator(RemoteVictim(victim, np.unique(y_train)))
         if not (is_classifier(victim) or is_regressor(victim)):
@@ -584,34 +588,34 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             ],
         }
 
-    def _frame(self, name, columns=None):
+    def _frame(self, name, kind):
         import pandas as pd
 
         check_is_fitted(self)
         rows = [row for part in self.report_["sections"] for row in part[name]]
-        return (
-            pd.DataFrame(rows, columns=columns) if rows else pd.DataFrame(columns=columns)
-        )
+        if not rows:  # it has its columns all the same
+            return pd.DataFrame(columns=[field.name for field in fields(kind)])
+        return pd.DataFrame(rows)
 
     @property
     def results_(self) -> pd.DataFrame:
         """One row for each figure."""
-        return self._frame("findings")
+        return self._frame("findings", Finding)
 
     @property
     def brackets_(self) -> pd.DataFrame:
         """One row for each quantity between an attack and a proof."""
-        return self._frame("brackets")
+        return self._frame("brackets", Bracket)
 
     @property
     def recommendations_(self) -> pd.DataFrame:
         """Defenses, with figures."""
-        return self._frame("recommendations")
+        return self._frame("recommendations", Recommendation)
 
     @property
     def not_tested_(self) -> pd.DataFrame:
         """What was not tested, and why."""
-        return self._frame("untested", ["threat", "what", "reason"])
+        return self._frame("untested", Untested)
 
     @property
     def summary_(self) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """Extraction: how many questions buy a copy of the victim."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import BaseDecisionTree
 
 from .. import extraction
-from .._estimators import ends_in_net
+from .._estimators import ends_in_net, unwrap
 from ..metrics import clopper_pearson
 from ._evasion import recommendation
 from ._section import (
@@ -42,21 +46,22 @@ class ExtractionSection(Section):
 
     def tasks(self, subject):
         """List one copy for each number of queries, and what needs none."""
-        if subject.is_regressor:
-            reason = "copies are measured by labels, which a regressor has none of"
-            return [], [Untested("extraction", "all attacks", reason)]
-        if subject.image_shape is not None and np.ndim(subject.X_test) != 2:
-            reason = "the copies that are trained here are of flat rows"
-            return [], [Untested("extraction", "all attacks", reason)]
+        name, subject = subject.name, _flat(subject)
         budgets = self._budgets(subject)
         trained, exact = _attacks(subject)
+        if subject.is_regressor and not exact:
+            reason = "of regressors, only decision trees on numbers are copied here"
+            return [], [Untested("extraction", "all attacks", reason)]
         tasks = [Task("extraction", name) for name in exact]
         tasks += [Task("extraction", name, (n,)) for name in trained for n in budgets]
         untested = []
+        if subject.is_regressor:
+            reason = "the attacks that train one ask for labels"
+            untested.append(Untested("extraction", "copies that are trained", reason))
         if not exact:
             what, reason = (
                 "an exact copy",
-                (f"{subject.name} is no decision tree, and not linear in its columns"),
+                f"{name} is no decision tree, and not linear in its columns",
             )
             untested.append(Untested("extraction", what, reason))
         tasks += [Task("extraction", f"defense: {name}") for name in _defenses(subject)]
@@ -70,18 +75,20 @@ class ExtractionSection(Section):
 
     def perform(self, subject, task):
         """Steal, and measure the copy on test rows."""
+        subject = _flat(subject)
         trained, exact = _attacks(subject)
         name = task.name.removeprefix("defense: ")
         if name != task.name:
             return self._defended(subject, name)
         make = {**trained, **exact}[name]
         attack = make(*task.part).fit(subject.X_train)
-        same = np.asarray(attack.predict(subject.X_test) == subject.predicted)
-        proved, why = _is_exact(attack, same)
+        copied = attack.predict(subject.X_test)
+        proved, why = _is_exact(attack, np.asarray(copied == subject.predicted))
+        same = subject.is_right(copied, subject.predicted)  # within `delta`: regressors
         return {
             "same": int(same.sum()),
             "n": len(same),
-            "right": int((attack.predict(subject.X_test) == subject.y_test).sum()),
+            "right": int(subject.is_right(copied, subject.y_test).sum()),
             "n_queries": int(attack.n_queries_),
             "exact": proved,
             "why": why,
@@ -118,7 +125,7 @@ class ExtractionSection(Section):
 
     def report(self, subject, outcomes):
         """Say how good copies are, and which are exact."""
-        report = SectionReport()
+        subject, report = _flat(subject), SectionReport()
         attacks = [o for o in outcomes if not o.task.name.startswith("defense: ")]
         done = [o for o in attacks if o.status == "done"]
         trained, exact = (
@@ -134,8 +141,7 @@ class ExtractionSection(Section):
         if not done:
             report.headline = "No copy was made."
             return report
-        values, counts = np.unique(subject.predicted, return_counts=True)
-        majority = float(counts.max() / counts.sum())
+        majority, always = _constant_copy(subject)
         points = {}
         for outcome in done:
             evidence, name = outcome.evidence, outcome.task.name
@@ -155,7 +161,7 @@ class ExtractionSection(Section):
                     low,
                     high,
                     majority,
-                    "always saying the most frequent label",
+                    always,
                     evidence["n"],
                     evidence["n_queries"],
                     outcome.seconds,
@@ -195,9 +201,7 @@ class ExtractionSection(Section):
         if solved:
             report.headline += f" ({solved.evidence['why']})."
         else:
-            report.headline += (
-                f" (always saying the most frequent label: {majority:.1%})."
-            )
+            report.headline += f" ({always}: {majority:.1%})."
         for outcome in outcomes:
             name = outcome.task.name.removeprefix("defense: ")
             if name == outcome.task.name:
@@ -219,6 +223,35 @@ def _note_lost(report, attacks):
             report.untested.append(Untested("extraction", what, outcome.note))
 
 
+def _flat(subject):
+    """Return the subject with images as flat rows, which copies take."""
+    if np.ndim(subject.X_test) == 2:
+        return subject
+    kind = {"shape": subject.X_train.shape[1:], "dtype": subject.X_train.dtype}
+    to_images = FunctionTransformer(_as_images, kw_args=kind)
+    victim = make_pipeline(to_images, unwrap(subject.estimator))
+    return replace(
+        subject,
+        estimator=FrozenEstimator(victim),
+        X_train=subject.X_train.reshape(len(subject.X_train), -1),
+        X_test=subject.X_test.reshape(len(subject.X_test), -1),
+    )
+
+
+def _as_images(X, shape, dtype):
+    return np.asarray(X, dtype=dtype).reshape(len(X), *shape)
+
+
+def _constant_copy(subject):
+    """Return how often a copy agrees that always says the same, and what it says."""
+    if subject.is_regressor:
+        middle = np.full(len(subject.predicted), np.median(subject.predicted))
+        same = float(np.mean(subject.is_right(middle, subject.predicted)))
+        return same, "always saying the median"
+    _, counts = np.unique(subject.predicted, return_counts=True)
+    return float(counts.max() / counts.sum()), "always saying the most frequent label"
+
+
 def _attacks(subject):
     """Return attacks that train a copy, and those that solve for one, by name."""
     seed = subject.seed % 2**31
@@ -226,7 +259,13 @@ def _attacks(subject):
     copied = dict(victim)
     if not subject.is_numeric and subject.recipe is not None:
         copied["surrogate"] = clone(subject.recipe)  # texts need what the victim knows
-    trained = {}
+    trained, exact, model = {}, {}, subject.model
+    if subject.is_numeric and isinstance(model, BaseDecisionTree):
+        exact["PathFinding"] = partial(
+            extraction.PathFinding, max_queries=_MOST_QUERIES, **victim
+        )
+    if subject.is_regressor:
+        return trained, exact
     if "score" in subject.knowledge:
         trained["KnockoffNets"] = lambda n: extraction.KnockoffNets(
             max_queries=n, **copied
@@ -238,12 +277,7 @@ def _attacks(subject):
         trained["ActiveExtraction"] = lambda n: extraction.ActiveExtraction(
             max_queries=n, **copied
         )
-    exact, model = {}, subject.model
-    if subject.is_numeric and isinstance(model, BaseDecisionTree):
-        exact["PathFinding"] = partial(
-            extraction.PathFinding, max_queries=_MOST_QUERIES, **victim
-        )
-    elif subject.is_numeric and hasattr(model, "coef_") and not ends_in_net(model):
+    if subject.is_numeric and hasattr(model, "coef_") and not ends_in_net(model):
         n_unknowns = np.size(model.coef_)
         exact["EquationSolving"] = partial(
             extraction.EquationSolving,

@@ -55,7 +55,7 @@ class PoisoningSection(Section):
             ),
         ]
         if subject.is_regressor:
-            reason = "label flips are for classifiers"
+            reason = "what is tried here flips labels, which a regressor has none of"
             return [], [Untested("poisoning", "all attacks", reason), *untested]
         if subject.recipe is None:
             reason = "nobody knows how the model was trained, so that it cannot be again"

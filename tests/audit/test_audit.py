@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from sklearn_advsec import defense, evasion, extraction, poisoning, privacy
 from sklearn_advsec.audit import (
@@ -373,8 +373,31 @@ def test_labels_only_and_regressors_and_constants(monkeypatch):
     assert set(audit.not_tested_["threat"]) == {
         "evasion", "extraction", "privacy", "poisoning"
     }  # fmt: skip
+    assert audit.recommendations_.empty and "defense" in audit.recommendations_
+    audit = SecurityAudit(DecisionTreeRegressor(max_depth=3), ["extraction"])
+    audit.fit(X, X[:, 0] + y, X_test, X_test[:, 0] + y_test)
+    assert audit.results_["attack"].tolist() == ["PathFinding"]
+    assert audit.results_["value"][0] == 1 > audit.results_["baseline"][0]
+    assert "always saying the median" in audit.results_["baseline_is"].tolist()
     audit = SecurityAudit(DummyClassifier(), ["evasion"]).fit(X, y, X_test, y_test)
     assert (audit.brackets_["upper"] == audit.brackets_["upper"].iloc[0]).all()
+
+
+def test_a_torch_module_on_images_is_copied(monkeypatch):
+    do_little(monkeypatch, defenses=False)
+    images = np.random.RandomState(0).rand(120, 1, 4, 4).astype(np.float32)
+    y = (images[:, 0, 0].sum(1) > 2).astype(int)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    with torch.no_grad():
+        module[1].weight.copy_(
+            torch.as_tensor([[-1.0], [1.0]]) * torch.eye(16)[:4].sum(0)
+        )
+        module[1].bias.copy_(torch.tensor([2.0, -2.0]))
+    audit = SecurityAudit(module, ["extraction"])
+    audit.fit(images[:60], y[:60], images[60:], y[60:])
+    assert (audit.results_["value"] > audit.results_["baseline"]).any()
+    (untested,) = audit.not_tested_["reason"]
+    assert untested.startswith("PretrainedModule is no decision tree")
 
 
 def linear_model_of(X, y):
