@@ -366,11 +366,17 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
                 )
         n = len(member)
         n_queries = min(self.n_queries, n // 4 or 1)  # most are to train on
-        order = rng.permutation(n)
-        queries = np.sort(order[:n_queries])
-        left = np.ones(n, dtype=bool)
-        left[queries] = False
-        kinds = [kind[left[kind]] for kind in map(rng.permutation, kinds)]
+        kept = np.zeros(n, dtype=bool)
+        kinds = [rng.permutation(kind) for kind in kinds]
+        for kind in kinds:
+            kept[kind[:4]] = True
+        free = rng.permutation(np.flatnonzero(~kept))
+        queries = np.sort(free[:n_queries])
+        if not len(queries):
+            raise ValueError(
+                f"n_samples={n}: queries, and records to train on, are more."
+            )
+        kinds = [kind[~np.isin(kind, queries)] for kind in kinds]
         return queries, [[kind[half::2] for kind in kinds] for half in (0, 1)]
 
     def _size(self, halves, low, high):
