@@ -77,6 +77,12 @@ class LeafCounts:
                 "pipeline around it."
             )
         check_is_fitted(model)
+        if getattr(model, "warm_start", False):
+            raise ValueError(
+                f"estimator: {name} has warm_start=True, so its trees may be of several "
+                "tables, which their counts need not show. If all were grown on one, set "
+                "warm_start=False."
+            )
         if model.n_outputs_ != 1:
             raise ValueError(f"estimator: {name} has several outputs.")
         if model.class_weight is not None or model.monotonic_cst is not None:
@@ -626,7 +632,7 @@ class _Proof:
 
     def _common_premises(self):
         drawn = "that draw rows; the bags were drawn again, and agree with the roots"
-        whole = "of which each has all training rows; their counts agree"
+        whole = "of which each has all training rows; their counts of classes agree"
         which = whole if self._counts.bags is None else drawn
         return [
             f"{len(self._counts.trees)} tree(s) {which} (checked)",

@@ -168,6 +168,11 @@ def test_what_has_no_counts_is_refused():
     ):
         with pytest.raises(TypeError, match="has no counts"):
             counting_certificate(model.fit(X, y), records)
+    # Two tables of as many rows of each class: their counts do not tell.
+    forest = ExtraTreesClassifier(3, warm_start=True, random_state=0).fit(X, y)
+    forest.set_params(n_estimators=6).fit(X[::-1] + 1, y[::-1])
+    with pytest.raises(ValueError, match="warm_start=True"):
+        counting_certificate(forest, records)
     forest = RandomForestClassifier(3, random_state=0).fit(X, y)
     forest.estimators_[1].random_state += 1  # is no longer what it was grown with
     with pytest.raises(ValueError, match="cannot be drawn again"):
