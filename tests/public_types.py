@@ -36,7 +36,14 @@ from sklearn_advsec.poisoning import (
     PoisoningCertificate,
 )
 from sklearn_advsec.pretrained import PretrainedModule
-from sklearn_advsec.privacy import LossThreshold, epsilon_lower_bound, make_records
+from sklearn_advsec.privacy import (
+    CountingCertificate,
+    LossThreshold,
+    PrivacyAudit,
+    counting_certificate,
+    epsilon_lower_bound,
+    make_records,
+)
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import TreeEnsemble, tree_ensemble
 from sklearn_advsec.victim import ask_labels
@@ -95,6 +102,11 @@ def privacy(X: np.ndarray, y: np.ndarray, model: Any) -> None:
     assert_type(tpr_at_fpr(y, X[:, 0], fpr=0.01), float)
     assert_type(bootstrap_interval(tpr_at_fpr, y, X[:, 0]), tuple[float, float])
     assert_type(epsilon_lower_bound(model, X, y), float)
+    audit = PrivacyAudit(model).fit(records, members=y == 1)
+    assert_type(audit, PrivacyAudit)
+    assert_type(audit.to_json(), str)
+    found = counting_certificate(model, records, domain=[range(2), [0, 1]])
+    assert_type(found, CountingCertificate)
 
 
 def poisoning(X: np.ndarray, y: np.ndarray, model: Any) -> None:
