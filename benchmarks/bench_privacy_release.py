@@ -3,7 +3,7 @@
     python benchmarks/bench_privacy_release.py --write
     python benchmarks/bench_privacy_release.py --only adult --models RF MLP --write
 
-`adult`, `hospital` and `credit` audit six models on one table each; `no-gap` counts the
+`adult`, `hospital` and `credit` audit models on one table each; `no-gap` counts the
 audits of models without a gap in which any record is flagged; `folds` compares an audit
 by models of a cross-validation with RMIA and shadow models of its own; `counting` says
 who is in by counts of forests. The peer is optional (see `_privacy_sacro.py`).
@@ -42,6 +42,8 @@ from threadpoolctl import threadpool_limits
 from sklearn_advsec.privacy import (
     DRAFT,
     RMIA,
+    LikelihoodRatio,
+    LossThreshold,
     PrivacyAudit,
     counting_certificate,
     make_records,
@@ -123,8 +125,9 @@ def audited(args, name):
     remark = (
         f"{TABLES[name].__doc__} {N_SHADOWS} shadow models of ours, which serve all "
         f"attacks, and {N_SHADOWS_PEER} of SACRO-ML's LiRA (its default). TPR is at 1 % "
-        "FPR, of the best attack of each. CPU seconds are of the whole audit (all "
-        "attacks, p-values, structure), and of the peer's best attack alone; one thread. "
+        "FPR, of the best attack of each. CPU seconds are of that attack alone, with its "
+        "shadow models, on one thread; beside them those of the whole audit (all attacks, "
+        "p-values, structure), and of all attacks of the peer. "
         "QMIA of SACRO-ML fits its thresholds to the non-members on which it is then "
         "judged, so its figure is shown, and is not among the best. kNN takes no "
         "random_state, which SACRO-ML sets: there, LiRA cannot run."
@@ -158,6 +161,16 @@ def one_model(key, model, X, y, member, sacro):
         for name in ("LossThreshold", "RMIA", "LikelihoodRatio", "p_joint")
     }
     best = max(rates, key=lambda name: rates[name][0])
+    alone = seconds
+    if best != "p_joint":
+        kinds = {"LossThreshold": LossThreshold, "RMIA": RMIA}
+        parameters = {} if best == "LossThreshold" else {"n_shadow_models": N_SHADOWS}
+        if best == "LikelihoodRatio":
+            parameters["mode"] = "online"
+        attack = kinds.get(best, LikelihoodRatio)(FrozenEstimator(model), **parameters)
+        begin = time.process_time()
+        attack.fit(make_records(X, y)).decision_function(make_records(X, y))
+        alone = time.process_time() - begin
     row = {
         "model": key,
         "AUC": best_area["value"],
@@ -166,7 +179,8 @@ def one_model(key, model, X, y, member, sacro):
         "TPR 95 %": f"{rates[best][1]:.3f}-{rates[best][2]:.3f}",
         "attack": "all attacks" if best == "p_joint" else best,
         "flagged": int(audit.records_["flagged"].sum()),
-        "CPU s": seconds,
+        "CPU s": alone,
+        "whole audit, CPU s": seconds,
     }
     if sacro is None:
         return row | {"note": "SACRO-ML is not installed"}, []
@@ -219,7 +233,7 @@ def beside_peer(key, row, model, X, y, member, sacro, report):
             f"{theirs[best]['TPR']:.3f}, SACRO-ML {best}",
         ),
         Claim(
-            f"{key}: CPU seconds, all of ours beside its best attack alone",
+            f"{key}: CPU seconds of the best attack",
             f"{row['CPU s']:.1f}",
             bool(row["CPU s"] <= peer_seconds / 2),
             "half of the peer's",
