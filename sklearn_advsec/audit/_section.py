@@ -263,7 +263,7 @@ class Task:
     part: tuple = ()
 
     def __str__(self):
-        part = f" {self.part}" if self.part else ""
+        part = f" ({', '.join(map(str, self.part))})" if self.part else ""
         return f"{self.threat}: {self.name}{part}"
 
 
