@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,15 +13,20 @@ from .._sklearn import check_matplotlib_support
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..poisoning import CertifiedPoisoningBound, PoisoningAttack
+    from ..poisoning import (
+        CertifiedPoisoningBound,
+        PoisoningAttack,
+        PoisoningReport,
+    )
 
 
 class PoisoningCurveDisplay:
     """Harm against the amount of poison: an attack's below, a certificate's above.
 
     Use :meth:`from_bound` for a fitted
-    :class:`~sklearn_advsec.poisoning.CertifiedPoisoningBound`, and :meth:`from_estimator`
-    for a classifier; the strongest attack lies between both curves.
+    :class:`~sklearn_advsec.poisoning.CertifiedPoisoningBound`, :meth:`from_estimator` for
+    a classifier, :meth:`from_result` for reports in hand, and :meth:`from_predictions`;
+    the strongest attack lies between both curves.
 
     Parameters
     ----------
@@ -181,6 +186,106 @@ class PoisoningCurveDisplay:
             bound,
             name=type(poisoner).__name__ if name is None else name,
             xlabel="Poisoned rows",
+            ylabel="Test error",
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_result(
+        cls,
+        reports: dict[float, PoisoningReport],
+        *,
+        where: Literal["inside", "before_split"] = "inside",
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw how much of the score poison takes, from cross-validations in hand.
+
+        Parameters
+        ----------
+        reports : dict of float to PoisoningReport
+            What :func:`~sklearn_advsec.poisoning.poisoning_report` returned, by the
+            amount of poison.
+        where : {"inside", "before_split"}, default="inside"
+            Where the poison got in.
+        name : str, default=None
+            The attack's name.
+        ax : matplotlib Axes, default=None
+            Where to draw; by default on a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        display : PoisoningCurveDisplay
+            The display.
+        """
+        check_matplotlib_support("PoisoningCurveDisplay.from_result")
+        if where not in ("inside", "before_split"):
+            raise ValueError(f"where must be 'inside' or 'before_split'; got {where!r}.")
+        amounts, lost = sorted(reports), []
+        for amount in amounts:
+            poisoned = getattr(reports[amount], where)
+            if poisoned is None:
+                raise ValueError(f"The report for {amount} has no scores {where!r}.")
+            lost.append(np.mean(reports[amount].clean - poisoned))
+        display = cls(
+            np.array(amounts, dtype=float),
+            np.array(lost),
+            name=name,
+            xlabel="Amount of poison",
+            ylabel="Score that is lost",
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: ArrayLike,
+        *,
+        budgets: ArrayLike,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw the errors of models that were trained on more and more poison.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels of clean test rows.
+        y_pred : array-like of shape (n_budgets, n_samples)
+            What each model says of them.
+        budgets : array-like of shape (n_budgets,)
+            How much poison each was trained on.
+        name : str, default=None
+            The attack's name.
+        ax : matplotlib Axes, default=None
+            Where to draw; by default on a new figure.
+        **kwargs : dict
+            Passed to `plot`.
+
+        Returns
+        -------
+        display : PoisoningCurveDisplay
+            The display.
+        """
+        check_matplotlib_support("PoisoningCurveDisplay.from_predictions")
+        y_true, budgets = np.asarray(y_true), np.asarray(budgets, dtype=float)
+        y_pred = np.asarray(y_pred)
+        if y_true.ndim != 1 or y_pred.shape != (len(budgets), len(y_true)):
+            raise ValueError(
+                f"y_pred must have shape {(len(budgets), len(y_true))}: a row for each "
+                f"of the budgets, a column for each of y_true; got {y_pred.shape}."
+            )
+        order = np.argsort(budgets, kind="stable")
+        display = cls(
+            budgets[order],
+            np.mean(y_pred != y_true, axis=1)[order],
+            name=name,
+            xlabel="Amount of poison",
             ylabel="Test error",
         )
         return display.plot(ax=ax, **kwargs)

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import RidgeClassifier
 
@@ -10,6 +11,7 @@ from sklearn_advsec.poisoning import (
     CertifiedPoisoningBound,
     DeepPartitionAggregation,
     LabelFlipping,
+    PoisoningReport,
 )
 
 X, y = load_breast_cancer(return_X_y=True)
@@ -37,3 +39,25 @@ def test_errors_stay_below_what_a_certificate_allows():
     assert plain.bound is None and len(plain.lines_) == 1
     assert np.isfinite(plain.attack).all() and plain.attack[1] > plain.attack[0]
     plt.close(display.figure_)
+
+
+def test_reports_and_predictions_in_hand_are_drawn():
+    clean = np.array([0.9, 0.8])
+    reports = {
+        0.2: PoisoningReport(clean, inside=np.array([0.5, 0.6])),
+        0.1: PoisoningReport(clean, inside=clean, before_split=clean - 0.2),
+    }
+    display = PoisoningCurveDisplay.from_result(reports, name="flips")
+    np.testing.assert_allclose(display.attack, [0.0, 0.3])
+    assert display.amount.tolist() == [0.1, 0.2]
+    assert display.lines_[0].get_label() == "flips"
+    with pytest.raises(ValueError, match="for 0.2 has no scores 'before_split'"):
+        PoisoningCurveDisplay.from_result(reports, where="before_split")
+    with pytest.raises(ValueError, match="where must be"):
+        PoisoningCurveDisplay.from_result(reports, where="outside")
+    display = PoisoningCurveDisplay.from_predictions(
+        ["a", "b"], [["b", "b"], ["a", "b"]], budgets=[5, 0], ax=display.ax_
+    )
+    assert display.amount.tolist() == [0, 5] and display.attack.tolist() == [0, 0.5]
+    with pytest.raises(ValueError, match=r"must have shape \(2, 2\)"):
+        PoisoningCurveDisplay.from_predictions(["a", "b"], [["b", "b"]], budgets=[5, 0])
