@@ -59,6 +59,7 @@ from ..victim._validation import check_victim
 from ._active_rows import ActiveRows
 from ._constrained import ConstrainedAccess
 from ._goal import GOALS, LOSSES, Goal
+from ._missing import may_go_missing
 from ._state import AttackState, concatenate, record_last
 
 if TYPE_CHECKING:
@@ -338,7 +339,10 @@ class EvasionAttack(
         What adversarial rows have to keep. The victim is then asked about valid rows
         only, `eps`, steps and distances are in units of each feature's `scale`, and
         `bounds` of "data" give way to those of the constraints; see
-        :class:`~sklearn_advsec.threat.FeatureConstraints`. Attacks on tables, whose names
+        :class:`~sklearn_advsec.threat.FeatureConstraints`. Where a value may go missing,
+        attacks with an `eps` of at least one `scale` try that first (for up to a quarter
+        of their queries), those on tables and trees at any time; attacks that look for
+        the smallest move, or one for all rows, do not. Attacks on tables, whose names
         begin with "Constrained", `GreedyFeatureAttack` and `MultiObjectiveEvolution`
         learn kinds, bounds and steps in `fit` where there are none.
     max_queries : int, default=None
@@ -497,6 +501,7 @@ class EvasionAttack(
             access = self._open_access(rows)
             if isinstance(access, GradientAccess):  # trees are read in their own form
                 access.check_view()
+        self._losable = self._find_losable(X)
         if hasattr(self, "max_iter"):
             self.n_iter_ = self.max_iter
         return self
@@ -647,6 +652,22 @@ class EvasionAttack(
                 raise ValueError("eps goes by the data: fit the attack first.")
             eps = self.eps_
         return LpBall(self.norm, factor * np.asarray(eps))
+
+    def _find_losable(self, X):
+        """Return which columns' values may go missing, or None without constraints."""
+        if self._constraints() is None:
+            return None
+        row = Chunk(_safe_indexing(X, slice(1)), np.arange(1))
+        access, _, _ = self._constrain(self._open_access(row))
+        return may_go_missing(access)
+
+    def _loses_values(self, state):
+        """Whether to try rows with values missing before the search that knows no such.
+
+        A move of one unit needs an `eps`; where the least move is sought it is none.
+        """
+        loses = getattr(self, "eps", None) is not None and state.access.region is not None
+        return loses and bool(state.access.may_go_missing.any())
 
     def _bounds(self):
         """Return the bounds in use."""
@@ -903,7 +924,8 @@ class EvasionAttack(
             return access, *box
         ball = None if getattr(self, "eps", None) is None else self._ball()
         mask = None if self.mask is None else self.mask_
-        access = ConstrainedAccess(access, constraints, self.box_, ball, mask)
+        losable = getattr(self, "_losable", None)
+        access = ConstrainedAccess(access, constraints, self.box_, ball, mask, losable)
         return access, *access.perturbation_bounds()
 
     def _ask_about_the_rest(self, state, labelled):

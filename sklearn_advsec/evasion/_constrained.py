@@ -40,6 +40,8 @@ class ConstrainedAccess:
         Of a given radius, in units of scale.
     mask : ndarray of bool, shape (n_features,), optional
         Which features may change.
+    losable : ndarray of bool, shape (n_features,), optional
+        Whose values the victim takes as missing, where constraints let them go.
 
     Attributes
     ----------
@@ -53,6 +55,8 @@ class ConstrainedAccess:
         The scale of each feature.
     lower, upper : tensor of float64, shape (n_rows, n_features)
         The range of each feature, narrowed by the ball.
+    may_go_missing : tensor of bool, shape (n_features,)
+        Whose values an attack may remove.
     """
 
     X = _of_victim("X")
@@ -76,7 +80,7 @@ class ConstrainedAccess:
     skipped = _of_victim("skipped")
     skips = _of_victim("skips")
 
-    def __init__(self, access, constraints, box, ball=None, mask=None):
+    def __init__(self, access, constraints, box, ball=None, mask=None, losable=None):
         self._access = access
         columns = list(access.X.columns) if is_dataframe(access.X) else None
         self._constraints = constraints.in_order(columns)
@@ -95,6 +99,11 @@ class ConstrainedAccess:
         if mask is not None:
             self._masked |= ~torch.as_tensor(mask)
         self._set_bounds(box)
+        self.may_go_missing = torch.zeros_like(self._named)
+        if losable is not None:  # a column of a group says nothing by itself
+            self.may_go_missing = torch.as_tensor(losable) & ~self._frozen & ~self._masked
+            for group in self.region.groups:
+                self.may_go_missing[group] = False
 
     def _set_bounds(self, box):
         lower, upper = self.region.reachable_range(self.ref)

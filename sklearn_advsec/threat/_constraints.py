@@ -163,8 +163,8 @@ class FeatureConstraints:
             - ``cost`` (float): of one `scale`, or of another category;
             - ``scale`` (float): the unit of `eps` and of distances;
             - ``missing`` (bool): whether a value may go missing, which is a move of one
-              `scale` (a valid one for all attacks, but only those on trees try it); a
-              value that is missing always stays so;
+              `scale` (:class:`~sklearn_advsec.evasion.EvasionAttack` says which attacks
+              try it); a value that is missing always stays so;
             - ``kind`` and ``categories`` (list): as in `from_frame`;
             - ``transitions`` (dict): ``{from: [to, ...]}``, the categories that one may
               turn into; one that is not named may turn into any;

@@ -18,6 +18,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -657,3 +658,88 @@ def test_moves_of_small_spaces_are_all_tried():
     near = frame[(frame["u"] == "c") | (frame["w"] == 1)]
     result = attack.run(near)
     assert result.success.all() and (result.X_adv != near).sum(axis=1).max() == 1
+
+
+def rows_that_may_lose_values():
+    """Rows, and where `a` and `b` are missing."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(
+        {
+            "a": rng.random(300),
+            "b": rng.random(300),
+            "n": rng.integers(0, 5, 300),
+            "c": pd.Categorical(rng.choice(list("xyz"), 300)),
+        }
+    )
+    lost = rng.random((300, 2)) < 0.4
+    X[["a", "b"]] = X[["a", "b"]].mask(lost)
+    return X, lost
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        evasion.GreedyFeatureAttack(),
+        evasion.GreedyFeatureAttack(knowledge="label"),
+        evasion.MultiObjectiveEvolution(eps=1.5, n_generations=5),
+        evasion.ConstrainedAPGD(eps=1.5),
+        evasion.ConstrainedAdaptiveAttack(eps=1.5, n_generations=3),
+        evasion.SquareAttack(eps=1, max_queries=40),
+        evasion.LabelOnlyNES(eps=1, max_queries=40),
+        evasion.ProjectedGradientDescent(eps=1),
+        evasion.AutoAttack(eps=1, max_iter=3, square_queries=10),
+    ],
+    ids=lambda attack: f"{type(attack).__name__}-{attack.knowledge}",
+)
+@pytest.mark.parametrize("n_lost", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_values_go_missing_where_they_may(attack, n_lost):
+    table, lost = rows_that_may_lose_values()
+    y = lost[:, :n_lost].all(1).astype(int)
+    fill = SimpleImputer(strategy="constant", fill_value=-3.0)
+    victim = make_pipeline(
+        make_column_transformer(
+            (fill, ["a", "b", "n"]), (OneHotEncoder(handle_unknown="ignore"), ["c"])
+        ),
+        LogisticRegression(C=100, max_iter=1000),
+    ).fit(table, y)
+    assert victim.score(table, y) > 0.99
+    rows = table[~lost.any(1)].iloc[:4]
+    constraints = FeatureConstraints.from_frame(table).set(["n", "c"], mutable=False)
+    constraints = constraints.set(["a", "b"], lower=0, upper=1, missing=True)
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim))
+    result = attack.set_params(constraints=constraints).fit(table).run(rows)
+    assert result.success.all() and result.X_adv["a"].isna().all()
+    assert constraints.violations(rows, result.X_adv) == []
+    np.testing.assert_array_equal(victim.predict(result.X_adv), result.y_pred)
+    np.testing.assert_allclose(
+        result.distance, np.linalg.norm(result.X_adv[["a", "b"]].isna(), result.norm, 1)
+    )
+    # Not where constraints, the ball or the victim do not allow it.
+    kept = constraints.set(["a", "b"], missing=False)
+    found = attack.set_params(constraints=kept).fit(table).run(rows)
+    assert not found.success.any() and not found.X_adv.isna().any().any()
+    if attack.eps is not None:
+        found = attack.set_params(constraints=constraints, eps=0.9).fit(table).run(rows)
+        assert not found.success.any() and not found.X_adv.isna().any().any()
+
+
+def test_values_do_not_go_missing_where_the_victim_does_not_take_it():
+    X = np.random.default_rng(0).random((60, 3))
+    y = (X[:, 0] > 0.5).astype(int)
+    constraints = FeatureConstraints.from_frame(X).set([0, 1, 2], missing=True)
+    attack = evasion.GreedyFeatureAttack(LogisticRegression(), constraints=constraints)
+    result = attack.fit(X, y).run(X)
+    assert result.success.all() and not np.isnan(result.X_adv).any()
+
+
+def test_evolution_lets_values_go_and_come_back():
+    table, lost = rows_that_may_lose_values()
+    constraints = FeatureConstraints.from_frame(table)
+    victim = HistGradientBoostingClassifier(max_iter=5).fit(table, lost[:, 0])
+    attack = evasion.MultiObjectiveEvolution(
+        FrozenEstimator(victim), constraints=constraints, eps=None, early_stopping=False
+    )
+    rows = table[lost[:, 1]].iloc[:4]
+    result = attack.set_params(n_generations=8).fit(table).run(rows)
+    assert result.success.any() and constraints.violations(rows, result.X_adv) == []
+    np.testing.assert_array_equal(victim.predict(result.X_adv), result.y_pred)

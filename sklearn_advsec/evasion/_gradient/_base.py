@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from ...exceptions import QueryBudgetExceeded
+from .._active_rows import ActiveRows
 from .._base import EvasionAttack, shared
 from .._goal import LOSSES
+from .._missing import lose_values
 from .._state import _LOOK_EVERY, record_last
 
 
@@ -163,7 +165,19 @@ class GradientAttack(EvasionAttack):
         if self.random_start:  # a row that is wrong already needs no perturbation
             rows = state.open_rows()
             self._record_last(state, rows, state.access.x[rows])
+        if self._loses_values(state):
+            self._lose_values(state)
         self._restarts(state)
+
+    def _lose_values(self, state):
+        """Try rows with values missing, of which no gradient tells."""
+        active = ActiveRows(state)
+        if not len(active) or (active.affordable() < 2).any():
+            return
+        answer = active.ask(active.x)
+        active.record_successes(active.x, answer)
+        if len(active):
+            lose_values(active, state)
 
     def _restarts(self, state):
         for restart in range(self.n_restarts):

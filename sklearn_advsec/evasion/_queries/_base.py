@@ -16,6 +16,7 @@ from ..._rows import RowCodec, is_dataframe
 from ..._sklearn import Interval
 from .._active_rows import ActiveRows, Answer
 from .._base import SPENT, EvasionAttack, shared
+from .._missing import lose_values
 
 
 class QueryAttack(EvasionAttack):
@@ -49,6 +50,9 @@ class QueryAttack(EvasionAttack):
                 active.record_successes(active.x, answer)
         if len(active):
             state.search = active
+            if self._loses_values(state):
+                lose_values(active, state)
+        if len(active):
             self._search(active, state)
 
     def _search(self, active, state):

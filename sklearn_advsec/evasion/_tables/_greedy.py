@@ -16,6 +16,7 @@ from ...trees import tree_ensemble
 from ...trees._edges import Edges
 from .._active_rows import ActiveRows, Answer
 from .._base import norms
+from .._missing import perturbation
 from .._queries._base import QueryAttack
 from ._base import TabularAttack
 
@@ -46,7 +47,7 @@ class Moves:
     column : tensor of int64, shape (n_moves,)
         The column that each move sets.
     value : tensor of shape (n_moves,)
-        What it sets it to, in units of scale.
+        What it sets it to, in units of scale; NaN where the value goes missing.
     feature : tensor of int64, shape (n_columns,)
         The feature that a column belongs to: the first column of its group.
     """
@@ -66,6 +67,8 @@ class Moves:
                 tried = np.arange(2.0) if j in may_be_empty else np.ones(1)
             elif region.nominal[j]:
                 tried = np.arange(len(region.features[j].categories))
+            if access.may_go_missing[j]:
+                tried = np.append(tried, np.nan)
             columns += [j] * len(tried)
             targets += list(tried / float(region.scale[j]))
         self.column = torch.tensor(columns, dtype=torch.int64, device=like.device)
@@ -106,14 +109,15 @@ class Moves:
         named = self.named[column]
         clamped = torch.minimum(torch.maximum(value, start + lower), start + upper)
         value = torch.where(named, value, clamped)
-        usable = (value != start + here) & ~start.isnan()
+        present, gone = start + here, value.isnan()
+        usable = (value != present) & ~(gone & present.isnan()) & ~start.isnan()
         usable &= ~self.grouped[column] | (upper > 0) | (start > 0)
         for j, table in self.allowed.items():
             own = column == j
             before = start.nan_to_num(0.0).long().clamp(0, len(table) - 1)
-            after = value.long().clamp(0, len(table) - 1)
+            after = value.nan_to_num(0.0).long().clamp(0, len(table) - 1)
             usable &= ~(own & self.nominal[column]) | table[before, after]
-        size = torch.where(named, 1.0, (value - start).abs())
+        size = torch.where(named | gone, 1.0, (value - start).abs())
         size = torch.where(value == start, 0.0, size)
         new = ~active.touched.gather(1, self.feature[column])
         return value, usable, self.cost[column] * (size + new) + 1e-6
@@ -234,7 +238,7 @@ def approach(active, moves, starts, mutable):
 
 def simplify(active, moves, state):
     """Take back each change that is not needed, the dearest first; shorten the rest."""
-    active.delta = (state.x_adv[active.rows] - active.x).nan_to_num(0.0)
+    active.delta = perturbation(active.x, state.x_adv[active.rows])
     price = moves.spent(active.x, active.x + active.delta)
     active.order = price.argsort(dim=1, descending=True, stable=True)
     active.n_changed = (price > 0).sum(1)
@@ -248,7 +252,7 @@ def simplify(active, moves, state):
         feature = active.order[:, k]
         own = moves.feature[None] == feature[:, None]
         numbers = halved[feature] & (active.n_changed > k)
-        numbers &= (own & (active.delta != 0)).any(1)
+        numbers &= (own & (active.delta != 0) & ~active.delta.isnan()).any(1)
         far = active.delta.clone()
         low, high = torch.zeros_like(price[:, 0]), torch.ones_like(price[:, 0])
         for _ in range(_HALVINGS):
@@ -474,6 +478,10 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
                 "confidence, and target='least_likely', need knowledge='score'."
             )
         return super()._make_goal(access, chunk)
+
+    def _loses_values(self, state):
+        # By scores it is one of the moves.
+        return self.knowledge == "label" and bool(state.access.may_go_missing.any())
 
     def _search(self, active, state):
         access = state.access

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..._sklearn import Interval
 from .._base import norms, shared
+from .._missing import perturbation
 from .._queries._base import QueryAttack
 from ._base import TabularAttack
 
@@ -116,6 +117,8 @@ def polynomial(value, low, high, eta, generator):
 
 # The index of the polynomial mutation: how near the mutants stay.
 _ETA = 5.0
+# Of the genes that mutate, and may, this share goes missing.
+_LOSS = 0.2
 # Numbers with at most so many steps are drawn anew.
 _FEW = 10
 
@@ -344,7 +347,7 @@ def _gather(values, index):
 def _show_best(active):
     """Let the present perturbation be that of the individual nearest to the goal."""
     best = active.fitness[..., 0].argmin(1)[:, None]
-    active.delta = (_gather(active.genes, best)[:, 0] - active.x).nan_to_num(0.0)
+    active.delta = perturbation(active.x, _gather(active.genes, best)[:, 0])
 
 
 def _ask(active, state, norm, breeder, early_stopping):
@@ -382,6 +385,7 @@ class _Breeder:
         region, device = access.region, access.x.device
         self.nominal = region.nominal.to(device)
         self.mutable = region.mutable.to(device)
+        self.losable = access.may_go_missing.to(device)
         places = (region.upper - region.lower) / region.step
         self.few = (region.lattice & (places <= _FEW)).to(device)
         self.n_codes = (region.upper - region.lower + 1).nan_to_num(1.0, 1.0, 1.0)
@@ -411,6 +415,9 @@ class _Breeder:
         # Only of the genes that change there is anything to compute.
         who, which = torch.nonzero(hit, as_tuple=True)
         old = genes[:, who, which]
+        losable = self.losable[which]
+        if losable.any():  # what is gone comes back as it was
+            old = torch.where(old.isnan() & losable, active.x[:, which], old)
         low, high = active.lower_at[:, which], active.upper_at[:, which]
         spread = (high - low).isfinite()
         low = torch.where(spread, low, old - 1)
@@ -422,6 +429,9 @@ class _Breeder:
         codes = torch.floor(draw * self.n_codes[which])
         result = genes.clone()
         result[:, who, which] = torch.where(self.nominal[which], codes, numbers)
+        if losable.any():
+            gone = losable & (self._draw(len(who)) < _LOSS)
+            result[:, who[gone], which[gone]] = torch.nan
         for group in self.groups:  # all columns of a group change together
             turn = hit[:, group].any(1, keepdim=True) & (
                 self._draw(k, 1) < len(group) * rate
@@ -453,6 +463,6 @@ class _Breeder:
 
     def size(self, active, children, norm):
         """Norm of the moves; another category is a move of 1."""
-        move = (children - active.x[:, None]).nan_to_num(0.0)
-        move = torch.where(self.nominal & (move != 0), 1.0, move)
+        move = perturbation(active.x[:, None], children)
+        move = torch.where(self.nominal & (move != 0), 1.0, move).nan_to_num(1.0)
         return torch.linalg.vector_norm(move, ord=norm, dim=2)

@@ -21,7 +21,7 @@ from ...trees._grid import TreeGrid
 from ...trees._row import Moves, RowCells
 from ...trees._verification import check_reading
 from ...victim import LabelAccess
-from .._base import Chunk, EvasionAttack, norms, shared
+from .._base import EvasionAttack, norms, shared
 
 # Rows of the data that a search may begin at, and how many it takes for one row.
 _KEPT, _SEEDS = 200, 8
@@ -180,7 +180,6 @@ class TreeAttack(EvasionAttack):
         if self.constraints is not None:
             columns = list(X.columns) if is_dataframe(X) else None
             self._constrained = self.constraints.in_order(columns)
-        self._may_go_missing = self._columns_that_may_go_missing(X)
         self.grid_ = self._cut(X)
         if not self.grid_.movable.any():
             names = list(X.columns)
@@ -207,33 +206,12 @@ class TreeAttack(EvasionAttack):
                 for j, feature in enumerate(features)
                 if feature.kind in NAMED
             }
-        return TreeGrid(self.ensemble_, X, self._step(), categories, self._may_go_missing)
+        return TreeGrid(self.ensemble_, X, self._step(), categories, self._losable)
 
     def _encode(self, X):
         if self._constrained is not None:
             return self._constrained.encode(X).numpy()
         return RowCodec(X).encode(X).astype(np.float64)
-
-    def _columns_that_may_go_missing(self, X):
-        """Return the columns whose values constraints let go missing, or None.
-
-        The victim has the last word: it is asked about a row that lacks the value.
-        """
-        if self._constrained is None:
-            return None
-        region = self._constrained.region
-        may = (region.missing & region.mutable).numpy()
-        may[list(region.allowed)] = False
-        row = X.iloc[:1] if is_dataframe(X) else X[:1]
-        access, _, _ = self._constrain(self._open_access(Chunk(row, np.arange(1))))
-        for j in np.flatnonzero(may):
-            x = access.x.clone()
-            x[0, j] = torch.nan
-            try:
-                access.predict(x)
-            except (ValueError, TypeError):
-                may[j] = False
-        return may
 
     def _step(self):
         step = np.asarray(self.min_step, dtype=np.float64)
