@@ -408,6 +408,20 @@ def test_a_total_is_spent_on_as_many_rows_as_it_serves(digits, attack):
     np.testing.assert_allclose(again.n_queries, paid, atol=2)  # by rounding
 
 
+def test_samplers_of_a_pipeline_are_no_steps_of_its_answers():
+    pipeline = pytest.importorskip("imblearn.pipeline")
+    sampling = pytest.importorskip("imblearn.over_sampling")
+    X, y = load_breast_cancer(return_X_y=True)
+    victim = pipeline.make_pipeline(
+        StandardScaler(), sampling.RandomOverSampler(random_state=0), LogisticRegression()
+    )
+    attack = ProjectedGradientDescent(victim, eps=0.5).fit(X, y)
+    result = attack.run(X[:20], y[:20])
+    assert result.clean_accuracy > 0.9 > 0.1 > result.robust_accuracy
+    said = attack.estimator_.predict(result.X_adv)
+    np.testing.assert_array_equal(said, result.y_pred)
+
+
 class Told(LogisticRegression):
     """Its scores need not be its labels, as far as anybody knows."""
 
