@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import _fit_context
-from sklearn.ensemble._forest import ForestClassifier
+from sklearn.ensemble._forest import ForestClassifier, ForestRegressor
 from sklearn.linear_model._base import LinearModel
 from sklearn.linear_model._coordinate_descent import LinearModelCV
 from sklearn.model_selection._search import BaseSearchCV
@@ -38,6 +38,7 @@ __all__ = [
     "NODE_DTYPE",
     "BaseSearchCV",
     "ForestClassifier",
+    "ForestRegressor",
     "HasMethods",
     "Interval",
     "LinearModel",

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from .._estimators import name_of, unwrap
 from ..trees import is_tree_ensemble, tree_ensemble
+from ..trees._reading import read_inside
 from ._discretized import DiscretizedMLPClassifier
 
 
@@ -183,7 +184,7 @@ def threshold_network(estimator, X, *, n_bits, leaf_bits, rounded_bits):
     inner = unwrap(estimator)
     if isinstance(inner, DiscretizedMLPClassifier):
         return _of_perceptron(inner, X, rounded_bits)
-    if is_tree_ensemble(inner):
+    if is_tree_ensemble(inner) and not isinstance(inner, tuple(read_inside)):
         return _of_trees(inner, X, n_bits, leaf_bits)
     raise TypeError(
         f"estimator: {name_of(estimator)} is no network of thresholds, which scheme TFHE "

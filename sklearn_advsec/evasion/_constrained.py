@@ -77,6 +77,7 @@ class ConstrainedAccess:
     precision = _of_victim("precision")
     probability = _of_victim("probability")
     refer = _of_victim("refer")
+    reference = _of_victim("reference")
     skipped = _of_victim("skipped")
     skips = _of_victim("skips")
 

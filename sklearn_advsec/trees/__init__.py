@@ -1,7 +1,9 @@
 """Tree ensembles of scikit-learn, XGBoost and LightGBM in one array form.
 
-:func:`tree_ensemble` reads a fitted classifier, alone or at the end of a pipeline of
-steps that treat the features one by one. The attacks `TreeCoordinateAttack` and
+:func:`tree_ensemble` reads a fitted classifier or regressor, alone or at the end of a
+pipeline of steps that treat the features one by one, or behind a threshold, a calibration
+or a vote of which it is a sum over trees that decides. Regressors are attacked and certified
+in a :class:`~sklearn_advsec.victim.RegressionVictim`. The attacks `TreeCoordinateAttack` and
 `TreeExactAttack` of :mod:`~sklearn_advsec.evasion`, and the certificates of
 :func:`certified_radii`, work on it.
 """

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from .._labels import class_positions
 from .._rows import RowCodec, check_rows, is_dataframe
 from ._bounds import MergedTrees, first_cost
+from ._ensemble import UNCHANGED
 from ._exact import close_gap, solve
 from ._grid import TreeGrid
 from ._reading import tree_ensemble
@@ -107,9 +108,10 @@ def certified_radii(
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or RegressionVictim
         A fitted tree ensemble, alone or at the end of a pipeline (see
-        :func:`tree_ensemble`).
+        :func:`tree_ensemble`). Of a :class:`~sklearn_advsec.victim.RegressionVictim`, the
+        answer changes where the prediction moves by more than its `delta`.
     X : {array-like, DataFrame} of shape (n_samples, n_features)
         Rows, with the columns of `fit` in their order. All numbers may change, to any
         other; missing values and categories (text, booleans) stay as they are. A column
@@ -118,7 +120,8 @@ def certified_radii(
     eps : float, default=None
         The radius in question. Without it, each row gets the largest one that is proved.
     y : array-like of shape (n_samples,), default=None
-        True labels: rows that are wrong already have radius 0, and are not certified.
+        True labels: rows that are wrong already have radius 0, and are not certified. Of
+        a regressor, the numbers that predictions are to stay near.
     norm : {np.inf, 1, 2, 0}, default=np.inf
         The norm of changes.
     method : {"bounds", "exact"}, default="bounds"
@@ -193,8 +196,15 @@ def certified_radii(
         )
     x = codec.encode(X).astype(np.float64)
     predicted = check_reading(grid, estimator, X, x)
-    wrong = np.zeros(len(X), bool) if y is None else predicted != y
-    labels = class_positions(predicted, ensemble.classes, "the model's answers")
+    references = None
+    if ensemble.link == "regression":
+        references = predicted.astype(float) if y is None else y.astype(float)
+        grid.around(references[0])  # raises where no `delta` is known
+        wrong = np.abs(predicted - references) > ensemble.delta
+        labels = np.full(len(X), UNCHANGED)
+    else:
+        wrong = np.zeros(len(X), bool) if y is None else predicted != y
+        labels = class_positions(predicted, ensemble.classes, "the model's answers")
     parts = Parallel(n_jobs=n_jobs)(
         delayed(_certify_rows)(
             grid,
@@ -202,6 +212,7 @@ def certified_radii(
             x[chunk],
             labels[chunk],
             wrong[chunk],
+            None if references is None else references[chunk],
             (eps, norm, method, time_limit),
         )
         for chunk in gen_batches(len(X), 64)
@@ -216,13 +227,14 @@ def check_radius(eps):
         raise ValueError(f"eps must be a number that is not negative; got {eps!r}.")
 
 
-def _certify_rows(grid, X, values, labels, wrong, settings):
+def _certify_rows(every, X, values, labels, wrong, references, settings):
     eps, norm, method, time_limit = settings
     budget = np.inf if eps is None else float(eps) ** 2 if norm == 2 else float(eps)
     radii = np.zeros(len(values))
     for i, x in enumerate(values):
         if wrong[i]:
             continue
+        grid = every if references is None else every.around(references[i])
         free = grid.movable & ~np.isnan(x)
         row = X.iloc[i : i + 1] if is_dataframe(X) else X[i : i + 1]
         moves = Moves(np.where(free, -np.inf, x), np.where(free, np.inf, x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ _PAIRS = 2**20
 _NODE_ARRAYS = (
     "feature threshold left right missing_left value category unknown_left"
 ).split()
+
+
+# What a regressor's prediction may do, as classes; the position of the second.
+MOVES, UNCHANGED = np.array(["decrease", "unchanged", "increase"]), 1
 
 
 @dataclass
@@ -66,10 +70,11 @@ class TreeEnsemble:
         Precision of the sums.
     divisor : float
         What the sums are divided by.
-    link : {"argmax", "positive", "nonnegative", "logistic"}
+    link : {"argmax", "positive", "nonnegative", "logistic", "regression"}
         How scores become a class. The first of equal scores wins; a single score stands
         for the second class where it is positive, not negative, or has a probability
-        above one half.
+        above one half. Of a regressor, the third score is the prediction, the first is
+        minus it, and `around` says what has moved.
     probability : {"softmax", "share"} or None
         What the scores say of probabilities, if it is known: they are log odds (of a
         single score, against the first class), or shares.
@@ -82,6 +87,11 @@ class TreeEnsemble:
         Number of columns that the estimator takes.
     column_names : ndarray of str, shape (n_columns,), or None
         Their names, where it was fitted on a DataFrame.
+    delta : float or None
+        Of a regressor under attack: the prediction has moved where it is more than this
+        away from where it was.
+    reference : float or None
+        Where it was, for one row; see `around`.
 
     See Also
     --------
@@ -124,6 +134,8 @@ class TreeEnsemble:
     steps: list = field(default_factory=list)
     n_columns: int = None
     column_names: np.ndarray = None
+    delta: float = None
+    reference: float = None
 
     def __post_init__(self):
         if self.category is None:
@@ -294,7 +306,7 @@ class TreeEnsemble:
         return total if self.divisor == 1 else total / self.divisor
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Predict classes, as the estimator does.
+        """Predict classes, or the numbers of a regressor, as the estimator does.
 
         Parameters
         ----------
@@ -308,7 +320,9 @@ class TreeEnsemble:
         return self.decide(self.scores(X))
 
     def decide(self, scores: Any) -> np.ndarray:
-        """Return the classes that scores stand for."""
+        """Return the classes, or the predictions, that scores stand for."""
+        if self.link == "regression":
+            return scores[:, -1]
         if self.link == "argmax":
             return self.classes[scores.argmax(1)]
         score = scores[:, 0]
@@ -338,6 +352,32 @@ class TreeEnsemble:
 
     # What attacks and bounds ask ------------------------------------------------------
 
+    def around(self, reference: float) -> TreeEnsemble:
+        """Return the ensemble whose scores say where a prediction stands to a number.
+
+        The largest is that of "decrease", "unchanged" or "increase", which is ahead by
+        the move less `delta`.
+
+        Parameters
+        ----------
+        reference : float
+            What a regressor predicted, or was to predict.
+        """
+        if self.delta is None:
+            raise TypeError(
+                "A regressor's answer changes by how much? Wrap it: "
+                "sklearn_advsec.victim.RegressionVictim(estimator, delta=...)."
+            )
+        away = np.array([reference - self.delta, 0.0, -reference - self.delta])
+        return replace(
+            self, base=self.base + self.divisor * away, reference=float(reference)
+        )
+
+    def moves(self, predictions: np.ndarray) -> np.ndarray:
+        """Return which of the three classes predictions are, around the reference."""
+        move = predictions - self.reference
+        return np.where(np.abs(move) > self.delta, np.where(move > 0, 2, 0), UNCHANGED)
+
     def gains(self, target: int, label: int) -> tuple[np.ndarray, float]:
         """How much each node's value, and the base, put a class ahead of another.
 
@@ -353,7 +393,7 @@ class TreeEnsemble:
         base : float
             The same of the scores before the first tree.
         """
-        if self.link == "argmax":
+        if self.link in ("argmax", "regression"):
             gain = self.value[:, target] - self.value[:, label]
             return gain, self.base[target] - self.base[label]
         sign = 1.0 if target == 1 else -1.0
@@ -395,6 +435,8 @@ class TreeEnsemble:
     def half(self, target: Any, label: Any) -> float:
         """What a sum of whole numbers that puts `target` ahead of `label` is above."""
         wins_tie = target == 1 if self.link == "nonnegative" else target < label
+        if self.link == "regression":  # a move of delta itself is none
+            wins_tie = target == UNCHANGED
         return -0.5 if wins_tie else 0.5
 
     @property
@@ -500,6 +542,18 @@ class TreeList:
         for name in ("missing_left", "unknown_left"):
             joined[name] = joined[name].astype(bool)
         return TreeEnsemble(bitsets=bitsets, **joined, **parts)
+
+
+def as_regression(ensemble):
+    """Return an ensemble of a single score as that of a regressor."""
+    sides = np.array([-1.0, 0.0, 1.0])
+    return replace(
+        ensemble,
+        classes=MOVES,
+        value=ensemble.value * sides,
+        base=ensemble.base * sides,
+        link="regression",
+    )
 
 
 def _damaged(what):

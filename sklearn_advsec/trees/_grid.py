@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -84,6 +86,12 @@ class TreeGrid:
         self.may_go_missing &= may_go_missing if may_go_missing is not None else False
         self._land(np.broadcast_to(min_step, self.n_columns)[self.edge_column])
         self._find_boxes(edges)
+
+    def around(self, reference):
+        """Return the same grid for the moves of a regressor's prediction."""
+        moved = copy(self)
+        moved.ensemble = self.ensemble.around(reference)
+        return moved
 
     def _land(self, step):
         same = self.edge_column[1:] == self.edge_column[:-1]

@@ -1,11 +1,12 @@
-"""Reader of LightGBM's classifiers, through their text form."""
+"""Reader of LightGBM's models, through their text form."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
-from lightgbm import LGBMClassifier
+from lightgbm import LGBMClassifier, LGBMRegressor
 
-from ._ensemble import TreeList, refuse
+from ._ensemble import MOVES, TreeList, as_regression, refuse
 from ._reading import register_reader
 from ._steps import TinyAsZero
 
@@ -15,8 +16,36 @@ _TINY = float(np.float32(1e-35))
 _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 1, 2
 
 
+_CLASSIFIES = ("binary", "multiclass", "multiclassova")
+# Of regressors: whose predictions are the scores themselves.
+_IDENTITY = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
+
+
 @register_reader(LGBMClassifier)
 def _lightgbm(estimator):
+    classes = np.asarray(estimator.classes_)
+    objective, ensemble = _booster(estimator, _CLASSIFIES)
+    n_outputs = ensemble.value.shape[1]
+    if n_outputs != (1 if objective == "binary" else len(classes)):
+        raise ValueError(
+            f"This LightGBM model is damaged: it has {n_outputs} scores for "
+            f"{len(classes)} classes."
+        )
+    return replace(
+        ensemble,
+        classes=classes,
+        link="logistic" if n_outputs == 1 else "argmax",
+        probability=None if objective == "multiclassova" else "softmax",
+    )
+
+
+@register_reader(LGBMRegressor)
+def _lightgbm_regressor(estimator):
+    return as_regression(_booster(estimator, _IDENTITY)[1])
+
+
+def _booster(estimator, objectives):
+    """Return the objective, and the trees with their scores."""
     if estimator.get_params().get("pred_early_stop"):
         refuse("LightGBM", "with pred_early_stop=True, which leave out trees,")
     text = estimator.booster_.model_to_string(
@@ -24,31 +53,27 @@ def _lightgbm(estimator):
     )
     head, *parts = text.split("\nTree=")
     model = _fields(head)
-    objective = model.get("objective", "none").split(" ")[0]
-    if objective not in ("binary", "multiclass", "multiclassova"):
-        refuse("LightGBM", f"of objective {objective!r}")
+    objective, *options = model.get("objective", "none").split(" ")
+    if objective not in objectives or "sqrt" in options:
+        refuse("LightGBM", f"of objective {' '.join([objective, *options])!r}")
     if _pandas_categories(text):
         refuse(
             "LightGBM",
             "that hold pandas categories (put an OrdinalEncoder in front of it)",
         )
     n_outputs = int(model["num_tree_per_iteration"])
-    classes = np.asarray(estimator.classes_)
     trees = TreeList("LightGBM", int(model["max_feature_idx"]) + 1, n_outputs)
-    if n_outputs != (1 if objective == "binary" else len(classes)):
-        trees.damaged(f"it has {n_outputs} scores for {len(classes)} classes")
     for i, part in enumerate(parts):
         _add_tree(trees, _fields(part), i % n_outputs)
     average = "average_output" in head.split("\n")
-    return trees.ensemble(
-        classes=classes,
+    ensemble = trees.ensemble(
+        classes=MOVES,
         base=np.zeros(1),
         compare="float64",
         divisor=float(len(parts) // n_outputs) if average else 1.0,
-        link="logistic" if n_outputs == 1 else "argmax",
         steps=[TinyAsZero(_TINY)],
-        probability=None if objective == "multiclassova" else "softmax",
     )
+    return objective, ensemble
 
 
 def _fields(text):

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -28,6 +29,9 @@ _READERS = {
     "sklearn_advsec": "sklearn_advsec.trees._sklearn",
 }
 
+# Classes around other models, of which only reading tells whether these are trees.
+read_inside: set[type] = set()
+
 
 @singledispatch
 def _read(estimator):
@@ -40,7 +44,7 @@ def _read(estimator):
 
 
 def register_reader(estimator_class: type) -> Callable[..., Any]:
-    """Register how a class of fitted tree classifiers is read.
+    """Register how a class of fitted tree ensembles is read.
 
     Parameters
     ----------
@@ -133,17 +137,26 @@ def is_tree_ensemble(estimator: Any) -> bool:
     _import_readers(_packages(estimator))
     if _read.dispatch(type(estimator)) is _read.dispatch(object):
         return False
+    if isinstance(estimator, tuple(read_inside)):
+        try:
+            tree_ensemble(estimator)
+        except (TypeError, ValueError, NotFittedError):
+            return False
+        return True
     inner = getattr(estimator, "estimator_", None)  # of a defense, or of an ensemble
     return inner is None or is_tree_ensemble(inner)
 
 
 def tree_ensemble(estimator: Any) -> TreeEnsemble:
-    """Read a fitted tree classifier.
+    """Read a fitted tree classifier or regressor.
 
     Parameters
     ----------
-    estimator : classifier
+    estimator : classifier or regressor
         A fitted tree or ensemble of trees, or a Pipeline (or FrozenEstimator) of one.
+        Behind a threshold, a calibration (by a sigmoid, of two classes, with
+        ``ensemble=False``) or a vote (a soft one of trees, forests and bags, a hard one
+        of single trees), it is still a sum over trees that decides.
 
     Returns
     -------

@@ -176,6 +176,8 @@ def climb(problem, cells, budget, need, max_moves=200):
 
 def allowed_moves(problem, slots, cells, budget):
     """Return which moves stay within the budgets, of shape (n_points, n_slots)."""
+    # The slots behind the columns are no cells, whatever the budget.
+    budget = np.minimum(budget, np.finfo(np.float64).max)
     if problem.norm == np.inf:
         return slots.cost <= budget[:, None]
     own = problem.cost[problem.first + cells]

@@ -1,17 +1,21 @@
 """Readers of the tree ensembles of scikit-learn."""
 
 import numpy as np
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
+    BaggingRegressor,
     GradientBoostingClassifier,
+    GradientBoostingRegressor,
     HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
 )
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from .._sklearn import ForestClassifier
-from ._ensemble import TreeEnsemble
+from .._sklearn import ForestClassifier, ForestRegressor
+from . import _wrapped  # noqa: F401  (readers of what stands around trees)
+from ._ensemble import MOVES, TreeEnsemble, as_regression, refuse
 from ._reading import register_reader
 
 
@@ -79,6 +83,48 @@ def _forest(estimator):
         divisor=float(len(trees)),
         probability="share",
     )
+
+
+@register_reader(DecisionTreeRegressor)
+def _regression_tree(estimator):
+    _one_output(estimator)
+    return _means([estimator.tree_])
+
+
+@register_reader(ForestRegressor)
+def _regression_forest(estimator):
+    _one_output(estimator)
+    return _means([part.tree_ for part in estimator.estimators_])
+
+
+def _means(trees):
+    """Join trees of regressors whose predictions are the means of theirs."""
+    ensemble = join_trees(
+        trees,
+        [tree.value[:, 0] for tree in trees],
+        classes=MOVES,
+        base=np.zeros(1),
+        divisor=float(len(trees)),
+    )
+    return as_regression(ensemble)
+
+
+@register_reader(GradientBoostingRegressor)
+def _gradient_boosting_regressor(estimator):
+    init = estimator.init_
+    if not (isinstance(init, str) or isinstance(init, DummyRegressor)):
+        raise TypeError(
+            f"GradientBoostingRegressor(init={init!r}) cannot be read: its predictions "
+            "depend on more than trees. Leave init at None or 'zero'."
+        )
+    trees = [part.tree_ for part in estimator.estimators_[:, 0]]
+    ensemble = join_trees(
+        trees,
+        [estimator.learning_rate * tree.value[:, 0] for tree in trees],
+        classes=MOVES,
+        base=estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_)))[0],
+    )
+    return as_regression(ensemble)
 
 
 @register_reader(GradientBoostingClassifier)
@@ -149,6 +195,17 @@ def _bagging(estimator):
         divisor=float(len(trees)),
         probability="share",
     )
+    return _of_features(ensemble, trees, estimator)
+
+
+@register_reader(BaggingRegressor)
+def _bagging_regressor(estimator):
+    trees = [_tree_of(part, estimator) for part in estimator.estimators_]
+    return _of_features(_means(trees), trees, estimator)
+
+
+def _of_features(ensemble, trees, estimator):
+    """Let trees that were fitted on some features look at these."""
     owner = np.repeat(np.arange(len(trees)), [tree.node_count for tree in trees])
     inner = ensemble.feature >= 0
     for i, columns in enumerate(estimator.estimators_features_):
@@ -158,16 +215,33 @@ def _bagging(estimator):
 
 
 def _tree_of(part, owner):
-    if not isinstance(part, DecisionTreeClassifier):
+    if not isinstance(part, (DecisionTreeClassifier, DecisionTreeRegressor)):
         raise TypeError(
             f"{type(owner).__name__} of {type(part).__name__} cannot be read: only "
-            "ensembles of DecisionTreeClassifier (or ExtraTreeClassifier) can."
+            "ensembles of decision trees (or extra trees) can."
         )
     return part.tree_
 
 
 @register_reader(HistGradientBoostingClassifier)
 def _hist_gradient_boosting(estimator):
+    one = estimator.n_trees_per_iteration_ == 1
+    return _histograms(
+        estimator,
+        classes=estimator.classes_,
+        link="positive" if one else "argmax",
+        probability="softmax",
+    )
+
+
+@register_reader(HistGradientBoostingRegressor)
+def _hist_gradient_boosting_regressor(estimator):
+    if estimator.loss not in ("squared_error", "absolute_error", "quantile"):
+        refuse("HistGradientBoostingRegressor", f"of loss {estimator.loss!r}")
+    return as_regression(_histograms(estimator, classes=MOVES))
+
+
+def _histograms(estimator, **parts):
     n_outputs = estimator.n_trees_per_iteration_
     roots, nodes, values, categories, bitsets = [], [], [], [], []
     n_nodes = n_sets = 0
@@ -192,7 +266,6 @@ def _hist_gradient_boosting(estimator):
     bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
     missing_left = nodes["missing_go_to_left"].astype(bool)
     ensemble = TreeEnsemble(
-        classes=estimator.classes_,
         roots=np.array(roots),
         feature=np.where(nodes["is_leaf"], -1, nodes["feature_idx"]),
         threshold=nodes["num_threshold"],
@@ -200,12 +273,11 @@ def _hist_gradient_boosting(estimator):
         right=nodes["right"].astype(int),
         missing_left=missing_left,
         value=np.concatenate(values),
-        base=estimator._baseline_prediction.ravel(),
+        base=np.ravel(estimator._baseline_prediction),
         category=np.concatenate(categories),
         bitsets=bits.astype(bool),
         compare="float64",
-        link="positive" if n_outputs == 1 else "argmax",
-        probability="softmax",
+        **parts,
     )
     if (
         estimator._preprocessor is not None
@@ -217,7 +289,7 @@ def _hist_gradient_boosting(estimator):
 def _check_bitsets(nodes, categorical, bitsets):
     if (nodes["bitset_idx"][categorical] >= len(bitsets)).any():
         raise ValueError(
-            "A node of HistGradientBoostingClassifier refers to a set of categories that "
+            "A node of HistGradientBoosting refers to a set of categories that "
             f"is out of range: the model has {len(bitsets)} sets for this tree. It was "
             "damaged, or saved by another version of scikit-learn."
         )

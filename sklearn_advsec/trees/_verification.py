@@ -73,7 +73,7 @@ def check_reading(grid, estimator, X, x):
     Returns
     -------
     labels : ndarray of shape (n_samples,)
-        What the model answers.
+        What the model answers, as classes or numbers.
 
     Raises
     ------
@@ -138,6 +138,13 @@ def _answers(ensemble, estimator, X):
 def _compare(ensemble, estimator, X, answers, where):
     labels, proba = answers
     scores = ensemble.scores_of(X)
+    if ensemble.link == "regression":
+        rounding = 64 * np.finfo(ensemble.sum_dtype).eps * ensemble.magnitude
+        off = np.abs(ensemble.decide(scores) - labels)
+        wrong = ~(off <= rounding / ensemble.divisor)
+        if wrong.any():
+            raise TypeError(_text(estimator, wrong, where))
+        return
     wrong = (ensemble.decide(scores) != labels) & ~ensemble.is_tie(scores)
     if not wrong.any() and proba is not None:
         wrong = _differ(ensemble.log_odds(scores), proba)

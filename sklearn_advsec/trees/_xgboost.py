@@ -1,22 +1,49 @@
-"""Reader of XGBoost's classifiers, through their JSON dump."""
+"""Reader of XGBoost's models, through their JSON dump."""
 
 import json
 
 import numpy as np
-from xgboost import XGBClassifier
+from xgboost import XGBClassifier, XGBRegressor
 
-from ._ensemble import TreeList, refuse
+from ._ensemble import MOVES, TreeList, as_regression, refuse
 from ._reading import register_reader
 from ._steps import ValueAsMissing
+
+# Of regressors: whose predictions are the scores themselves.
+_CLASSIFIES = ("binary:logistic", "multi:softprob", "multi:softmax")
+_IDENTITY = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror")
 
 
 @register_reader(XGBClassifier)
 def _xgboost(estimator):
+    classes = np.asarray(estimator.classes_)
+    one = len(classes) == 2
+    ensemble = _booster(
+        estimator,
+        _CLASSIFIES,
+        1 if one else len(classes),
+        classes=classes,
+        link="logistic" if one else "argmax",
+        probability="softmax",
+    )
+    if one:  # a probability, of which the scores are the logit
+        base = ensemble.base.astype(np.float32)
+        ensemble.base = -np.log(1 / base - 1, dtype=np.float32).astype(float)
+    return ensemble
+
+
+@register_reader(XGBRegressor)
+def _xgboost_regressor(estimator):
+    return as_regression(_booster(estimator, _IDENTITY, 1, classes=MOVES))
+
+
+def _booster(estimator, objectives, n_scores, **parts):
+    """Read the trees, whose scores begin at what is called the base score."""
     model = json.loads(bytes(estimator.get_booster().save_raw("json")))["learner"]
     booster, objective = model["gradient_booster"], model["objective"]["name"]
     if booster["name"] not in ("gbtree", "dart"):
         refuse("XGBoost", f"of booster {booster['name']!r}")
-    if objective not in ("binary:logistic", "multi:softprob", "multi:softmax"):
+    if objective not in objectives:
         refuse("XGBoost", f"of objective {objective!r}")
     drop = booster.get("weight_drop")  # of dart
     booster = booster.get("gbtree", booster)["model"]
@@ -26,11 +53,10 @@ def _xgboost(estimator):
             "that hold pandas categories (put an OrdinalEncoder in front of it)",
         )
     parameters = model["learner_model_param"]
-    n_outputs = max(1, int(parameters["num_class"]))
-    classes = np.asarray(estimator.classes_)
+    n_outputs = max(1, int(parameters["num_class"]), int(parameters["num_target"]))
     trees = TreeList("XGBoost", int(parameters["num_feature"]), n_outputs)
-    if n_outputs != (1 if len(classes) == 2 else len(classes)):
-        trees.damaged(f"it has {n_outputs} scores for {len(classes)} classes")
+    if n_outputs != n_scores:
+        trees.damaged(f"it has {n_outputs} scores, and not {n_scores}")
     # The last iterations are not used where training was stopped early.
     n_trees = len(booster["trees"])
     best = model["attributes"].get("best_iteration")
@@ -40,18 +66,14 @@ def _xgboost(estimator):
         weight = np.float32(1 if drop is None else drop[i])
         _add_tree(trees, booster["trees"][i], booster["tree_info"][i], weight)
     base = np.array(json.loads(str(parameters["base_score"]).lower()), dtype=np.float32)
-    if n_outputs == 1:  # a probability, of which the scores are the logit
-        base = -np.log(1 / base - 1, dtype=np.float32)
     ensemble = trees.ensemble(
-        classes=classes,
         base=np.atleast_1d(base).astype(float),
         codes="floor",  # below 0 they are unknown
         compare="float32",
         strict=True,
         sum_dtype="float32",
-        link="logistic" if n_outputs == 1 else "argmax",
-        probability="softmax",
         absent=np.nan,
+        **parts,
     )
     # The value that stands for what is missing is none of the booster's.
     if estimator.missing is not None and not np.isnan(estimator.missing):

@@ -174,6 +174,11 @@ class LabelAccess:
         return self._answerer.exact
 
     @property
+    def reference(self) -> torch.Tensor | None:
+        """What a regressor's predictions are measured from; None of a classifier."""
+        return getattr(self._answerer, "reference", None)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Precision of the victim's tensors."""
         return torch.float64 if self._view is None else self._view.dtype

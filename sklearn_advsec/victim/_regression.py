@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Self
 
@@ -12,8 +13,10 @@ from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._estimators import name_of
 from .._sklearn import HasMethods, Interval, _num_samples, fit_context
 from ..differentiable._registry import register, subview
+from ..trees import register_reader, tree_ensemble
 from ._answers import AnswerCheck
 from ._fitting import fit_victim, needs_labels
 
@@ -26,7 +29,9 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     one before the attack (to `y`, where :meth:`run` of the attack is given `y`). With
     ``goal="misclassification"`` it may move either way; ``goal="targeted"`` with
     ``target="increase"`` or ``"decrease"`` says which. The score of an attack is the
-    share of rows that are still within `delta`, and the results hold predictions.
+    share of rows that are still within `delta`, and the results hold predictions. Where
+    the regressor is an ensemble of trees, the attacks on trees and
+    :func:`~sklearn_advsec.trees.certified_radii` take it, too.
 
     Parameters
     ----------
@@ -123,6 +128,15 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         tags.input_tags = get_tags(self.estimator).input_tags
         tags.target_tags.required = needs_labels(self.estimator)
         return tags
+
+
+@register_reader(RegressionVictim)
+def read_regression_victim(estimator):
+    """Read the trees of the regressor inside."""
+    ensemble = tree_ensemble(estimator.estimator_)
+    if ensemble.link != "regression":
+        raise TypeError(f"{name_of(estimator.estimator_)} is no regressor.")
+    return replace(ensemble, delta=float(estimator.delta))
 
 
 @register(RegressionVictim, takes_codes=True)

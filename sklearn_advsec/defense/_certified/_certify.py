@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.base import is_regressor
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
@@ -146,6 +147,12 @@ def certifier(estimator, method="auto", bounds=None, max_radius=None):
 
     Parameters are those of :func:`certify`.
     """
+    if is_regressor(estimator):
+        raise TypeError(
+            f"estimator: {name_of(estimator)} is a regressor. Of trees, "
+            "sklearn_advsec.trees.certified_radii takes a RegressionVictim, which says "
+            "how far a prediction may move."
+        )
     innermost = inner(estimator)
     if isinstance(innermost, RandomizedSmoothingClassifier):
         return Smoothed(estimator, method)

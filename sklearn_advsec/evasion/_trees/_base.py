@@ -192,7 +192,9 @@ class TreeAttack(EvasionAttack):
         rows = X.iloc[kept] if is_dataframe(X) else X[kept]
         self.seeds_ = self._encode(rows)
         labels = check_reading(self.grid_, self.estimator_, rows, self.seeds_)
-        self.seed_labels_ = self._positions(labels)
+        self.seed_labels_ = labels
+        if self.ensemble_.link != "regression":
+            self.seed_labels_ = self._positions(labels)
         self._kinds = _kinds(X)
         return self
 
@@ -268,7 +270,10 @@ class TreeAttack(EvasionAttack):
         try:
             for i in searched.tolist():
                 row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
-                tree_row = TreeRow(state, i, row, grid, self._norm)
+                around = grid
+                if access.reference is not None:
+                    around = grid.around(float(access.reference[i]))
+                tree_row = TreeRow(state, i, row, around, self._norm)
                 point = self._search_row(tree_row)
                 if point is not None and tree_row.may_be_spoiled:
                     point = self._mend(tree_row, point)
@@ -347,7 +352,10 @@ class TreeAttack(EvasionAttack):
 
     def _seeds(self, flip, label):
         """Return rows of the data that have a wanted class, the nearest first."""
-        same = self.seed_labels_ == label
+        labels, ensemble = self.seed_labels_, flip.row_cells.grid.ensemble
+        if ensemble.link == "regression":
+            labels = ensemble.moves(labels)
+        same = labels == label
         seeds = self.seeds_[same if self.goal == "targeted" else ~same]
         away = np.nan_to_num(seeds - flip.row_cells.x)
         distance = np.linalg.norm(away / flip.row_cells.scale, axis=1)
