@@ -1,11 +1,11 @@
 """Tree ensembles of scikit-learn, XGBoost and LightGBM in one array form.
 
-:func:`tree_ensemble` reads a fitted classifier or regressor, alone or at the end of a
+:func:`tree_ensemble` reads a fitted classifier or regressor, alone, at the end of a
 pipeline of steps that treat the features one by one, or behind a threshold, a calibration
-or a vote of which it is a sum over trees that decides. Regressors are attacked and certified
-in a :class:`~sklearn_advsec.victim.RegressionVictim`. The attacks `TreeCoordinateAttack` and
-`TreeExactAttack` of :mod:`~sklearn_advsec.evasion`, and the certificates of
-:func:`certified_radii`, work on it.
+or a vote where it is still a sum over trees that decides. The attacks
+`TreeCoordinateAttack` and `TreeExactAttack` of :mod:`~sklearn_advsec.evasion`, and the
+certificates of :func:`certified_radii`, work on it; regressors come in a
+:class:`~sklearn_advsec.victim.RegressionVictim`.
 """
 
 from ._certify import certified_radii
