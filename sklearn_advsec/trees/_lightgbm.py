@@ -8,7 +8,7 @@ from lightgbm import LGBMClassifier, LGBMRegressor
 
 from ._ensemble import MOVES, TreeList, as_regression, refuse
 from ._reading import register_reader
-from ._steps import TinyAsZero
+from ._steps import CategoryCodes, TinyAsZero
 
 # What is not larger than this is zero to LightGBM.
 _TINY = float(np.float32(1e-35))
@@ -56,11 +56,6 @@ def _booster(estimator, objectives):
     objective, *options = model.get("objective", "none").split(" ")
     if objective not in objectives or "sqrt" in options:
         refuse("LightGBM", f"of objective {' '.join([objective, *options])!r}")
-    if _pandas_categories(text):
-        refuse(
-            "LightGBM",
-            "that hold pandas categories (put an OrdinalEncoder in front of it)",
-        )
     n_outputs = int(model["num_tree_per_iteration"])
     trees = TreeList("LightGBM", int(model["max_feature_idx"]) + 1, n_outputs)
     for i, part in enumerate(parts):
@@ -73,6 +68,15 @@ def _booster(estimator, objectives):
         divisor=float(len(parts) // n_outputs) if average else 1.0,
         steps=[TinyAsZero(_TINY)],
     )
+    known = _pandas_categories(text)
+    if known:
+        infos = model["feature_infos"].split(" ")
+        # Of numbers it says a range, of what is constant "none", of categories the codes.
+        coded = [j for j, info in enumerate(infos) if info[0] not in "[n"]
+        if len(coded) != len(known):
+            refuse("LightGBM", "with a constant column of categories")
+        categories = dict(zip(coded, known, strict=True))
+        ensemble.steps = [CategoryCodes(categories, np.nan), *ensemble.steps]
     return objective, ensemble
 
 
@@ -83,9 +87,10 @@ def _fields(text):
 
 
 def _pandas_categories(text):
+    """Return the categories of each column that has some."""
     _, _, value = text.rpartition("pandas_categorical:")
     value = value.strip().split("\n")[0]
-    return any(json.loads(value) or []) if value.startswith("[") else False
+    return json.loads(value) if value.startswith("[") else []
 
 
 def _add_tree(trees, tree, output):

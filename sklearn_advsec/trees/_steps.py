@@ -174,6 +174,46 @@ class TinyAsZero:
         return np.where(np.abs(X) <= self.largest, 0.0, X)
 
 
+class CategoryCodes:
+    """The part of a booster that turns columns of pandas categories into codes.
+
+    Parameters
+    ----------
+    categories : dict of int to list
+        By the position of a column, its categories in the order of their codes.
+    unknown : float or None
+        The code of what is none of them; what is missing has NaN. None where that is an
+        error.
+    """
+
+    def __init__(self, categories, unknown):
+        self.categories, self.unknown = categories, unknown
+
+    def transform(self, X):
+        """Return the rows of a frame as numbers."""
+        import pandas as pd
+
+        if not is_dataframe(X):
+            raise TypeError("A booster with columns of categories takes DataFrames only.")
+        table = np.empty(X.shape)
+        for j in range(X.shape[1]):
+            column = X.iloc[:, j]
+            if j not in self.categories:
+                table[:, j] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+                continue
+            known, lost = pd.Index(self.categories[j]), column.isna().to_numpy()
+            codes = known.get_indexer(column.astype(object)).astype(np.float64)
+            new = (codes < 0) & ~lost
+            if new.any() and self.unknown is None:
+                raise ValueError(
+                    f"Column {X.columns[j]!r} holds {column[new].iloc[0]!r}, which is "
+                    "none of the categories that the booster was fitted on."
+                )
+            codes[new], codes[lost] = self.unknown, np.nan
+            table[:, j] = codes
+        return table
+
+
 @singledispatch
 def _through(step, features):
     """Return what a step makes of features."""
@@ -207,6 +247,13 @@ def _value_as_missing(step, features):
     made = features.after(step, np.arange(len(features)))
     made.breaks.append(Break(features, values, np.float32))
     return made
+
+
+@_through.register(CategoryCodes)
+def _codes(step, features):
+    own = range(len(features))
+    values = [_numbers(step.categories.get(j, [])) for j in own]
+    return features.after(step, own, values)
 
 
 @_through.register(PowerTransformer)

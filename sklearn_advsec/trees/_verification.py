@@ -10,7 +10,7 @@ import numpy as np
 from .._estimators import name_of, unwrap
 from .._rows import is_dataframe
 from ._edges import LARGEST
-from ._steps import features_of
+from ._steps import CategoryCodes, features_of
 
 # Rows that the form is tried on as it is read, and in the grid.
 _ROWS, _GRID_ROWS = 192, 32
@@ -35,6 +35,8 @@ def check_form(ensemble, estimator):
     """
     if not (hasattr(estimator, "predict") and hasattr(estimator, "n_features_in_")):
         return  # data will tell
+    if any(isinstance(step, CategoryCodes) for step in ensemble.steps):
+        return  # it takes no rows but of frames with these categories
     rng = np.random.default_rng(0)
     try:
         X = _rows_at_thresholds(ensemble, estimator, rng)

@@ -7,7 +7,7 @@ from xgboost import XGBClassifier, XGBRegressor
 
 from ._ensemble import MOVES, TreeList, as_regression, refuse
 from ._reading import register_reader
-from ._steps import ValueAsMissing
+from ._steps import CategoryCodes, ValueAsMissing
 
 # Of regressors: whose predictions are the scores themselves.
 _CLASSIFIES = ("binary:logistic", "multi:softprob", "multi:softmax")
@@ -47,11 +47,6 @@ def _booster(estimator, objectives, n_scores, **parts):
         refuse("XGBoost", f"of objective {objective!r}")
     drop = booster.get("weight_drop")  # of dart
     booster = booster.get("gbtree", booster)["model"]
-    if any(booster.get("cats", {}).get("enc") or []):
-        refuse(
-            "XGBoost",
-            "that hold pandas categories (put an OrdinalEncoder in front of it)",
-        )
     parameters = model["learner_model_param"]
     n_outputs = max(1, int(parameters["num_class"]), int(parameters["num_target"]))
     trees = TreeList("XGBoost", int(parameters["num_feature"]), n_outputs)
@@ -78,7 +73,29 @@ def _booster(estimator, objectives, n_scores, **parts):
     # The value that stands for what is missing is none of the booster's.
     if estimator.missing is not None and not np.isnan(estimator.missing):
         ensemble.steps = [ValueAsMissing(estimator.missing)]
+    encoded = booster.get("cats", {}).get("enc") or []
+    categories = {j: _values(trees, enc) for j, enc in enumerate(encoded) if any(enc)}
+    categories = {j: values for j, values in categories.items() if values}
+    if categories and ensemble.steps:
+        refuse("XGBoost", f"of categories with missing={estimator.missing!r}")
+    if categories:
+        # It may take a category that it does not know for the next one in the alphabet.
+        ensemble.steps = [CategoryCodes(categories, None)]
     return ensemble
+
+
+def _values(trees, encoded):
+    """Return the categories of a column in the order of their codes; [] of numbers."""
+    values = encoded["values"]
+    if "offsets" not in encoded:
+        return values
+    ends, letters = encoded["offsets"], encoded["values"]
+    if any(not 0 <= a <= b <= len(letters) for a, b in zip(ends, ends[1:], strict=False)):
+        trees.damaged("a category is out of range")
+    if any(not 0 <= letter < 128 for letter in letters):  # it keeps a part of these
+        refuse("XGBoost", "with categories of other letters than ASCII")
+    text = bytes(letters).decode()
+    return [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
 
 
 def _add_tree(trees, tree, output, weight):
