@@ -1,4 +1,4 @@
-"""Tree ensembles of scikit-learn, XGBoost and LightGBM in one array form.
+"""Tree ensembles of scikit-learn, XGBoost, LightGBM and CatBoost in one array form.
 
 :func:`tree_ensemble` reads a fitted classifier or regressor, alone, at the end of a
 pipeline of steps that treat the features one by one, or behind a threshold, a calibration

@@ -26,6 +26,7 @@ _READERS = {
     "sklearn": "sklearn_advsec.trees._sklearn",
     "xgboost": "sklearn_advsec.trees._xgboost",
     "lightgbm": "sklearn_advsec.trees._lightgbm",
+    "catboost": "sklearn_advsec.trees._catboost",
     "sklearn_advsec": "sklearn_advsec.trees._sklearn",
 }
 

@@ -113,7 +113,7 @@ def _rows_at_thresholds(ensemble, estimator, rng):
         if single:
             with np.errstate(over="ignore"):
                 at = at.astype(np.float32)
-            near += [np.nextafter(at, side * np.float32(np.inf)) for side in (-1, 1)]
+                near += [np.nextafter(at, side * np.float32(np.inf)) for side in (-1, 1)]
         X[:, j] = rng.choice(np.concatenate(near).astype(np.float64), _ROWS)
     return np.clip(X, -LARGEST, LARGEST)
 
