@@ -41,7 +41,8 @@ def plain_rows(X):
             rows = rows.float()  # numpy lacks one; and a step would be lost in either
         return rows.numpy(), lambda rows: torch.as_tensor(writable(rows)).to(device)
     other = hasattr(X, "__arrow_c_stream__") or hasattr(X, "__dataframe__")
-    if is_dataframe(X) or not other:
+    one_column = len(getattr(X, "shape", ())) == 1  # no table: the checks of rows say so
+    if is_dataframe(X) or not other or one_column:
         return X, lambda rows: rows
     try:
         import narwhals

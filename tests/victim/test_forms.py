@@ -211,6 +211,17 @@ def test_frames_of_polars_come_back_as_they_are():
     assert restore(codec.decode(codec.encode(plain))).equals(frame)
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_one_column_by_itself_is_no_table(kind):
+    library = pytest.importorskip(kind)
+    y = np.arange(20) % 2
+    attack = evasion.SquareAttack(LogisticRegression())
+    with pytest.raises(ValueError, match="2D array, got 1D"):
+        attack.fit(library.Series(np.arange(20.0)), y)
+    with pytest.raises(ValueError, match="vectorizer"):
+        attack.fit(library.Series(["some words"] * 20), y)
+
+
 def test_polars_in_polars_out():
     frame = _polars()
     y = (frame["a"].to_numpy() + frame["n"].to_numpy() / 20 > 1).astype(int)
