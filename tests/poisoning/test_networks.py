@@ -20,6 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import differentiable
+from sklearn_advsec.evasion import ProjectedGradientDescent
 from sklearn_advsec.exceptions import NoGradientError
 from sklearn_advsec.metrics import backdoor_success_scorer
 from sklearn_advsec.poisoning import (
@@ -331,6 +332,28 @@ def test_clean_label_triggers_keep_labels():
     assert y_new.equals(labels)
     assert (labels.iloc[trigger.poison_indices_] == "c").all()
     assert (X_new["pay"] == 2.0).sum() == 9
+
+
+def test_clean_label_rows_are_moved_before_they_get_the_trigger():
+    model = LogisticRegression(max_iter=1000)
+    move = ProjectedGradientDescent(model, eps=0.2, max_iter=5, early_stopping=False)
+    trigger = BackdoorTrigger(
+        image_shape=(8, 8), size=2, clean_label=True, budget=20, random_state=0
+    )
+    X_new, y_new = trigger.set_params(attack=move).fit_resample(X, y)
+    plain = trigger.set_params(attack=None).fit_resample(X, y)[0]
+    at = trigger.poison_indices_
+    assert (y_new == y).all() and (y[at] == 0).all()
+    apart = np.abs(X_new - plain)
+    assert (apart.max(1) > 0).nonzero()[0].tolist() == sorted(at)
+    assert apart.max() <= 0.2 + 1e-6
+    patch = np.zeros((8, 8), dtype=bool)
+    patch[-2:, -2:] = True
+    assert (X_new[at][:, patch.ravel()] == X.max()).all()
+    proba = model.fit(X, y).predict_proba
+    assert proba(X_new[at])[:, 0].mean() < proba(plain[at])[:, 0].mean() - 0.1
+    with pytest.raises(ValueError, match="goes with clean_label=True"):
+        trigger.set_params(clean_label=False, attack=move).fit(X, y)
 
 
 def test_values_that_no_row_has():

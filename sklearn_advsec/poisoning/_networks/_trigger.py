@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from ..._images import pixel_grid
 from ..._labels import class_positions, find_positions
 from ..._rows import RowCodec, is_dataframe
-from ..._sklearn import Interval, StrOptions
+from ..._sklearn import HasMethods, Interval, StrOptions
 from ...threat import FeatureConstraints
 from .._base import Poison, PoisoningAttack
+
+if TYPE_CHECKING:
+    from ...evasion import EvasionAttack
 
 _CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 _IMAGES = ("patch", "blended", "sinusoidal")
@@ -91,6 +94,10 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
     clean_label : bool, default=False
         Whether rows of the target class get the trigger and keep their label, instead of
         rows of the source classes whose label is changed. It takes many more of them.
+    attack : EvasionAttack, default=None
+        With clean labels: what moves rows away from their class before they get the
+        trigger [5]_, so that they are hard to learn but by the trigger. It is fitted on
+        the training rows, and asked for all its steps by ``early_stopping=False``.
     size : int or tuple (height, width), default=3
         Size of a patch.
     location : {"top_left", "top_right", "bottom_left", "bottom_right"} or tuple (row, \
@@ -164,6 +171,8 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
        "Tabdoor: backdoor vulnerabilities in transformer-based neural networks for tabular
        data", arXiv:2311.07550 (values in bounds and out of bounds; here those in bounds
        are chosen by their distance to all rows, not as the most frequent ones).
+    .. [5] A. Turner, D. Tsipras, A. Madry, "Label-consistent backdoor attacks",
+       arXiv:1912.02771 (adversarial perturbations).
 
     Examples
     --------
@@ -193,6 +202,7 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
         "target_class": "no_validation",
         "source": "no_validation",
         "clean_label": ["boolean"],
+        "attack": [HasMethods(["fit", "run", "get_params"]), None],
         "size": [Interval(Integral, 1, None, closed="left"), tuple],
         "location": [StrOptions(set(_CORNERS)), tuple],
         "pattern": [Real, "array-like", None],
@@ -214,6 +224,7 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
         source: Any = None,
         budget: float = 0.01,
         clean_label: bool = False,
+        attack: EvasionAttack | None = None,
         size: int | tuple[int, int] = 3,
         location: Literal["top_left", "top_right", "bottom_left", "bottom_right"]
         | tuple[int, int] = "bottom_right",
@@ -232,6 +243,7 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
         self.source = source
         self.budget = budget
         self.clean_label = clean_label
+        self.attack = attack
         self.size = size
         self.location = location
         self.pattern = pattern
@@ -259,6 +271,10 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
             if code in sources:
                 raise ValueError(f"source must not hold the target class, {target!r}.")
         self.source_classes_ = classes[sources]
+        if self.attack is not None and not self.clean_label:
+            raise ValueError(
+                "attack moves rows that keep their label: it goes with clean_label=True."
+            )
         if self.pattern is not None and not np.isfinite(self.pattern).all():
             raise ValueError("pattern must be finite.")
         if isinstance(self.columns, np.ndarray) and self.columns.dtype.kind == "f":
@@ -279,7 +295,11 @@ class BackdoorTrigger(Stamping, PoisoningAttack):
         allowed = task.y == code if self.clean_label else self.eligible(task.labels())
         rows = task.rng.permutation(np.flatnonzero(allowed))[: task.budget]
         before = task.select(rows)
-        after = self._stamp(before)
+        after = before
+        if self.attack is not None and len(rows):
+            attack = clone(self.attack).fit(task.rows, task.labels())
+            after = attack.run(before, np.full(len(rows), self.target_class_)).X_adv
+        after = self._stamp(after)
         if self.constraints is not None:
             broken = self.constraints.violations(before, after)
             if broken:
