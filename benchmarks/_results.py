@@ -33,6 +33,7 @@ _PACKAGES = [
     "xgboost-cpu",
     "lightgbm",
     "dtai-veritas",
+    "sacroml",
 ]
 
 

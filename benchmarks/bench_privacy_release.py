@@ -391,7 +391,7 @@ def counting(args):
             n_trees, bootstrap=bootstrap, max_depth=depth, random_state=0
         ).fit(X[train], y[train])
         begin = time.process_time()
-        found = counting_certificate(forest, records, domain=domain)
+        found = counting_certificate(forest, records, domain=domain, time_limit=10)
         seconds = time.process_time() - begin
         wrong = (found.status == "in") & ~truth | (found.status == "out") & truth
         row = {
@@ -406,7 +406,7 @@ def counting(args):
         }
         if not bootstrap:
             begin = time.process_time()
-            drawn = DRAFT(forest, domain, time_limit=20).reconstruct()
+            drawn = DRAFT(forest, domain, time_limit=10).reconstruct()
             row["DRAFT error"] = drawn.error(X[train]) if drawn.complete else "no time"
             row["DRAFT CPU s"] = time.process_time() - begin
         rows.append(row)
