@@ -1,13 +1,18 @@
-"""Progress of long fits, told to the callbacks of `sklearn.callback`."""
+"""Progress of long fits, told to the callbacks of `sklearn.callback`, and logged."""
 
 from __future__ import annotations
 
+import logging
+import time
 from contextlib import contextmanager
 from typing import Any, Self
 
 from ._sklearn import Decorated
 
-__all__ = ["ReportsProgress", "with_callbacks"]
+__all__ = ["LOG", "ReportsProgress", "with_callbacks"]
+
+# At INFO, when fits begin and end, and how far attacks are; at DEBUG, each task of a fit.
+LOG = logging.getLogger("sklearn_advsec")
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -55,6 +60,14 @@ class ReportsProgress(CallbackSupportMixin):
 
         It has as many tasks as `_n_tasks` says, where no number is given.
         """
+        name, begin = type(self).__name__, time.monotonic()
+        LOG.info("%s: begins", name)
+        with self._told_to_callbacks(X, y, n_tasks):
+            yield
+        LOG.info("%s: done after %.1f s", name, time.monotonic() - begin)
+
+    @contextmanager
+    def _told_to_callbacks(self, X, y, n_tasks):
         if not hasattr(self, "_skl_callbacks"):
             yield
             return
@@ -84,12 +97,10 @@ class ReportsProgress(CallbackSupportMixin):
             Whether to end early where a callback asks for it: where that leaves
             something usable.
         """
-        if not hasattr(self, "_reporting"):
-            yield from steps
-            return
-        for step in steps:
+        for number, step in enumerate(steps, start=1):
             task = self._begin_task(name)
             yield step
+            LOG.debug("%s: %s %d done", type(self).__name__, name, number)
             if self._end_task(task, attributes) and stops:
                 return
 
@@ -112,11 +123,14 @@ class ReportsProgress(CallbackSupportMixin):
         return estimator
 
     def _begin_task(self, name):
+        """Begin a task, and return what ends it: None where nobody is told."""
+        if not hasattr(self, "_reporting"):
+            return None
         fit, data = self._reporting
         return fit.subcontext(task_name=name).call_on_fit_task_begin(**data)
 
     def _end_task(self, task, attributes=None):
         """End a task, and return whether a callback asks to stop."""
-        return task.call_on_fit_task_end(
+        return task is not None and task.call_on_fit_task_end(
             **self._reporting[1], reconstruction_attributes=attributes
         )

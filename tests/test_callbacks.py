@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec import batched
+from sklearn_advsec import batched, evasion
 from sklearn_advsec._progress import ReportsProgress
 from sklearn_advsec.batched import fit_many
 from sklearn_advsec.defense import (
@@ -518,3 +518,23 @@ def test_interrupted_callback_of_fit_many_loses_no_model():
     with pytest.raises(KeyboardInterrupt) as stop:
         fit_many(SHADOW, X, y, [np.arange(150)] * 4, range(4), callback=interrupt)
     assert [model is not None for model in stop.value.result] == [1, 1, 0, 0]
+
+
+def test_long_fits_and_attacks_are_logged(caplog):
+    X, y = load_digits(n_class=3, return_X_y=True)
+    X = (X / 16).astype(np.float32)[:60]
+    with caplog.at_level("DEBUG", logger="sklearn_advsec"):
+        LabelSmoothingClassifier(net(max_epochs=2), random_state=0).fit(X, y[:60])
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "LabelSmoothingClassifier: begins"
+    assert "LabelSmoothingClassifier: epoch 2 done" in lines
+    assert lines[-1].startswith("LabelSmoothingClassifier: done after ")
+    victim = FrozenEstimator(DecisionTreeClassifier(max_depth=2).fit(X, y[:60]))
+    attack = evasion.TreeCoordinateAttack(victim).fit(X)
+    caplog.clear()
+    with caplog.at_level("INFO", logger="sklearn_advsec"):
+        attack.run(X[:4])
+    assert "TreeCoordinateAttack: 4 of 4 rows" in caplog.text
+    caplog.clear()
+    attack.run(X[:4])
+    assert caplog.text == ""

@@ -6,6 +6,7 @@ user's class, and pickles as any other.
 """
 
 import copy
+import logging
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,6 +15,7 @@ import torch
 from skorch.callbacks import Callback
 from torch.utils.data import Dataset
 
+from .._progress import LOG
 from ..differentiable._skorch import outputs_to_logits
 from ..evasion._goal import LOSSES, Goal
 from ..evasion._state import AttackState
@@ -327,7 +329,7 @@ def train(defense, net, X, y, weights, *mixins, callbacks=()):
     cls, own, rows = type(net), net.callbacks_, RowWeights()
     if weights is not None:
         mixins = (*mixins, weighted_rows(weights / weights.mean(), rows))
-    if hasattr(defense, "_reporting"):
+    if hasattr(defense, "_reporting") or LOG.isEnabledFor(logging.DEBUG):
         callbacks = [*callbacks, ("epochs", Epochs(defense, cls, own))]
     net.callbacks_ = [
         ("row_weights", rows),
@@ -495,6 +497,8 @@ class Epochs(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """End it; what skorch takes for an interruption ends the training."""
+        name, epoch = type(self.defense).__name__, net.history[-1, "epoch"]
+        LOG.debug("%s: epoch %d done", name, epoch)
         if self._end(net):
             raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, may_take_nan, name_of
 from .._labels import class_positions
-from .._progress import ReportsProgress, with_callbacks
+from .._progress import LOG, ReportsProgress, with_callbacks
 from .._rows import (
     NUMBERS,
     RowCodec,
@@ -182,7 +183,7 @@ class Chunk:
 
 
 class Progress:
-    """What is told of a running attack: printed if it is `verbose`, and to callbacks.
+    """What is told of a running attack: printed if `verbose`, logged, and to callbacks.
 
     Parameters
     ----------
@@ -196,7 +197,8 @@ class Progress:
 
     def __init__(self, attack, n_rows, on_query=None):
         self.attack, self.n_rows = attack, n_rows
-        follows = attack.verbose or hasattr(attack, "_reporting")
+        self.is_read = attack.verbose or LOG.isEnabledFor(logging.INFO)
+        follows = self.is_read or hasattr(attack, "_reporting")
         self.on_query = self.tell_sometimes if follows else on_query
         self.results, self.state = [], None
         self.begin = self.last = time.monotonic()
@@ -233,15 +235,19 @@ class Progress:
             n_asked += self.n_asked()
         self.attack._tell_done(n_done - self.n_told, "row")
         self.n_told = max(n_done, self.n_told)
-        if self.attack.verbose:
+        if self.is_read:
             passed = self.last - self.begin
             left = passed / n_done * (self.n_rows - n_done) if n_done else np.nan
-            print(
-                f"[{type(self.attack).__name__}] {n_done} of {self.n_rows} rows, "
-                f"{n_found} successes, {n_asked} queries; {passed:.0f} s, about "
-                f"{left:.0f} s to go",
-                flush=True,
+            name, line = (
+                type(self.attack).__name__,
+                (
+                    f"{n_done} of {self.n_rows} rows, {n_found} successes, {n_asked} "
+                    f"queries; {passed:.0f} s, about {left:.0f} s to go"
+                ),
             )
+            LOG.info("%s: %s", name, line)
+            if self.attack.verbose:
+                print(f"[{name}] {line}", flush=True)
 
 
 def _joined(results, resume):
