@@ -273,7 +273,7 @@ class LikelihoodRatio(ShadowAttack):
             return  # too few to judge any: RMIA needs the fewest
         terms = np.concatenate(terms)
         scale = np.maximum(np.median(np.abs(terms), axis=0), 1e-6)
-        logistic = LogisticRegression(class_weight="balanced")
+        logistic = LogisticRegression(class_weight="balanced", max_iter=1000)
         logistic.fit(terms / scale, np.concatenate(members))
         weights = np.maximum(logistic.coef_[0], 0) / scale
         if weights.any():
