@@ -70,8 +70,9 @@ def epsilon_from_guesses(
       true epsilon, and the only one that an audit cannot see for itself.
 
     With normal noise, delta 1e-5 and 10,000 canaries that have nothing to do with each
-    other, of true epsilons 1, 4 and 8 the three prove .50, 1.92 and 3.61; .62, 2.79 and
-    5.61; and .84, 3.77 and 7.68.
+    other, of true epsilons 1, 4 and 8 the three prove .46, 2.02 and 3.93; .60, 2.75 and
+    5.55; and .84, 3.76 and 7.65 on average, from 500, 500 and 6,500 guesses. In 400 runs
+    each, the last was above the truth in 1 to 3.5 %, the others never.
 
     Parameters
     ----------

@@ -87,10 +87,10 @@ class RMIA(ShadowAttack):
 
     A record gains :math:`p_{target}(x) / \Pr(x)` in probability over the average of the
     reference models; its score is the share of population records `z` that it beats by a
-    factor of `gamma`. It is the strongest attack there is with few reference models, and
-    works with one. (Reference models are what others call shadow models.) Only models
-    that were not trained on the record are needed; the average over those with it is
-    replaced by a line, so that
+    factor of `gamma`. It is strong with few reference models, and works with one.
+    (Reference models are what others call shadow models.) Only models that were not
+    trained on the record are needed; the average over those with it is replaced by a
+    line, so that
     :math:`\Pr(x) = ((1 + a) \Pr_{out}(x) + 1 - a) / 2`.
 
     Parameters
