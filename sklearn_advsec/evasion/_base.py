@@ -847,6 +847,8 @@ class EvasionAttack(
             progress.follow(state, access)
         if chunk.max_total_queries is not None:
             access.max_total_queries -= self._held_back(access, chunk)
+        if is_regressor(self.estimator_) and (chunk.max_queries or 1) > 1:
+            access.max_queries -= 1  # for the prediction that the result holds
         try:
             state.goal = self._make_goal(constrained, chunk)
             if chunk.y is not None:
@@ -856,6 +858,7 @@ class EvasionAttack(
             self._attack(state)
             state.finished[:] = True
             self._ask_about_the_rest(state, labelled=chunk.y is not None)
+            self._release_budget(access, chunk)
             return self._result(state)
         except BaseException as stop:
             stop.result = self._result_so_far(state, chunk, access, stop)
@@ -870,10 +873,18 @@ class EvasionAttack(
         tells = access.knowledge == "label" or (
             access.knowledge == "score" and access.decisive
         )
-        if tells or not labelled or is_regressor(self.estimator_):
+        if is_regressor(self.estimator_):
+            return min(len(chunk), chunk.max_total_queries)
+        if tells or not labelled:
             return 0
         each = 1 if self.confidence is None or access.decisive else 2
         return min(each * len(chunk), chunk.max_total_queries)
+
+    @staticmethod
+    def _release_budget(access, chunk):
+        """Let questions be asked that were kept for the end."""
+        access.max_queries = chunk.max_queries
+        access.max_total_queries = chunk.max_total_queries
 
     def _result_so_far(self, state, chunk, access, stop):
         """Return what is known of the rows of a chunk that was stopped."""
@@ -887,8 +898,9 @@ class EvasionAttack(
                 x, labels = state.access.x[unseen], state.goal.labels[unseen]
                 state.record(unseen, x, labels, False)
             elif isinstance(stop, QueryBudgetExceeded):
-                access.max_total_queries = chunk.max_total_queries
+                self._release_budget(access, chunk)
                 self._ask_with_what_was_held_back(state, unseen)
+        self._release_budget(access, chunk)
         access.closed = not isinstance(stop, QueryBudgetExceeded)
         begun = access.n_queries > 0
         if not begun.any():
@@ -900,7 +912,8 @@ class EvasionAttack(
         access = state.access
         asked = access.n_queries[rows.cpu().numpy()] > 0
         rows = rows[torch.as_tensor(asked, device=rows.device)]
-        rows = rows[: access.max_total_queries - access.n_total_queries]
+        if access.max_total_queries is not None:
+            rows = rows[: access.max_total_queries - access.n_total_queries]
         rows = rows[ActiveRows(state, rows).budget() > 0]
         try:
             record_last(state, rows, state.x_adv[rows])

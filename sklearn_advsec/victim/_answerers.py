@@ -10,6 +10,7 @@ from sklearn.base import is_regressor
 
 from .. import differentiable
 from .._rows import writable
+from ..exceptions import QueryBudgetExceeded
 from ._answers import ABSTAINED
 from ._forests import quick_answers
 from ._validation import scores_decide
@@ -203,7 +204,10 @@ class RegressorAnswerer(EstimatorAnswerer):
         return self._scores(logits[:, 0] + 1e-3 * self.access.estimator.delta, rows)
 
     def predictions(self, predicted, x, rows):
-        """Return the predictions themselves; NaN of what `closed` leaves unknown."""
+        """Return the predictions themselves; NaN where these cannot be asked any more.
+
+        What was not just asked costs a question.
+        """
         at = _rows(x, rows)
         values = torch.full_like(x.flatten(1)[:, 0], torch.nan)
         if self._last is not None:
@@ -212,7 +216,12 @@ class RegressorAnswerer(EstimatorAnswerer):
             values = torch.where(same, said, values)
         left = torch.nonzero(values.isnan()).flatten()
         if len(left) and not self.access.closed:
-            values[left] = self._values(x[left], torch.as_tensor(at)[left.cpu()])
+            asked = torch.as_tensor(at)[left.cpu()]
+            try:
+                self.access._spend(x[left], asked)
+            except QueryBudgetExceeded:  # of a total that is spent
+                return host(values)
+            values[left] = self._values(x[left], asked)
         return host(values)
 
     def _values(self, x, rows):

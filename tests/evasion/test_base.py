@@ -468,6 +468,44 @@ def test_every_paid_query_of_a_stopped_run_is_in_its_result(attack, monkeypatch)
                 assert all(label is None for label in result.y_pred[~known])
 
 
+class CountedRidge(Ridge):
+    n_asked = 0
+
+    def predict(self, X):
+        CountedRidge.n_asked += len(X)
+        return super().predict(X)
+
+
+@pytest.mark.parametrize("total", [None, 90])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        SquareAttack(eps=0.01, max_queries=20),
+        HopSkipJump(max_queries=30),
+        GreedyFeatureAttack(max_queries=30),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_every_question_to_a_regressor_is_counted(attack, total):
+    X, y = load_diabetes(return_X_y=True)
+    victim = RegressionVictim(FrozenEstimator(CountedRidge().fit(X, y)), delta=20)
+    attack = clone(attack).set_params(estimator=victim, max_total_queries=total).fit(X)
+    for labels in (None, y[:10]):
+        CountedRidge.n_asked = 0
+        try:
+            result = attack.run(X[:10], labels)
+        except QueryBudgetExceeded as stop:
+            result = stop.result
+        assert CountedRidge.n_asked == result.n_queries.sum()
+        assert result.n_queries.max() <= attack.max_queries
+        assert total is None or result.n_queries.sum() <= total
+        known = result.known
+        said = Ridge().fit(X, y).predict(result.X_adv)
+        np.testing.assert_allclose(result.y_pred[known].astype(float), said[known])
+        assert known.all() if total is None else known.any()
+        assert not np.isfinite(result.y_pred[~known].astype(float)).any()
+
+
 def test_a_total_keeps_questions_for_where_rows_end():
     X, y = load_iris(return_X_y=True)
     attack = SquareAttack(Told(C=0.01), eps=0.01, max_queries=40, max_total_queries=50)
