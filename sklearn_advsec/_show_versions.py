@@ -17,6 +17,7 @@ _DEPENDENCIES = (
     "skorch",
     "pandas",
     "matplotlib",
+    "catboost",
     "lightgbm",
     "xgboost",
     "xgboost-cpu",

@@ -116,12 +116,17 @@ def check_against_brute_force(model):
 HALFWAY = [name for name in MODELS if name not in ("extra tree", "extra trees")]
 
 
-@pytest.mark.parametrize("name", HALFWAY)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if "," in n else n for n in HALFWAY],
+)
 def test_the_optimum_is_that_of_brute_force(name):
     check_against_brute_force(MODELS[name])
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize(
+    "at", [0, 2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3))]
+)
 def test_the_optimum_of_boosters_is_that_of_brute_force(at):
     check_against_brute_force(boosters()[at])
 

@@ -77,7 +77,19 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+# One of each kind is enough for every day.
+RARE = ("fixed, boosted", "fixed, decision", "tuned", "calibrated, b", "weights")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if any(part in name for part in RARE) and name != "tuned"
+        else name
+        for name in MODELS
+    ],
+)
 def test_wrapped_trees_are_read_attacked_and_certified(name):
     model, labels = MODELS[name]
     model.fit(X, labels)
