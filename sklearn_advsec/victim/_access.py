@@ -154,7 +154,9 @@ class LabelAccess:
         self._answerer = answerer_of(self, self._view)
         self.x = torch.as_tensor(self._original).to(self.device, self.dtype)
         self._x0 = self.x
-        self.n_queries = np.zeros(len(self._original), dtype=np.int64)
+        self._n_queries = np.zeros(len(self._original), dtype=np.int64)
+        self._n_queries_there = None
+        self._counted = None
         self.on_query = None
 
     def _network_view(self):
@@ -196,6 +198,14 @@ class LabelAccess:
         return torch.device("cpu") if self._view is None else self._view.device
 
     @property
+    def n_queries(self) -> np.ndarray:
+        """Rows sent so far, for each of the rows under attack."""
+        if self._n_queries_there is not None:  # counted on a GPU, which nobody waited for
+            self._n_queries = self._n_queries + host(self._n_queries_there)
+            self._n_queries_there = None
+        return self._n_queries
+
+    @property
     def n_total_queries(self) -> int:
         """Rows sent so far, in all."""
         return int(self.n_queries.sum())
@@ -204,7 +214,9 @@ class LabelAccess:
         """How many more times the victim may be asked about the least covered row."""
         allowed = np.inf
         if self.max_queries is not None:
-            spent = self.n_queries if rows is None else self.n_queries[host(rows)]
+            spent = self.n_queries
+            if rows is not None:
+                spent = spent[self._times_asked(rows) > 0]
             allowed = self.max_queries - spent.max(initial=0)
         return allowed
 
@@ -293,16 +305,13 @@ class LabelAccess:
 
     def _spend(self, x, rows):
         """Count the rows of one query, or refuse it."""
-        if rows is None:
-            if len(x) != len(self.n_queries):
-                raise ValueError(
-                    f"rows is needed: {len(x)} queries for {len(self.n_queries)} rows."
-                )
-            after = self.n_queries + 1
-        else:
-            count = np.bincount(host(rows), minlength=len(self.n_queries))
-            after = self.n_queries + count
+        n_rows = len(self._n_queries)
+        if rows is None and len(x) != n_rows:
+            raise ValueError(f"rows is needed: {len(x)} queries for {n_rows} rows.")
         limit = self.max_total_queries
+        if self.max_queries is None and limit is None and _on_gpu(rows):
+            return self._count_there(rows)
+        after = self.n_queries + (1 if rows is None else self._times_asked(rows))
         if self.max_queries is not None and after.max(initial=0) > self.max_queries:
             raise QueryBudgetExceeded(
                 f"max_queries={self.max_queries} queries per row are spent."
@@ -312,7 +321,29 @@ class LabelAccess:
                 f"max_total_queries={limit}: {self.n_total_queries} rows were sent and "
                 f"{len(x)} more are needed."
             )
-        self.n_queries = after
+        self._n_queries = after
+        if self.on_query is not None:
+            self.on_query()
+
+    def _times_asked(self, rows):
+        """Return how often each row is among `rows`, as an array.
+
+        Loops ask about the same rows again and again: on a GPU, looking at them each time
+        would stall it.
+        """
+        if not isinstance(rows, torch.Tensor) or rows.is_inference():
+            return np.bincount(host(rows), minlength=len(self._n_queries))
+        known = self._counted
+        if known is None or known[0] is not rows or known[1] != rows._version:
+            times = np.bincount(host(rows), minlength=len(self._n_queries))
+            self._counted = known = rows, rows._version, times
+        return known[2]
+
+    def _count_there(self, rows):
+        """Count queries on the GPU, where no budget wants to know them now."""
+        if self._n_queries_there is None:
+            self._n_queries_there = rows.new_zeros(len(self._n_queries))
+        self._n_queries_there.index_add_(0, rows, torch.ones_like(rows))
         if self.on_query is not None:
             self.on_query()
 
@@ -377,6 +408,10 @@ class ScoreAccess(LabelAccess):
         """
         self._spend(x, rows)
         return self._answerer.scores(x, rows)
+
+
+def _on_gpu(rows):
+    return isinstance(rows, torch.Tensor) and rows.is_cuda
 
 
 # What an infinite slope, as that of a square root at 0, counts as: enough to leave the

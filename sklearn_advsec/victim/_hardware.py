@@ -4,8 +4,10 @@ import torch
 
 # A pass over a network is fastest while what it keeps for the backward pass stays in
 # the last-level cache; far below it the overhead of small calls grows.
-_CPU_BYTES = 2**24
-_GPU_BYTES = 2**30
+_CPU_BYTES, _CPU_ROWS = 2**24, 4096
+# A GPU is busy only with many rows. Of the memory that is free a quarter is taken: a pass
+# needs room to work in besides what it keeps, and attacks keep tensors of their own.
+_GPU_SHARE, _GPU_ROWS = 0.25, 2**16
 
 
 def bfloat16_is_fast(device):
@@ -26,8 +28,21 @@ def auto_batch_size(view, x):
     x : tensor of shape (n_rows, ...)
         Rows; the first is used.
     """
-    available = _GPU_BYTES if x.device.type == "cuda" else _CPU_BYTES
-    return int(min(max(available // _bytes_per_row(view, x[:1]), 16), 4096))
+    available, most = _CPU_BYTES, _CPU_ROWS
+    if _is_gpu(x.device):
+        available, most = int(_GPU_SHARE * _free_bytes(x.device)), _GPU_ROWS
+    return int(min(max(available // _bytes_per_row(view, x[:1]), 16), most))
+
+
+def _is_gpu(device):
+    return device.type == "cuda"
+
+
+def _free_bytes(device):
+    """Bytes of a GPU that are free, or that torch holds in reserve."""
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + held
 
 
 def _bytes_per_row(view, row):

@@ -15,6 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec import differentiable
+from sklearn_advsec.evasion import ProjectedGradientDescent
+from sklearn_advsec.evasion._goal import Goal
 from sklearn_advsec.exceptions import (
     BadAnswerError,
     NoGradientError,
@@ -31,6 +34,8 @@ from sklearn_advsec.victim import (
     LabelAccess,
     RegressionVictim,
     ScoreAccess,
+    _access,
+    _hardware,
     ask_labels,
     ask_scores,
 )
@@ -214,6 +219,73 @@ def test_network_on_a_gpu_is_asked_there():
     assert access.x.is_cuda
     logits, gradient = access.gradient(access.x, None, lambda logits, at: logits[:, 0])
     assert logits.is_cuda and gradient.is_cuda
+
+
+@pytest.mark.gpu
+def test_the_last_gpu_is_as_good_as_the_first():
+    device = f"cuda:{torch.cuda.device_count() - 1}"
+    module = MLP(4, 3).to(device)
+    attack = ProjectedGradientDescent(PretrainedModule(module), bounds=(0, 8))
+    result = attack.fit(X.astype(np.float32)).run(X.astype(np.float32))
+    assert len(result) == len(X)
+    access = GradientAccess(PretrainedModule(module), X.astype(np.float32))
+    assert access.x.device == torch.device(device)
+
+
+@pytest.mark.gpu
+def test_gradients_do_not_wait_for_the_gpu():
+    module = MLP(4, 3).cuda()
+    access = GradientAccess(PretrainedModule(module), X.astype(np.float32))
+    rows = torch.arange(len(X), device="cuda")
+    goal = Goal("misclassification", torch.zeros_like(rows))
+    access.gradient(access.x, rows, goal.objective)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            access.gradient(access.x, rows, goal.objective)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (access.n_queries == 4).all()
+
+
+def test_rows_that_change_are_counted_anew(victim):
+    access = ScoreAccess(victim, X[:4], max_queries=3)
+    rows = torch.tensor([0, 1, 1])
+    access.scores(access.x[rows], rows)
+    rows[0] = 3  # the same tensor, of other rows
+    assert access.affordable(rows) == 1
+    assert access.affordable(torch.tensor([0, 2])) == 2
+    access.n_queries[2] += 3  # as attacks that are made of others do
+    assert access.affordable(torch.tensor([2])) == 0
+    assert access.n_queries.tolist() == [1, 2, 3, 0]
+    with pytest.raises(QueryBudgetExceeded):
+        access.scores(access.x[rows], rows)
+    assert access.n_queries.tolist() == [1, 2, 3, 0]
+
+
+def test_queries_that_are_counted_on_the_device_are_in_the_count(victim, monkeypatch):
+    monkeypatch.setattr(_access, "_on_gpu", lambda rows: rows is not None)
+    access, told = ScoreAccess(victim, X[:4]), []
+    access.on_query = lambda: told.append(1)
+    rows = torch.tensor([0, 1, 1])
+    for _ in range(2):
+        access.scores(access.x[rows], rows)
+    access.scores(access.x)
+    access.scores(access.x[rows], rows)
+    assert access.n_queries.tolist() == [4, 7, 1, 1]
+    assert access.n_total_queries == 13 and len(told) == 4
+
+
+def test_automatic_batches_fill_a_large_card(monkeypatch):
+    view = differentiable.view(PretrainedModule(MLP(4, 3)))
+    row = torch.zeros(1, 4)
+    each = _hardware._bytes_per_row(view, row)
+    assert _hardware.auto_batch_size(view, row) == min(2**24 // each, 4096)
+    monkeypatch.setattr(_hardware, "_is_gpu", lambda device: True)
+    for free in (2**16, 2**20, 2**37):
+        monkeypatch.setattr(_hardware, "_free_bytes", lambda device, free=free: free)
+        size = _hardware.auto_batch_size(view, row)
+        assert size == max(min(free // 4 // each, 2**16), 16)
 
 
 def test_bad_victims(victim):

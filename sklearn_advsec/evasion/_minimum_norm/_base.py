@@ -65,7 +65,7 @@ class Search(ActiveRows):
         super().__init__(state, rows)
         self._least_margin = least_margin
         self._limit = limit
-        self._look_every = _LOOK_EVERY.get(state.access.device.type, 8)
+        self._look_every = _LOOK_EVERY.get(state.access.device.type, 10)
         self._n_asked = 0
         self.best = torch.full_like(self.labels, torch.inf, dtype=self.x.dtype)
         self.scale = torch.ones_like(self.best)
