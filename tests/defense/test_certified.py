@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib import parallel_config
 from nets import net
 from scipy.optimize import minimize
 from scipy.stats import norm as normal
@@ -552,3 +553,23 @@ def test_errors(images):
         certify(perceptron((5,)).fit(X, y), X, method="exact")
     with pytest.raises(ValueError, match="'crown' is none for RandomForestClassifier"):
         certify(RandomForestClassifier(3).fit(X, y), X, method="crown")
+
+
+def test_votes_do_not_depend_on_the_number_of_workers(monkeypatch):
+    victim = RandomForestClassifier(5, max_depth=3, random_state=0)
+    alone = RandomizedSmoothingClassifier(victim, n_samples=20, n_certify=50).fit(X, y)
+    shared = clone(alone).set_params(n_jobs=2).fit(X, y)
+    rows, sizes, count = X[::3], [], RandomizedSmoothingClassifier._count
+    assert np.array_equal(shared.predict_proba(rows), alone.predict_proba(rows))
+
+    def counted(self, X, *args):
+        sizes.append(len(X))
+        return count(self, X, *args)
+
+    monkeypatch.setattr(RandomizedSmoothingClassifier, "_count", counted)
+    with parallel_config(backend="threading"):
+        there = shared.certify(rows)
+    assert sizes == [25, 25] * 2  # a share of the rows for each worker, and each stream
+    here = alone.certify(rows)
+    assert np.array_equal(there.radius, here.radius, equal_nan=True)
+    assert np.array_equal(there.y_pred, here.y_pred)

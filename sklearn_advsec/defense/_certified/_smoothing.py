@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike
 from scipy.stats import beta, binom, norm
 from sklearn.base import clone
@@ -74,6 +75,10 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         Whether the classifier is trained under noise.
     n_copies : int, default=5
         Noisy copies of the training rows, for what is no net.
+    n_jobs : int, default=None
+        How many workers of joblib share the rows in `predict`, `predict_proba` and
+        `certify`. Each gets the classifier once, and all draw the same noise, so that
+        votes do not depend on it.
     random_state : int, RandomState instance or None, default=0
         Seed of the training and of the noise.
 
@@ -128,6 +133,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         "alpha": [Interval(Real, 0, 1, closed="neither")],
         "augment": ["boolean"],
         "n_copies": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -142,6 +148,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         abstain_label: Any = None,
         augment: bool = True,
         n_copies: int = 5,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.estimator = estimator
@@ -153,6 +160,7 @@ class RandomizedSmoothingClassifier(WrappingDefense):
         self.abstain_label = abstain_label
         self.augment = augment
         self.n_copies = n_copies
+        self.n_jobs = n_jobs
         self.random_state = random_state
 
     @available_if(_wraps_a_net)
@@ -276,6 +284,16 @@ class RandomizedSmoothingClassifier(WrappingDefense):
 
     def _votes(self, X, n_draws, stream):
         """Count predictions of the classifier inside, of shape (n_rows, n_classes)."""
+        n_parts = min(effective_n_jobs(self.n_jobs), len(X))
+        if n_parts == 1:
+            return self._count(X, n_draws, stream)
+        parts = Parallel(n_jobs=self.n_jobs)(
+            delayed(self._count)(part, n_draws, stream)
+            for part in np.array_split(X, n_parts)
+        )
+        return np.concatenate(parts)
+
+    def _count(self, X, n_draws, stream):
         votes = np.zeros((len(X), len(self.classes_)))
         rows = np.arange(len(X))
         for noise in _draws(self.seed_, stream, n_draws, X, self.sigma):
