@@ -194,7 +194,7 @@ class TrainingDefense(
         encoded = class_positions(y, self.classes_, "y")
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}; classifiers need at least "
+                f"y has one class only, {self.classes_.item(0)!r}; classifiers need at least "
                 "two."
             )
         if not is_net(self.estimator):

@@ -145,7 +145,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}; classifiers need at least "
+                f"y has one class only, {self.classes_.item(0)!r}; classifiers need at least "
                 "two."
             )
         sizes = np.ravel(self.hidden_layer_sizes).tolist()

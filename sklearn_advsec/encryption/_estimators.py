@@ -579,7 +579,7 @@ class EncryptedClassifier(ClassifierMixin, _EncryptedPredictor):
         if len(self.classes_) < 2:
             raise ValueError(
                 f"estimator: {name_of(self.estimator_)} knows one class only, "
-                f"{self.classes_[0]!r}."
+                f"{self.classes_.item(0)!r}."
             )
 
     def _tfhe(self):

@@ -230,7 +230,7 @@ class Resampler(ReportsProgress, BaseEstimator):
             classes = np.unique(y)
             if len(classes) < 2:
                 raise ValueError(
-                    f"y has one class only, {classes[0]!r}; {type(self).__name__} needs "
+                    f"y has one class only, {classes.item(0)!r}; {type(self).__name__} needs "
                     "at least two."
                 )
             codes = class_positions(y, classes, "y")

@@ -319,7 +319,7 @@ class MembershipAttack(
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}: {type(self).__name__} "
+                f"y has one class only, {self.classes_.item(0)!r}: {type(self).__name__} "
                 "needs members and non-members, or y=None where no members are known."
             )
         return codes == 1

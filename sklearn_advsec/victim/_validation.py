@@ -72,6 +72,6 @@ def check_victim(estimator):
         raise ValueError(f"estimator must have one output; {name} has several.")
     if len(classes) < 2:
         raise ValueError(
-            f"estimator {name} knows one class only, {np.asarray(classes)[0]!r}: "
+            f"estimator {name} knows one class only, {np.asarray(classes).item(0)!r}: "
             "there is no other to turn a row into."
         )

@@ -145,7 +145,7 @@ class CertifiedPoisoningBound(ReportsProgress, BaseEstimator):
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}; two are needed."
+                f"y has one class only, {self.classes_.item(0)!r}; two are needed."
             )
         codes = class_positions(y, self.classes_, "y")
         sets = feasible_sets(X, codes, 2, self.percentile, self.constraints)
