@@ -194,8 +194,8 @@ class TrainingDefense(
         encoded = class_positions(y, self.classes_, "y")
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}; classifiers need at least "
-                "two."
+                f"y has one class only, {self.classes_.item(0)!r}; classifiers need "
+                "at least two."
             )
         if not is_net(self.estimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))

@@ -145,8 +145,8 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}; classifiers need at least "
-                "two."
+                f"y has one class only, {self.classes_.item(0)!r}; classifiers need "
+                "at least two."
             )
         sizes = np.ravel(self.hidden_layer_sizes).tolist()
         if not sizes or not all(isinstance(s, int) and s >= 1 for s in sizes):

@@ -230,8 +230,8 @@ class Resampler(ReportsProgress, BaseEstimator):
             classes = np.unique(y)
             if len(classes) < 2:
                 raise ValueError(
-                    f"y has one class only, {classes.item(0)!r}; {type(self).__name__} needs "
-                    "at least two."
+                    f"y has one class only, {classes.item(0)!r}; {type(self).__name__} "
+                    "needs at least two."
                 )
             codes = class_positions(y, classes, "y")
         if sample_weight is not None:

@@ -311,7 +311,8 @@ class AttributeInference(ClassifierMixin, _AttributeAttack):
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}: there is nothing to infer."
+                f"y has one class only, {self.classes_.item(0)!r}: "
+                "there is nothing to infer."
             )
         self.estimator_ = check_target(
             self.estimator, type(self).__name__, regressors=True

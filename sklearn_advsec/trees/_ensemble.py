@@ -335,7 +335,7 @@ class TreeEnsemble:
 
     def is_tie(self, scores: Any) -> np.ndarray:
         """Which rows have scores that the order of roundings may decide between."""
-        slack = 16 * np.finfo(self.sum_dtype).eps * self.magnitude / self.divisor
+        slack = self.rounding / self.divisor
         if scores.shape[1] > 1:
             best = np.sort(scores, axis=1)
             return best[:, -1] - best[:, -2] <= slack
@@ -417,8 +417,7 @@ class TreeEnsemble:
         """
         if self.exact_sums:
             return self.half(target, label), self.half(target, label)
-        rounding = 16 * np.finfo(self.sum_dtype).eps * self.magnitude
-        return rounding, -rounding
+        return self.rounding, -self.rounding
 
     @property
     def whole(self) -> np.ndarray:
@@ -440,12 +439,18 @@ class TreeEnsemble:
         return -0.5 if wins_tie else 0.5
 
     @property
-    def magnitude(self) -> float:
-        """A bound of the size of all partial sums."""
+    def rounding(self) -> float:
+        """A bound of what roundings may do to the lead of one class over another.
+
+        Each addition rounds its sum by half a unit at most, so that the bound is that of
+        all partial sums; what is done to them at the end comes on top.
+        """
         size = np.abs(self.value).max(1)
         starts = np.append(self.roots, len(size))
         largest = [size[a:b].max() for a, b in zip(starts, starts[1:], strict=False)]
-        return float(np.sum(largest) + np.abs(self.base).max() + 1)
+        partial = np.cumsum([np.abs(self.base).max() + 1, *largest])
+        eps = np.finfo(self.sum_dtype).eps
+        return float(eps * max(16 * partial[-1], partial[1:].sum()))
 
 
 class TreeList:

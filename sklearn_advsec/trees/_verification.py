@@ -141,7 +141,7 @@ def _compare(ensemble, estimator, X, answers, where):
     labels, proba = answers
     scores = ensemble.scores_of(X)
     if ensemble.link == "regression":
-        rounding = 64 * np.finfo(ensemble.sum_dtype).eps * ensemble.magnitude
+        rounding = 4 * ensemble.rounding
         off = np.abs(ensemble.decide(scores) - labels)
         wrong = ~(off <= rounding / ensemble.divisor)
         if wrong.any():

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -628,3 +629,26 @@ def test_samplers_in_a_pipeline_are_skipped():
     ).fit(X, y)
     np.testing.assert_array_equal(tree_ensemble(model).predict(X), model.predict(X))
     assert (certify(model, X[:5]) > 0).all()
+
+
+def test_roundings_of_many_trees_are_within_their_bound():
+    """Of equal numbers, which all round the same way, sums drift as far as they can."""
+    X, y = load_breast_cancer(return_X_y=True)
+    model = GradientBoostingClassifier(n_estimators=1, max_depth=1).fit(X, y)
+    n, leaf = 3000, np.full(3000, -1)
+    many = replace(
+        tree_ensemble(model),
+        roots=np.arange(n),
+        feature=leaf,
+        threshold=np.zeros(n),
+        left=leaf,
+        right=leaf,
+        missing_left=np.zeros(n, dtype=bool),
+        unknown_left=np.zeros(n, dtype=bool),
+        category=leaf,
+        value=np.full((n, 1), 0.1),
+        base=np.zeros(1),
+        sum_dtype="float32",
+    )
+    off = abs(float(many.scores(X[:1])[0, 0]) - n * float(np.float32(0.1)))
+    assert 16 * np.finfo("float32").eps * n * 0.1 < off <= many.rounding

@@ -108,8 +108,8 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}; classifiers need at least "
-                "two."
+                f"y has one class only, {self.classes_.item(0)!r}; classifiers need "
+                "at least two."
             )
         codes = class_positions(y, self.classes_, "y")
         rng = check_random_state(self.random_state)
