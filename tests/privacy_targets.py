@@ -29,9 +29,15 @@ def any_width_target():
     return FrozenEstimator(SignOfSum().fit())
 
 
-def above_the_median(rows):
-    """A group, of rows of any width."""
-    return rows[:, 0] > np.median(rows[:, 0])
+class AboveTheMedian:
+    """A group, of rows of any width; a function's name would hold its address."""
+
+    def __call__(self, rows):
+        """Return the mask of the group."""
+        return rows[:, 0] > np.median(rows[:, 0])
+
+    def __repr__(self):
+        return "AboveTheMedian()"
 
 
 def binary_records(n_records, n_features=60, n_classes=8, strength=1.35, seed=0):

@@ -8,7 +8,7 @@ other tests run without it, as users do, and `make test-array-api` runs this che
 from importlib.util import find_spec
 
 from nets import net
-from privacy_targets import above_the_median, any_width_target
+from privacy_targets import AboveTheMedian, any_width_target
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -120,7 +120,7 @@ PRIVACY = [
     ),
     privacy.PropertyInference(
         any_width_target(),
-        group=above_the_median,
+        group=AboveTheMedian(),
         shadow_estimator=DecisionTreeClassifier(max_depth=3),
         n_shadow_models=8,
         label_column=None,
