@@ -30,11 +30,12 @@ test-slow: $(VENV)/.installed
 # Libraries choose their kernels by the processor, and these add in another order. What
 # compares floats (all but scikit-learn's own checks) has to hold with any of them.
 KERNEL_haswell := OPENBLAS_CORETYPE=Haswell
-KERNEL_haswell-2 := OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=2
+# Two processes of two threads each must not wait for each other in loops.
+KERNEL_haswell-2 := $(KERNEL_haswell) OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
 KERNEL_skylakex := OPENBLAS_CORETYPE=SkylakeX
 KERNEL_nehalem := OPENBLAS_CORETYPE=Nehalem ATEN_CPU_CAPABILITY=default \
 	ONEDNN_MAX_CPU_ISA=SSE41
-KERNEL_nehalem-2 := $(KERNEL_nehalem) OMP_NUM_THREADS=2
+KERNEL_nehalem-2 := $(KERNEL_nehalem) OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
 KERNELS ?= haswell haswell-2 nehalem nehalem-2 \
 	$(if $(shell grep -m1 avx512f /proc/cpuinfo),skylakex)
 
