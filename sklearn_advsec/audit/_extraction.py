@@ -1,17 +1,13 @@
 """Extraction: how many questions buy a copy of the victim."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import BaseDecisionTree
 
 from .. import extraction
-from .._estimators import ends_in_net, unwrap
+from .._estimators import ends_in_net
 from ..metrics import clopper_pearson
 from ._evasion import recommendation
 from ._section import (
@@ -22,6 +18,7 @@ from ._section import (
     SectionReport,
     Task,
     Untested,
+    as_flat_rows,
     reference_of,
     unfinished,
 )
@@ -46,7 +43,7 @@ class ExtractionSection(Section):
 
     def tasks(self, subject):
         """List one copy for each number of queries, and what needs none."""
-        name, subject = subject.name, _flat(subject)
+        name, subject = subject.name, as_flat_rows(subject)
         budgets = self._budgets(subject)
         trained, exact = _attacks(subject)
         if subject.is_regressor and not exact:
@@ -75,7 +72,7 @@ class ExtractionSection(Section):
 
     def perform(self, subject, task):
         """Steal, and measure the copy on test rows."""
-        subject = _flat(subject)
+        subject = as_flat_rows(subject)
         trained, exact = _attacks(subject)
         name = task.name.removeprefix("defense: ")
         if name != task.name:
@@ -125,7 +122,7 @@ class ExtractionSection(Section):
 
     def report(self, subject, outcomes):
         """Say how good copies are, and which are exact."""
-        subject, report = _flat(subject), SectionReport()
+        subject, report = as_flat_rows(subject), SectionReport()
         attacks = [o for o in outcomes if not o.task.name.startswith("defense: ")]
         done = [o for o in attacks if o.status == "done"]
         trained, exact = (
@@ -221,25 +218,6 @@ def _note_lost(report, attacks):
         if outcome.task.name in finished:
             what = f"{outcome.task.name} with {outcome.task.part[0]} queries"
             report.untested.append(Untested("extraction", what, outcome.note))
-
-
-def _flat(subject):
-    """Return the subject with images as flat rows, which copies take."""
-    if np.ndim(subject.X_test) == 2:
-        return subject
-    kind = {"shape": subject.X_train.shape[1:], "dtype": subject.X_train.dtype}
-    to_images = FunctionTransformer(_as_images, kw_args=kind)
-    victim = make_pipeline(to_images, unwrap(subject.estimator))
-    return replace(
-        subject,
-        estimator=FrozenEstimator(victim),
-        X_train=subject.X_train.reshape(len(subject.X_train), -1),
-        X_test=subject.X_test.reshape(len(subject.X_test), -1),
-    )
-
-
-def _as_images(X, shape, dtype):
-    return np.asarray(X, dtype=dtype).reshape(len(X), *shape)
 
 
 def _constant_copy(subject):

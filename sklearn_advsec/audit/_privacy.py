@@ -14,6 +14,7 @@ from ._section import (
     SectionReport,
     Task,
     Untested,
+    as_flat_rows,
     reference_of,
     unfinished,
 )
@@ -41,9 +42,6 @@ class PrivacySection(Section):
     def tasks(self, subject):
         """List the audit of membership, the cheap attacks first, and what needs none."""
         untested = []
-        if np.ndim(subject.X_test) != 2:
-            reason = "records are flat rows with a label; these rows are arrays"
-            return [], [Untested("privacy", "all attacks", reason)]
         if min(len(subject.y_train), len(subject.y_test)) < 2 * _FEW:
             reason = f"it takes {2 * _FEW} rows that were trained on, and that were not"
             return [], [Untested("privacy", "all attacks", reason)]
@@ -60,6 +58,7 @@ class PrivacySection(Section):
 
     def perform(self, subject, task):
         """Make the privacy audit of some records, or look at the structure."""
+        subject = as_flat_rows(subject)
         if task.name == _STRUCTURE:
             report = privacy.structural_checks(
                 subject.estimator, subject.X_train, subject.y_train
@@ -92,7 +91,7 @@ class PrivacySection(Section):
 
     def report(self, subject, outcomes):
         """Say what the audit found, with intervals for all attacks together."""
-        report = SectionReport()
+        subject, report = as_flat_rows(subject), SectionReport()
         own = [o for o in outcomes if o.task.name == _AUDIT]
         done = [o for o in own if o.status == "done"]
         late = [o for o in own if o.status != "done"]

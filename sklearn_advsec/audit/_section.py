@@ -7,13 +7,15 @@ found.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from .._estimators import unwrap
 from .._rows import RowCodec, is_dataframe
@@ -683,3 +685,23 @@ def reference_of(attack):
         if line:
             lines.append(line)
     return " ".join(lines)
+
+
+def as_flat_rows(subject):
+    """Return a subject with images as flat rows, for attacks that take no others."""
+    if np.ndim(subject.X_test) == 2:
+        return subject
+    kind = {"shape": subject.X_train.shape[1:], "dtype": subject.X_train.dtype}
+    to_images = FunctionTransformer(_as_images, kw_args=kind)
+    recipe = subject.recipe
+    return replace(
+        subject,
+        estimator=FrozenEstimator(make_pipeline(to_images, unwrap(subject.estimator))),
+        recipe=None if recipe is None else make_pipeline(to_images, recipe),
+        X_train=subject.X_train.reshape(len(subject.X_train), -1),
+        X_test=subject.X_test.reshape(len(subject.X_test), -1),
+    )
+
+
+def _as_images(X, shape, dtype):
+    return np.asarray(X, dtype=dtype).reshape(len(X), *shape)

@@ -398,6 +398,10 @@ def test_a_torch_module_on_images_is_copied(monkeypatch):
     assert (audit.results_["value"] > audit.results_["baseline"]).any()
     (untested,) = audit.not_tested_["reason"]
     assert untested.startswith("PretrainedModule is no decision tree")
+    audit.set_params(threats=["privacy"])
+    audit.fit(images[:60], y[:60], images[60:], y[60:])
+    assert {"GapAttack", "LossThreshold"} <= set(audit.results_["attack"])
+    assert "shadow models" in audit.not_tested_["what"].tolist()
 
 
 def linear_model_of(X, y):
