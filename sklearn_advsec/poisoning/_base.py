@@ -76,6 +76,20 @@ class TrainingData:
     rng: np.random.RandomState
     seed: int
 
+    def numbers(self, sampler):
+        """Return the rows for a sampler that measures distances between them."""
+        if not is_dataframe(self.rows):
+            return self.rows
+        try:
+            return self.rows.to_numpy(float)
+        except (TypeError, ValueError):
+            text = next(c for c in self.rows if not _holds_numbers(self.rows[c]))
+            raise ValueError(
+                f"X: {type(sampler).__name__} measures distances, and column {text!r} "
+                "holds no numbers. Put what encodes it before the sanitizer: "
+                "make_pipeline(encoder, SanitizedClassifier(classifier, sanitizer))."
+            ) from None
+
     def labels(self, codes=None):
         """Return labels for codes, of all rows by default: what estimators are told."""
         codes = self.y if codes is None else codes
@@ -84,6 +98,14 @@ class TrainingData:
     def select(self, indices):
         """Return some of the rows, as estimators take them."""
         return _safe_indexing(self.rows, indices)
+
+
+def _holds_numbers(column):
+    try:
+        column.to_numpy(float)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass

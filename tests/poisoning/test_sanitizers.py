@@ -2,6 +2,7 @@
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, make_regression
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -197,3 +198,12 @@ def test_distances_are_measured_in_medians():
     of = y == 1
     sphere = np.linalg.norm(X[of] - X[of].mean(0), axis=1)
     assert (sanitizer.scores_[of] >= sphere / np.median(sphere) - 1e-9).all()
+
+
+def test_columns_without_distances_are_named():
+    frame = pd.DataFrame({"a": np.arange(40.0), "kind": ["u", "v"] * 20})
+    for sanitizer in (KNNSanitizer(), SphereSlabSanitizer()):
+        with pytest.raises(ValueError, match="column 'kind' holds no numbers"):
+            sanitizer.fit_resample(frame, np.arange(40) % 2)
+    # Numbers among objects are numbers.
+    KNNSanitizer().fit_resample(frame[["a"]].astype(object), np.arange(40) % 2)

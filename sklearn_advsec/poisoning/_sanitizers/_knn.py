@@ -95,7 +95,7 @@ class KNNSanitizer(Sanitizer):
         n, n_classes = len(data.y), len(data.classes)
         k = min(self.n_neighbors, n - 1)
         search = NearestNeighbors(n_neighbors=k, metric=self.metric, n_jobs=self.n_jobs)
-        neighbours = search.fit(data.rows).kneighbors(return_distance=False)
+        neighbours = search.fit(data.numbers(self)).kneighbors(return_distance=False)
         shares = np.zeros((n, n_classes))
         at = np.arange(n)
         for column in data.y[neighbours].T:

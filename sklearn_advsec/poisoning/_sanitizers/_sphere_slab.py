@@ -76,11 +76,9 @@ class SphereSlabSanitizer(Sanitizer):
         self.trusted = trusted
 
     def _decide(self, data):
-        rows, codes = data.rows, data.y
-        if self.trusted is not None:
-            rows, codes = self._check_trusted(data)
-        self.centroids_ = class_means(rows, codes, len(data.classes))
-        rows = data.rows.to_numpy(float) if is_dataframe(data.rows) else data.rows
+        rows = data.numbers(self)
+        clean = (rows, data.y) if self.trusted is None else self._check_trusted(data)
+        self.centroids_ = class_means(*clean, len(data.classes))
         sphere, slab = np.empty(len(data.y)), np.empty(len(data.y))
         for code in range(len(data.classes)):
             of = np.flatnonzero(data.y == code)
