@@ -157,10 +157,11 @@ def labels_missing(owner, estimator):
         f"{type(owner).__name__} requires y to be passed, but the target y is None: "
         f"{_name(estimator)} is trained in fit. "
     )
-    if _fitted_inside(as_victim(estimator)) is not None:
+    model = _fitted_inside(as_victim(estimator))
+    if model is not None:
         return text + (
-            "It is fitted already; to keep it as it is, write "
-            f"FrozenEstimator({_name(estimator)})."
+            f"{_name(model)} is fitted already; to keep it as it is, write "
+            f"FrozenEstimator({_name(model)})."
         )
     return text + "Wrap one that is fitted already: FrozenEstimator(estimator)."
 

@@ -321,3 +321,9 @@ def test_a_row_of_an_ensemble_has_no_leaf():
     attack = extraction.PathFinding(FrozenEstimator(victim), identity="leaf")
     with pytest.raises(TypeError, match="one leaf per row"):
         attack.fit(X)
+
+
+def test_the_model_to_keep_is_the_one_inside_of_a_wrapper():
+    victim = RegressionVictim(LinearRegression().fit(X, X[:, 0]), delta=0.5)
+    with pytest.raises(ValueError, match=r"FrozenEstimator\(LinearRegression\)"):
+        evasion.SquareAttack(victim).fit(X)
