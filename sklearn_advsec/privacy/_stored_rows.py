@@ -14,11 +14,18 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._estimators import unwrap
 from .._rows import is_dataframe
-from .._sklearn import HasMethods, _num_samples, _safe_indexing, validate_params
+from .._sklearn import (
+    HasMethods,
+    _num_samples,
+    _safe_indexing,
+    refuse_masked,
+    validate_params,
+)
 
 _ATOMS = (str, int, float, complex, bool, type(None), np.generic, np.dtype, range)
 _UNSEEN = (type, types.ModuleType, types.BuiltinFunctionType, np.random.RandomState)
@@ -125,16 +132,14 @@ def stored_rows(
     .steps[1][1]._y labels 150
     .steps[1][1]._fit_X rows 150
     """
-    _check_width(estimator, X)
+    y = check_training_rows(estimator, X, y)
     n_rows = _num_samples(X)
-    if y is not None:
-        check_consistent_length(X, y)
     candidates, holders = _walk(unwrap(estimator))
     views = _Views(n_rows)
     views.add(X)
     for holder in holders:
         _add_inputs(views, holder, X)
-    labels = [] if y is None else _forms_of_labels(np.asarray(y))
+    labels = [] if y is None else _forms_of_labels(y)
     found = []
     for path, value in candidates:
         if isinstance(value, bytes):
@@ -147,7 +152,13 @@ def stored_rows(
     return found
 
 
-def _check_width(estimator, X):
+def check_training_rows(estimator, X, y):
+    """Check the rows a model was trained on, and return their labels as an array.
+
+    The rows are as the model takes them, text and all; only their number, their width and
+    a lost mask can be wrong.
+    """
+    refuse_masked(X)
     shape = np.shape(X) if not issparse(X) else X.shape
     if len(shape) < 2:
         raise ValueError(f"X must be rows of features; it has shape {shape}.")
@@ -157,6 +168,13 @@ def _check_width(estimator, X):
             f"X has {shape[1]} features, but {type(unwrap(estimator)).__name__} was "
             f"trained on {n_features}."
         )
+    if y is None:
+        return None
+    check_consistent_length(X, y)
+    y = column_or_1d(y)
+    if type_of_target(y, input_name="y") == "unknown":
+        raise ValueError("y must hold classes or numbers; it holds other objects.")
+    return y
 
 
 def _match(value, views, labels, n_rows):
@@ -271,8 +289,6 @@ def _dense(value):
 
 def _forms_of_labels(y):
     """Return labels as models keep them: as they are, as codes, as signs."""
-    if y.ndim != 1:
-        return []
     codes = np.unique(y, return_inverse=True)[1]
     return [y, codes, 2 * codes - 1]
 

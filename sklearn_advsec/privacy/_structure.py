@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_consistent_length
 
 from .._estimators import unwrap
 from .._sklearn import HasMethods, Interval, validate_params
 from ..trees import is_tree_ensemble, tree_ensemble
-from ._stored_rows import stored_rows
+from ._stored_rows import check_training_rows, stored_rows
 
 # Probabilities that differ by less are one to whoever reads them.
 _DECIMALS = 12
@@ -205,8 +204,7 @@ def structural_checks(
     >>> structural_checks(tree, X, y)
     StructuralReport(n_rows=569, fails=['training rows of a class in a cell', ...])
     """
-    if y is not None:
-        check_consistent_length(X, y)
+    y = check_training_rows(estimator, X, y)
     victim = unwrap(estimator)
     model, rows = _last_step(victim, X)
     leaves = _leaves(model, rows)

@@ -498,7 +498,7 @@ class FeatureConstraints:
         """
         X = _as_rows(X, name)
         if not len(X):
-            raise ValueError("X must hold rows of features; it holds none.")
+            raise ValueError(f"{name} must hold rows of features; it holds none.")
         for rows in gen_batches(len(X), _BATCH):
             part = X.iloc[rows] if is_dataframe(X) else X[rows]
             ref = self._encode(part, part, name)
