@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.pipeline import Pipeline
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import check_random_state, get_tags
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .._rows import check_weights
@@ -416,6 +417,8 @@ class PathFinding(ExtractionAttack):
         """
         check_is_fitted(self)
         measure = accuracy_score if hasattr(self, "classes_") else r2_score
+        if measure is accuracy_score:
+            check_classification_targets(y)
         y_pred = self.predict(X)
         weights = check_weights(sample_weight, len(y_pred))
         return float(measure(y, y_pred, sample_weight=weights))
