@@ -7,8 +7,9 @@ import warnings
 from contextlib import contextmanager
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 
+from .._parallel import in_parallel
 from .._seeding import seeded_torch
 from ..exceptions import GradientMaskingWarning
 from ._section import Outcome
@@ -159,10 +160,13 @@ def run_all(jobs, subject, *, fingerprint, memory, n_jobs, seconds, tell):
     deadline = None if seconds is None else time.time() + seconds
     slow, n_done = set(), 0
 
-    def arguments(begin):
+    def waiting(begin):
         for section, task in jobs[begin:]:
-            too_slow = _kind(task) in slow
-            yield cached, fingerprint, section, task, subject, deadline, too_slow
+            yield section, task, _kind(task) in slow
+
+    def attempted(job):
+        section, task, too_slow = job
+        return attempt(cached, fingerprint, section, task, subject, deadline, too_slow)
 
     def told(outcomes):
         for outcome in outcomes:
@@ -173,9 +177,10 @@ def run_all(jobs, subject, *, fingerprint, memory, n_jobs, seconds, tell):
 
     if effective_n_jobs(n_jobs) > 1:
         # Tasks are dispatched as others end, so that what was slow is known in time.
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator")
         try:
-            outcomes = parallel(delayed(attempt)(*given) for given in arguments(0))
+            outcomes = in_parallel(
+                attempted, waiting(0), len(jobs), n_jobs, grouped=False
+            )
             for outcome in told(outcomes):
                 n_done += 1
                 yield outcome
@@ -185,7 +190,7 @@ def run_all(jobs, subject, *, fingerprint, memory, n_jobs, seconds, tell):
                 f"the work could not be handed to others: {_text_of(error)}",
                 stacklevel=2,
             )
-    yield from told(attempt(*given) for given in arguments(n_done))
+    yield from told(map(attempted, waiting(n_done)))
 
 
 def _kind(task):

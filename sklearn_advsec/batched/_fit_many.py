@@ -16,7 +16,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib import delayed, effective_n_jobs, parallel_config
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import (
@@ -33,6 +33,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_memory
 
+from .._parallel import handed_out, received, run_tasks
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seeded
 from .._sklearn import (
@@ -105,6 +106,7 @@ def batchable(estimator: Any, device: str | torch.device | None = None) -> bool:
         "memory": [str, HasMethods("cache"), None],
         "verbose": ["verbose"],
         "callback": [callable, None],
+        "result": [callable, None],
     }
 )
 def fit_many(
@@ -119,6 +121,7 @@ def fit_many(
     device: str | torch.device | None = None,
     verbose: int = 0,
     callback: Callable[..., Any] | None = None,
+    result: Callable[[Any], Any] | None = None,
 ) -> list[Any]:
     """Fit clones of an estimator, each on its own rows and with its own seed.
 
@@ -158,11 +161,15 @@ def fit_many(
     callback : callable, default=None
         ``callback(i, model)`` is called for each model as soon as it is here: in this
         process, also with `n_jobs`.
+    result : callable, default=None
+        ``result(model)`` stands in place of each model in what is returned, and is
+        computed where the model was trained: scores of a forest are much less to send
+        than its trees. It goes to each worker once. `memory` keeps models all the same.
 
     Returns
     -------
     models : list of estimator
-        The fitted models, in the order of `subsets`.
+        The fitted models, or their results, in the order of `subsets`.
 
     Raises
     ------
@@ -232,7 +239,7 @@ def fit_many(
     )
     models, done = [None] * len(subsets), 0
     try:
-        for group, fitted in zip(groups, _results(tasks, n_jobs), strict=True):
+        for group, fitted in zip(groups, _results(tasks, n_jobs, result), strict=True):
             for i, model in zip(group, fitted, strict=True):
                 models[i] = model
                 if callback is not None:
@@ -283,20 +290,24 @@ def _groups(subsets, chunk):
     ]
 
 
-def _results(tasks, n_jobs):
+def _results(tasks, n_jobs, result):
     """Run joblib tasks, here (so that Ctrl-C finds what is finished) or elsewhere."""
     if effective_n_jobs(n_jobs) == 1:
-        return (function(*args) for function, *args in tasks)
-    return Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_in_worker)(*task) for task in tasks
-    )
+        for function, *args in tasks:
+            models = function(*args)
+            yield models if result is None else [result(model) for model in models]
+        return
+    with handed_out(result) as sent:
+        tasks = (delayed(_in_worker)(*sent, *task) for task in tasks)
+        yield from run_tasks(tasks, n_jobs)
 
 
-def _in_worker(function, *args):
+def _in_worker(key, sent, function, *args):
     # Dask's backend nests and takes no notice of n_jobs: it would send each tree of a
     # forest elsewhere again, one task each, and wait for them in a worker that is busy.
     with _one_torch_thread(), parallel_config(backend="sequential"):
-        return function(*args)
+        models, result = function(*args), received(key, sent)
+        return models if result is None else [result(model) for model in models]
 
 
 def _fit_one(fit, estimator, X, y, subsets, seeds):

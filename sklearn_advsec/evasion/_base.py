@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
@@ -26,6 +26,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, may_take_nan, name_of
 from .._labels import class_positions
+from .._parallel import in_parallel
 from .._progress import LOG, ReportsProgress, with_callbacks
 from .._rows import (
     NUMBERS,
@@ -800,8 +801,8 @@ class EvasionAttack(
             for part in parts:
                 yield self._run_chunk(part, progress)
         else:
-            parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-            yield from parallel(delayed(self._run_chunk)(part) for part in parts)
+            n_parts = -(-len(work) // size)
+            yield from in_parallel(self._run_chunk, parts, n_parts, self.n_jobs)
 
     def _results_within_total(self, work, progress):
         """Yield results until a total is spent: it serves some rows to the end.

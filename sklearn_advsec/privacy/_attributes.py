@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+from sklearn.utils import gen_batches
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -28,8 +30,16 @@ from sklearn.utils.validation import (
 )
 
 from .._estimators import allows_nan, may_take_nan
+from .._parallel import in_parallel
 from .._rows import check_rows, is_dataframe, plain_rows
-from .._sklearn import HasMethods, Interval, _check_y, fit_context, validate_data
+from .._sklearn import (
+    HasMethods,
+    Interval,
+    _check_y,
+    _safe_indexing,
+    fit_context,
+    validate_data,
+)
 from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._records import Records, column_position
@@ -39,6 +49,9 @@ from ._signals import (
     residuals,
     true_probability,
 )
+
+# Rows about which the target is asked together.
+_ROWS = 4096
 
 
 class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
@@ -51,6 +64,7 @@ class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
         "attribute": [Integral, str],
         "attack_estimator": [HasMethods(["fit", "predict"]), None],
         "label_column": [Integral, str, None],
+        "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
 
@@ -90,8 +104,16 @@ class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
 
     def _ask(self, X, values):
         """Return the target's answers for each value of the attribute, side by side."""
+        ask = self._ask_classifier
         if is_regressor(self.estimator_):
-            return self._ask_regressor(X, values)
+            ask = self._ask_regressor
+        # Of the same size for any `n_jobs`, by which the last digits of answers go.
+        parts = [_safe_indexing(X, at) for at in gen_batches(len(X), _ROWS)]
+        told = in_parallel(partial(ask, values=values), parts, len(parts), self.n_jobs)
+        return np.concatenate(list(told))
+
+    def _ask_classifier(self, X, values):
+        """Return probabilities of the label for each value; all, where there is none."""
         classes = np.asarray(self.estimator_.classes_)
         records = Records(X, self.label_column, classes)
         told = []
@@ -209,6 +231,9 @@ class AttributeInference(ClassifierMixin, _AttributeAttack):
         The column of the records that holds the true label, of which the target's
         probability (or a regressor's residual) is then asked. None if the attacker does
         not know it: the attack then goes by all probabilities (by the prediction).
+    n_jobs : int, default=None
+        Number of joblib jobs, between which the rows are shared out that the target is
+        asked about. The result does not depend on it.
     random_state : int, RandomState instance or None, default=0
         Seed of the default `attack_estimator`.
 
@@ -268,12 +293,14 @@ class AttributeInference(ClassifierMixin, _AttributeAttack):
         *,
         attack_estimator: Any = None,
         label_column: int | str | None = -1,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.estimator = estimator
         self.attribute = attribute
         self.attack_estimator = attack_estimator
         self.label_column = label_column
+        self.n_jobs = n_jobs
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -393,6 +420,9 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         The column of the records that holds the true label, of which the target's
         probability (or a regressor's residual) is then asked. None if the attacker does
         not know it: the attack then goes by all probabilities (by the prediction).
+    n_jobs : int, default=None
+        Number of joblib jobs, between which the rows are shared out that the target is
+        asked about, and the folds. The result does not depend on it.
     random_state : int, RandomState instance or None, default=0
         Seed of the default `attack_estimator`, and of the folds.
 
@@ -463,6 +493,7 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         n_values: int = 20,
         confidence: float = 0.9,
         label_column: int | str | None = -1,
+        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.estimator = estimator
@@ -471,6 +502,7 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         self.n_values = n_values
         self.confidence = confidence
         self.label_column = label_column
+        self.n_jobs = n_jobs
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -532,7 +564,7 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         self.attack_estimator_ = clone(regressor).fit(seen, y)
         folds = KFold(min(5, len(y)), shuffle=True, random_state=self.random_state)
         self.half_width_, self.baseline_half_width_ = (
-            self._width(np.abs(y - cross_val_predict(regressor, columns, y, cv=folds)))
+            self._width(np.abs(y - self._left_out(regressor, columns, y, folds)))
             for columns in (seen, known)
         )
         return self
@@ -573,6 +605,10 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         y = column_or_1d(y)
         check_consistent_length(X, y)
         return float(r2_score(y, self.predict(X)) - r2_score(y, self.predict_baseline(X)))
+
+    def _left_out(self, regressor, columns, y, folds):
+        """Return predictions of each row by a regressor that was trained without it."""
+        return cross_val_predict(regressor, columns, y, cv=folds, n_jobs=self.n_jobs)
 
     def _width(self, errors):
         """Return the quantile of the errors that one more error is below."""

@@ -39,8 +39,19 @@ from ._likelihood_ratio import LikelihoodRatio
 from ._loss_threshold import LossThreshold
 from ._records import Records, column_position, make_records
 from ._rmia import RMIA
-from ._shadow_base import ShadowAttack, TrainedShadows
-from ._signals import Answers, NumericAnswers, as_target_takes_them, residuals
+from ._shadow_base import (
+    ShadowAttack,
+    TrainedShadows,
+    as_recipe_takes_them,
+    named_shadow,
+)
+from ._signals import (
+    Answers,
+    NumericAnswers,
+    as_target_takes_them,
+    probabilities,
+    residuals,
+)
 from ._structure import structural_checks
 
 if TYPE_CHECKING:
@@ -510,7 +521,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
                     "more: they may overfit more, or less",
                 )
             )
-        return trainer.ask(taken), trained
+        return trainer.shadow_estimators_, trained
 
     def _n_shadows(self):
         if isinstance(self.shadow_estimator, TrainedShadows):
@@ -744,7 +755,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
 class _Shadows(ShadowAttack):
     """Trains shadow models for all attacks at once, and judges nothing."""
 
-    _takes_regressors = True
+    _takes_regressors = _keeps_answers = True
 
     def __init__(
         self,
@@ -767,25 +778,30 @@ class _Shadows(ShadowAttack):
 
     def _learn(self, records, member):
         self._train_shadows(records)
+        if isinstance(self.shadow_estimator, TrainedShadows):
+            self.shadow_estimators_ = list(
+                map(self._answers(records), self.shadow_estimators_)
+            )
 
     def _set_threshold(self, records, member):
         """Do nothing: no record is judged here."""
 
+    def _answers(self, records):
+        """Return what asks a model about the records: numbers are less than a forest."""
+        return partial(_answers_to, records.features, records.values, records.classes)
+
     def trained_on(self, records):
         return self._trained_on(records)
 
-    def ask(self, records):
-        """Return what each model says of the records."""
-        if records.values is not None:
-            return [
-                NumericAnswers(
-                    records.values
-                    - self._shadow_residuals(model, records.features, records.values)
-                )
-                for model in self.shadow_estimators_
-            ]
-        asked = self._shadow_signals(records, lambda proba, codes: proba)
-        return [Answers(records.classes, p.argmax(axis=1), p) for p in asked]
+
+def _answers_to(features, values, classes, model):
+    """Return what a shadow model says of records."""
+    with named_shadow():
+        features = as_recipe_takes_them(features, model)
+        if values is not None:
+            return NumericAnswers(values - residuals(model, features, values))
+        proba = probabilities(model, features, classes)
+        return Answers(classes, proba.argmax(axis=1), proba)
 
 
 class _Scored:

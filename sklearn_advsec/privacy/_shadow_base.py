@@ -200,6 +200,7 @@ class ShadowAttack(MembershipAttack):
     shadow_estimator = None
     shadow_size = 0.5
     candidates = memory = device = n_jobs = None
+    _keeps_answers = False  # of shadows to the records, in place of the models
     random_state = verbose = 0
 
     _parameter_constraints = {
@@ -237,7 +238,7 @@ class ShadowAttack(MembershipAttack):
         self._single = not pool.collide()
         for key, column in zip(pool.keys(self._single), trained.T, strict=True):
             self._trained[key] = self._trained.get(key, False) | column
-        if pool.values is not None:
+        if pool.values is not None and not self._keeps_answers:
             self._residual_scale = self._usual_residual(pool)
         return pool
 
@@ -282,6 +283,7 @@ class ShadowAttack(MembershipAttack):
                 device=self.device,
                 verbose=self.verbose,
                 callback=lambda *_: next(tasks, None),
+                result=self._answers(pool) if self._keeps_answers else None,
             )
         except ValueError as error:
             error.add_note(
@@ -339,15 +341,15 @@ class ShadowAttack(MembershipAttack):
 
     def _shadow_probabilities(self, model, features):
         classes = np.asarray(self.estimator_.classes_)
-        with _named_shadow():
+        with named_shadow():
             return probabilities(model, as_recipe_takes_them(features, model), classes)
 
     def _shadow_codes(self, model, features):
-        with _named_shadow():
+        with named_shadow():
             return predicted_codes(model, as_recipe_takes_them(features, model))
 
     def _shadow_residuals(self, model, features, values):
-        with _named_shadow():
+        with named_shadow():
             return residuals(model, as_recipe_takes_them(features, model), values)
 
     def _label_probabilities(self, records):
@@ -386,7 +388,7 @@ class ShadowAttack(MembershipAttack):
 
 
 @contextmanager
-def _named_shadow():
+def named_shadow():
     """Say of errors that they are a shadow's, which may lack a category."""
     try:
         yield

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._labels import class_positions
+from .._parallel import in_parallel
 from .._rows import RowCodec, check_rows, is_dataframe
 from ._bounds import MergedTrees, first_cost
 from ._ensemble import UNCHANGED
@@ -24,6 +25,8 @@ from ._verification import check_reading
 
 # By how much the radius that is tried grows.
 _GROWTH = (1.05, 1.1, 1.2, 1.35, 1.6, 2.0)
+# Rows that are certified together, in one process.
+_ROWS = 16
 
 
 class ClassFlip:
@@ -131,7 +134,7 @@ def certified_radii(
     time_limit : float, default=10.0
         Seconds per row and class for ``method="exact"``; what is proved by then counts.
     n_jobs : int, default=None
-        Number of joblib jobs over chunks of rows.
+        Number of joblib jobs, between which the rows are shared out.
 
     Returns
     -------
@@ -205,19 +208,19 @@ def certified_radii(
     else:
         wrong = np.zeros(len(X), bool) if y is None else predicted != y
         labels = class_positions(predicted, ensemble.classes, "the model's answers")
-    parts = Parallel(n_jobs=n_jobs)(
-        delayed(_certify_rows)(
-            grid,
+    parts = (
+        (
             X.iloc[chunk] if is_dataframe(X) else X[chunk],
             x[chunk],
             labels[chunk],
             wrong[chunk],
             None if references is None else references[chunk],
-            (eps, norm, method, time_limit),
         )
-        for chunk in gen_batches(len(X), 64)
+        for chunk in gen_batches(len(X), _ROWS)
     )
-    return np.concatenate(parts)
+    certified = partial(_certify_rows, grid, (eps, norm, method, time_limit))
+    n_parts = -(-len(X) // _ROWS)
+    return np.concatenate(list(in_parallel(certified, parts, n_parts, n_jobs)))
 
 
 def check_radius(eps):
@@ -227,7 +230,8 @@ def check_radius(eps):
         raise ValueError(f"eps must be a number that is not negative; got {eps!r}.")
 
 
-def _certify_rows(every, X, values, labels, wrong, references, settings):
+def _certify_rows(every, settings, part):
+    X, values, labels, wrong, references = part
     eps, norm, method, time_limit = settings
     budget = np.inf if eps is None else float(eps) ** 2 if norm == 2 else float(eps)
     radii = np.zeros(len(values))

@@ -256,6 +256,31 @@ def test_masks_strings_frames_and_sizes():
         np.testing.assert_allclose(one.predict_proba(frame), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("estimator", [RidgeClassifier(), DecisionTreeClassifier()])
+def test_results_stand_in_place_of_models(estimator, n_jobs):
+    X, y = DIGITS
+    told, subsets = [], draw(y, 20)
+
+    def right(model):
+        return float(np.mean(model.predict(X) == y))
+
+    with joblib.parallel_config(backend="threading"):
+        found = fit_many(
+            estimator,
+            X,
+            y,
+            subsets,
+            range(20),
+            n_jobs=n_jobs,
+            result=right,
+            callback=lambda i, result: told.append((i, result)),
+        )
+    models = fit_many(estimator, X, y, subsets, range(20))
+    assert found == [right(model) for model in models]
+    assert sorted(told) == list(enumerate(found))
+
+
 class NestingBackend(joblib.parallel.ThreadingBackend):
     """Takes tasks from inside of tasks, whatever n_jobs says there, as dask's does."""
 

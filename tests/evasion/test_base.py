@@ -607,10 +607,10 @@ def test_chunks_go_to_all_workers(digits, monkeypatch):
     attack = SquareAttack(FrozenEstimator(victim), eps=0.1, max_queries=20).fit(X)
     sizes = []
 
-    def parallel(n_jobs, return_as):
-        return lambda tasks: [sizes.append(len(t[1][0])) or t[0](*t[1]) for t in tasks]
+    def in_parallel(function, parts, n_parts, n_jobs):
+        return [sizes.append(len(part)) or function(part) for part in parts]
 
-    monkeypatch.setattr("sklearn_advsec.evasion._base.Parallel", parallel)
+    monkeypatch.setattr("sklearn_advsec.evasion._base.in_parallel", in_parallel)
     one = attack.run(X, y)
     two = attack.set_params(n_jobs=2).run(X, y)
     assert len(sizes) >= 2 and max(sizes) <= len(X) / 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from copy import copy
+from functools import partial
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +12,14 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import is_regressor
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
 from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
+from ..._parallel import in_parallel
 from ..._sklearn import Interval, StrOptions, validate_params
 from ...threat import Box
 from ...threat._ball import as_norm
@@ -33,7 +37,7 @@ _NORMS = (np.inf, 2, 1)
 _MANY_RELUS = 1000
 # Bisections of the radius, and how many rows are bounded at once.
 _HALVINGS = 14
-_ROWS = {"ibp": 512, "crown-ibp": 128, "crown": 16}
+_ROWS = {"ibp": 512, "crown-ibp": 128, "crown": 16, "exact": 16}
 # How far, for its size, a module's logit may be from that of the classifier's own label.
 _ROUNDING = 1e-4
 
@@ -45,6 +49,7 @@ _ROUNDING = 1e-4
         "method": [StrOptions({"auto", "exact", "ibp", "crown-ibp", "crown"})],
         "bounds": [tuple, list, None],
         "max_radius": [Interval(Real, 0, None, closed="neither"), None],
+        "n_jobs": [Integral, None],
     },
 )
 def certify(
@@ -56,6 +61,7 @@ def certify(
     method: Literal["auto", "exact", "ibp", "crown-ibp", "crown"] = "auto",
     bounds: tuple[ArrayLike, ArrayLike] | None = None,
     max_radius: float | None = None,
+    n_jobs: int | None = None,
 ) -> Certificate:
     """Compute within which radius a fitted classifier's predictions cannot change.
 
@@ -95,6 +101,10 @@ def certify(
     max_radius : float, default=None
         Where the search for a radius of a network begins to halve, and the largest that
         it gives; by default the range of `X`, or 1.
+    n_jobs : int, default=None
+        Number of joblib jobs, between which the rows are shared out; the certificate does
+        not depend on it. What is exact in closed form needs none. None leaves the
+        `n_jobs` of a :class:`RandomizedSmoothingClassifier` as it is.
 
     Returns
     -------
@@ -137,12 +147,12 @@ def certify(
     estimator = as_victim(estimator)
     check_is_fitted(estimator)
     norm = as_norm(norm, _NORMS)
-    found = certifier(estimator, method, bounds, max_radius)
+    found = certifier(estimator, method, bounds, max_radius, n_jobs)
     found.check(norm)
     return found.certificate(X, norm, eps)
 
 
-def certifier(estimator, method="auto", bounds=None, max_radius=None):
+def certifier(estimator, method="auto", bounds=None, max_radius=None, n_jobs=None):
     """Return what certifies a fitted classifier: a :class:`Certifier`.
 
     Parameters are those of :func:`certify`.
@@ -155,16 +165,16 @@ def certifier(estimator, method="auto", bounds=None, max_radius=None):
         )
     innermost = inner(estimator)
     if isinstance(innermost, RandomizedSmoothingClassifier):
-        return Smoothed(estimator, method)
+        return Smoothed(estimator, method, n_jobs)
     if trees.is_tree_ensemble(estimator):
-        return Trees(estimator, method)
+        return Trees(estimator, method, n_jobs)
     if isinstance(innermost, KNeighborsClassifier):
-        return Neighbour(estimator, method)
+        return Neighbour(estimator, method, n_jobs)
     module = as_module(estimator)
     layer = _one_layer(module)
     if method in ("auto", "exact") and layer is not None:
         return Linear(estimator, method, module, layer)
-    return Network(estimator, method, module, bounds, max_radius)
+    return Network(estimator, method, module, bounds, max_radius, n_jobs)
 
 
 class Certifier:
@@ -181,9 +191,10 @@ class Certifier:
     methods = ("auto", "exact")
     norms = _NORMS
 
-    def __init__(self, estimator, method):
+    def __init__(self, estimator, method, n_jobs=None):
         self.estimator = estimator
         self.method = method
+        self.n_jobs = n_jobs
 
     def check(self, norm):
         """Raise where the method or the norm is none of this proof."""
@@ -240,7 +251,10 @@ class Smoothed(Certifier):
 
     def certificate(self, X, norm, eps):
         """Let the classifier certify itself."""
-        return inner(self.estimator).certify(X)
+        smoothed = inner(self.estimator)
+        if self.n_jobs is not None:
+            smoothed = copy(smoothed).set_params(n_jobs=self.n_jobs)
+        return smoothed.certify(X)
 
     def radius(self, X, norm, eps):
         """Return the radii of its certificate."""
@@ -253,7 +267,9 @@ class Trees(Certifier):
     def radius(self, X, norm, eps):
         """Return distances to another class, or bounds of them."""
         by = "bounds" if self.method == "auto" else "exact"
-        found = trees.certified_radii(self.estimator, X, eps, norm=norm, method=by)
+        found = trees.certified_radii(
+            self.estimator, X, eps, norm=norm, method=by, n_jobs=self.n_jobs
+        )
         return found if eps is None else eps * found
 
 
@@ -262,8 +278,8 @@ class Neighbour(Certifier):
 
     norms = (2,)
 
-    def __init__(self, estimator, method):
-        super().__init__(estimator, method)
+    def __init__(self, estimator, method, n_jobs):
+        super().__init__(estimator, method, n_jobs)
         self.neighbours = known = inner(estimator)
         if known.n_neighbors != 1 or known.effective_metric_ != "euclidean":
             raise ValueError(
@@ -275,14 +291,21 @@ class Neighbour(Certifier):
     def radius(self, X, norm, eps):
         """Return distances to where the nearest neighbour is of another class."""
         X, labels = self._numbers_and_labels(X)
-        return neighbour_distance(self.neighbours._fit_X, self.neighbours._y, X, labels)
+        known = self.neighbours
+
+        def distance(part):
+            return neighbour_distance(known._fit_X, known._y, *part)
+
+        parts = [(X[at], labels[at]) for at in gen_batches(len(X), _ROWS["exact"])]
+        found = in_parallel(distance, parts, len(parts), self.n_jobs)
+        return np.concatenate(list(found))
 
 
 class _Layers(Certifier):
     """What is computed from a module that answers as the classifier does."""
 
-    def __init__(self, estimator, method, module):
-        super().__init__(estimator, method)
+    def __init__(self, estimator, method, module, n_jobs=None):
+        super().__init__(estimator, method, n_jobs)
         self.module = module
 
     def _compared(self, X):
@@ -337,8 +360,8 @@ class Network(_Layers):
 
     methods = ("auto", "ibp", "crown-ibp", "crown")
 
-    def __init__(self, estimator, method, module, bounds, max_radius):
-        super().__init__(estimator, method, module)
+    def __init__(self, estimator, method, module, bounds, max_radius, n_jobs):
+        super().__init__(estimator, method, module, n_jobs)
         self.bounds = bounds
         self.max_radius = max_radius
         self.graph = trace(module)
@@ -353,32 +376,48 @@ class Network(_Layers):
     def radius(self, X, norm, eps):
         """Return the largest radii that are proved, or which rows have that of `eps`."""
         X, labels = self._compared(X)
-        box = Box(self.bounds, X)
-        margin, rows_at_once = self._margin_function(X, labels, norm, box)
+        method = self._choose_method(torch.as_tensor(X).to(self.like), norm)
+        start = None
         if eps is None:
             start = self.max_radius or float(np.ptp(X)) or 1.0
-            return _bisect(margin, len(X), start, rows_at_once)
-        holds = _holds(margin, np.full(len(X), float(eps)), rows_at_once)
-        return np.where(holds, float(eps), 0.0)
+        found = partial(
+            self._radius_of_some,
+            norm=norm,
+            box=Box(self.bounds, X),
+            method=method,
+            eps=eps,
+            start=start,
+        )
+        n_parts = -(-len(X) // _ROWS[method])
+        groups = np.array_split(np.arange(len(X)), n_parts)
+        parts = ((X[rows], labels[rows]) for rows in groups)
+        return np.concatenate(list(in_parallel(found, parts, n_parts, self.n_jobs)))
 
-    def _margin_function(self, X, labels, norm, box):
-        """Return ``margin(rows, radius)``, the least margin of each, and a batch size."""
+    def _radius_of_some(self, part, *, norm, box, method, eps, start):
+        """Return the radii of some rows, whose margins are bounded together."""
+        X, labels = part
         x = torch.as_tensor(X).to(self.like)
-        labels = torch.as_tensor(labels, device=x.device)
-        method = self._choose_method(x, norm)
+        own = torch.as_tensor(labels, device=x.device)
 
-        def margin(rows, radius):
+        def holds(radius):
             radius = torch.as_tensor(radius).to(x)
-            ball = Ball(x[rows], radius, norm, box.lower, box.upper)
-            own = labels[rows]
+            ball = Ball(x, radius, norm, box.lower, box.upper)
             with torch.no_grad():
                 least = margin_bounds(self.graph, ball.box, own)
                 if method != "ibp":
                     by_lines = self.chain.margins(ball, own, method)
                     least = torch.maximum(least, by_lines)
-            return least.scatter(1, own[:, None], torch.inf).amin(1).cpu().numpy()
+            least = least.scatter(1, own[:, None], torch.inf).amin(1)
+            return least.cpu().numpy() > 0
 
-        return margin, _ROWS[method]
+        if eps is not None:
+            return np.where(holds(np.full(len(X), float(eps))), float(eps), 0.0)
+        low, high = np.zeros(len(X)), np.full(len(X), start)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            proved = holds(middle)
+            low, high = np.where(proved, middle, low), np.where(proved, high, middle)
+        return low
 
     def _choose_method(self, x, norm):
         method = self.method
@@ -427,17 +466,3 @@ def _one_layer(module):
     joined.weight = nn.Parameter((units - origin).T.contiguous(), requires_grad=False)
     joined.bias = nn.Parameter(origin[0], requires_grad=False)
     return joined
-
-
-def _holds(margin, radius, rows_at_once):
-    parts = np.array_split(np.arange(len(radius)), -(-len(radius) // rows_at_once))
-    return np.concatenate([margin(rows, radius[rows]) > 0 for rows in parts])
-
-
-def _bisect(margin, n_rows, start, rows_at_once):
-    low, high = np.zeros(n_rows), np.full(n_rows, start)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        holds = _holds(margin, middle, rows_at_once)
-        low, high = np.where(holds, middle, low), np.where(holds, high, middle)
-    return low

@@ -6,13 +6,14 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from ..._parallel import run_tasks
 from ..._progress import ReportsProgress
 from ..._rows import check_weights
 from ..._sklearn import Interval, StrOptions, fit_context, validate_data
@@ -25,6 +26,8 @@ _MAX_SEED = 2**31 - 1
 
 class _RobustTrees(ClassifierMixin, BaseEstimator):
     """What a robust tree and a forest of them share."""
+
+    n_jobs = None  # a forest's is a parameter
 
     _parameter_constraints = {
         "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
@@ -107,7 +110,7 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         """
         labels = self.predict(X)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return Certificate(labels, certified_radii(self, X), np.inf)
+        return Certificate(labels, certified_radii(self, X, n_jobs=self.n_jobs), np.inf)
 
 
 class RobustDecisionTreeClassifier(_RobustTrees):
@@ -360,9 +363,12 @@ class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):
         # Callbacks stay here: workers need the parameters only.
         recipe = clone(self).set_callbacks()
         with self._reported(X, y):
-            grown = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-                delayed(grow_sample)(recipe, X, codes, weights, eps, n_classes, seed)
-                for seed in seeds
+            grown = run_tasks(
+                (
+                    delayed(grow_sample)(recipe, X, codes, weights, eps, n_classes, seed)
+                    for seed in seeds
+                ),
+                self.n_jobs,
             )
             tasks = self._tasks(range(self.n_estimators), "tree", stops=False)
             trees = [tree for _, tree in zip(tasks, grown, strict=True)]

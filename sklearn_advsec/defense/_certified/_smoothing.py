@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from scipy.stats import beta, binom, norm
 from sklearn.base import clone
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from ... import differentiable
 from ..._estimators import is_net
 from ..._labels import find_positions
+from ..._parallel import in_parallel
 from ..._sklearn import Interval, fit_context
 from ...differentiable._views import one_hot_votes, smoothed_log
 from ...victim._fitting import as_victim, warn_if_fitted
@@ -25,6 +27,8 @@ from ._certificate import Certificate
 
 # How many noisy rows the classifier inside gets at once.
 _AT_ONCE = 8192
+# The fewest and the most rows that a worker gets at a time.
+_FEWEST, _MOST = 16, 1024
 
 
 def _wraps_a_net(self):
@@ -284,14 +288,13 @@ class RandomizedSmoothingClassifier(WrappingDefense):
 
     def _votes(self, X, n_draws, stream):
         """Count predictions of the classifier inside, of shape (n_rows, n_classes)."""
-        n_parts = min(effective_n_jobs(self.n_jobs), len(X))
-        if n_parts == 1:
-            return self._count(X, n_draws, stream)
-        parts = Parallel(n_jobs=self.n_jobs)(
-            delayed(self._count)(part, n_draws, stream)
-            for part in np.array_split(X, n_parts)
-        )
-        return np.concatenate(parts)
+        n_workers, n_parts = effective_n_jobs(self.n_jobs), 1
+        if n_workers > 1:
+            # Every part draws all the noise, so that it should have some rows to add to.
+            n_parts = min(max(2 * n_workers, len(X) // _MOST), -(-len(X) // _FEWEST))
+        count = partial(self._count, n_draws=n_draws, stream=stream)
+        parts = np.array_split(X, n_parts)
+        return np.concatenate(list(in_parallel(count, parts, n_parts, self.n_jobs)))
 
     def _count(self, X, n_draws, stream):
         votes = np.zeros((len(X), len(self.classes_)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -120,16 +121,16 @@ class RONI(Sanitizer):
         for _ in self._tasks(range(self.n_splits), "split", stops=False):
             train, quiz = _split(codes, min(self.n_train, n // 2), data.rng)
             subsets = [train, *(np.append(train, n + group) for group in groups)]
-            models = fit_many(
+            asked, truth = _safe_indexing(rows, quiz), data.labels(codes[quiz])
+            scores = fit_many(
                 estimator,
                 X,
                 labels,
                 subsets,
                 [data.seed] * len(subsets),
                 n_jobs=self.n_jobs,
+                result=partial(_share_of_right, asked, truth),
             )
-            asked, truth = _safe_indexing(rows, quiz), data.labels(codes[quiz])
-            scores = np.array([np.mean(m.predict(asked) == truth) for m in models])
             for group, score in zip(groups, scores[1:], strict=True):
                 impact[group] += (scores[0] - score) / self.n_splits
         return Verdict(impact, impact > 0)
@@ -155,6 +156,10 @@ class RONI(Sanitizer):
             of = data.rng.permutation(np.flatnonzero(data.y == code))
             groups += np.array_split(of, -(-len(of) // self.group_size))
         return groups
+
+
+def _share_of_right(rows, labels, model):
+    return np.mean(model.predict(rows) == labels)
 
 
 def _split(codes, n_train, rng):
