@@ -122,6 +122,17 @@ def bagging(estimator):
     )
 
 
+def weights_of_voters(estimator):
+    """Return the weights of the parts of a vote that were not dropped."""
+    weights = estimator.weights
+    weights = [1.0] * len(estimator.estimators) if weights is None else weights
+    return [
+        float(weight)
+        for (_, part), weight in zip(estimator.estimators, weights, strict=True)
+        if not (isinstance(part, str) and part == "drop")
+    ]
+
+
 @register(VotingClassifier, takes_codes=True)
 def voting(estimator):
     """View VotingClassifier.
@@ -130,13 +141,7 @@ def voting(estimator):
     softmax of each estimator's logits (a straight-through estimator).
     """
     views = [subview(part) for part in estimator.estimators_]
-    weights = estimator.weights
-    weights = [1.0] * len(estimator.estimators) if weights is None else weights
-    weights = [
-        float(weight)
-        for (_, part), weight in zip(estimator.estimators, weights, strict=True)
-        if not (isinstance(part, str) and part == "drop")
-    ]
+    weights = weights_of_voters(estimator)
 
     def mean(outputs):
         total = sum(w * out for w, out in zip(weights, outputs, strict=True))

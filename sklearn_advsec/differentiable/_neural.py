@@ -126,6 +126,22 @@ def module_view(module, classes, to_logits, to_proba=None, before=None):
     )
 
 
+def regressor_view(module, to_values=None):
+    """View a module that gives one number for each row, as the column of a regressor."""
+
+    def column(out):
+        values = out if to_values is None else to_values(out)
+        values = values.reshape(len(values), -1)
+        if values.shape[1] != 1:
+            raise ValueError(
+                f"{type(module).__name__} gives {values.shape[1]} values for a row; a "
+                "regressor under attack predicts one."
+            )
+        return values
+
+    return module_view(module, ["value"], column)
+
+
 def output_width(module):
     """Return how many outputs the last layer with parameters has."""
     width = None

@@ -3,11 +3,16 @@
 import math
 
 import torch
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import (
+    NeuralNet,
+    NeuralNetBinaryClassifier,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+)
 from torch import nn
 
 from ..exceptions import NoGradientError
-from ._neural import module_view
+from ._neural import module_view, regressor_view
 from ._registry import register
 from ._views import binary_logits, log_probability, two_columns
 
@@ -36,14 +41,26 @@ def neural_net_binary_classifier(net):
     return module_view(net.module_, net.classes_, shifted, to_proba)
 
 
-def outputs_to_logits(net):
-    """Return the functions that make logits and probabilities of the module's outputs."""
+@register(NeuralNetRegressor)
+def neural_net_regressor(net):
+    """View NeuralNetRegressor of one target."""
+    _check_infer(net)
+    nonlinearity = net.predict_nonlinearity
+    return regressor_view(net.module_, nonlinearity if callable(nonlinearity) else None)
+
+
+def _check_infer(net):
     if type(net).infer not in (NeuralNet.infer, NeuralNetBinaryClassifier.infer):
         raise NoGradientError(
             f"{type(net).__name__} overrides infer(), so its module alone does not say "
             "what it predicts. Register a view with "
             "sklearn_advsec.differentiable.register."
         )
+
+
+def outputs_to_logits(net):
+    """Return the functions that make logits and probabilities of the module's outputs."""
+    _check_infer(net)
     criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
     nonlinearity = net.predict_nonlinearity
     if callable(nonlinearity):

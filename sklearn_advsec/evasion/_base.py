@@ -1076,6 +1076,13 @@ class EvasionAttack(
             )
         classes = np.asarray(self.estimator_.classes_)
         if isinstance(target, str) and target == "least_likely":
+            if is_regressor(self.estimator_):
+                raise ValueError(
+                    f"target='least_likely', as of {type(self).__name__}, is of classes: "
+                    "a prediction that has not moved is as far from 'increase' as from "
+                    "'decrease'. Name one of them: goal='targeted', target='increase', "
+                    "for instance of ProjectedGradientDescent."
+                )
             return target
         if isinstance(target, dict) or np.ndim(target) > 1:
             raise ValueError(

@@ -423,6 +423,8 @@ def _what_works(victim):
     """Say which attack needs no gradient of a victim."""
     if is_tree_ensemble(victim):
         return "For trees, use evasion.TreeExactAttack or evasion.TreeCoordinateAttack."
+    if is_regressor(victim):
+        return "Use evasion.SquareAttack or evasion.GreedyFeatureAttack, by predictions."
     if hasattr(victim, "predict_proba") or hasattr(victim, "decision_function"):
         return "Use evasion.SquareAttack (by scores) or evasion.HopSkipJump (by labels)."
     return "Use evasion.HopSkipJump, which asks for labels only."
@@ -508,6 +510,7 @@ class GradientAccess(ScoreAccess):
             If a network's view does not predict what the network does.
         """
         if is_regressor(self.estimator):
+            self._check_values()
             return
         own = EstimatorAnswerer(self, None).labels
         with torch.no_grad():
@@ -537,6 +540,24 @@ class GradientAccess(ScoreAccess):
             "the victim itself.",
             stacklevel=2,
         )
+
+    def _check_values(self):
+        """Compare the view of a regressor with its predictions."""
+        values = AnswerCheck(self.estimator).values(
+            self.estimator.predict(self.decode(self.x)), len(self.x)
+        )
+        with torch.no_grad():
+            told = host(self._view.logits(self.x)[:, 0])
+        slack = 1e-3 * (np.abs(values) + float(self.estimator.delta))
+        wrong = np.flatnonzero(~(np.abs(told - values) <= slack))
+        if len(wrong):
+            warnings.warn(
+                f"The differentiable view of {name_of(self.estimator.estimator_)} "
+                f"predicts {told[wrong[0]]:.6g} for row {wrong[0]} of X, and the victim "
+                f"itself {values[wrong[0]]:.6g}: its gradients may mislead. What an "
+                "attack finds is confirmed by the victim itself.",
+                stacklevel=4,
+            )
 
     def auto_batch_size(self) -> int:
         """How many rows to send at once, so that a pass stays in the cache."""

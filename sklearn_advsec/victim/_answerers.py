@@ -13,6 +13,7 @@ from .._rows import writable
 from ..exceptions import QueryBudgetExceeded
 from ._answers import ABSTAINED
 from ._forests import quick_answers
+from ._regression import ask_regressor
 from ._validation import scores_decide
 
 
@@ -227,7 +228,7 @@ class RegressorAnswerer(EstimatorAnswerer):
     def _values(self, x, rows):
         access = self.access
         # The regressor inside: what it answers is checked, or skipped, here.
-        values = access.estimator.estimator_.predict(access.decode(x, rows))
+        values = ask_regressor(access.estimator.estimator_, access.decode(x, rows))
         at = _rows(x, rows)
         values = access.check.values(values, len(x), at)
         values = torch.as_tensor(

@@ -7,14 +7,17 @@ from numbers import Real
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._estimators import name_of
+from .._estimators import as_nets_take_them, ends_in_net, name_of, unwrap
+from .._rows import is_dataframe, writable
 from .._sklearn import HasMethods, Interval, _num_samples, fit_context
+from ..differentiable._neural import regressor_view
 from ..differentiable._registry import register, subview
 from ..trees import register_reader, tree_ensemble
 from ._answers import AnswerCheck
@@ -35,8 +38,10 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : regressor
-        The regressor; a fitted one as ``FrozenEstimator(regressor)``.
+    estimator : regressor or torch.nn.Module
+        The regressor; a fitted one as ``FrozenEstimator(regressor)``. A skorch network is
+        given rows, and a column of targets, in single precision. A bare torch module is
+        trained, and gives one number for each row.
     delta : float, default=1.0
         By how much the prediction has to move, in the units of the target.
 
@@ -70,7 +75,7 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     classes_ = np.array(["decrease", "unchanged", "increase"])
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": [HasMethods(["fit", "predict"]), torch.nn.Module],
         "delta": [Interval(Real, 0, None, closed="left")],
     }
 
@@ -96,13 +101,23 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         """
         if y is not None:
             y = column_or_1d(y, warn=True)
-        self.estimator_ = fit_victim(self.estimator, X, y, owner=self)
+        if ends_in_net(unwrap(self.estimator)):
+            X = as_nets_take_them(X if is_dataframe(X) else np.asarray(X), self.estimator)
+            y = None if y is None else y.astype(np.float32)[:, None]
+        self.estimator_ = fit_victim(self._regressor, X, y, owner=self)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         return self
 
-    @available_if(lambda self: hasattr(self.estimator, "predict"))
+    @property
+    def _regressor(self):
+        """The regressor as an estimator, also where it is a bare module."""
+        if isinstance(self.estimator, torch.nn.Module):
+            return ModuleRegressor(self.estimator)
+        return self.estimator
+
+    @available_if(lambda self: hasattr(self._regressor, "predict"))
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict with the regressor.
 
@@ -117,17 +132,66 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             Predictions.
         """
         check_is_fitted(self)
-        answer = self.estimator_.predict(X)
+        answer = ask_regressor(self.estimator_, X)
         values = AnswerCheck(self.estimator_).values(answer, _num_samples(X))
         return values.astype(np.float64)
 
     def __sklearn_tags__(self):
-        if not hasattr(self.estimator, "predict"):
+        regressor = self._regressor
+        if not hasattr(regressor, "predict"):
             raise TypeError(f"estimator must be a regressor; got {self.estimator!r}.")
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.estimator).input_tags
-        tags.target_tags.required = needs_labels(self.estimator)
+        tags.input_tags = get_tags(regressor).input_tags
+        tags.target_tags.required = needs_labels(regressor)
         return tags
+
+
+def ask_regressor(estimator, X):
+    """Return what a regressor predicts; networks of skorch take single precision only."""
+    if ends_in_net(unwrap(estimator)) and not is_dataframe(X):
+        X = np.asarray(X, dtype=np.float32)
+    return estimator.predict(X)
+
+
+class ModuleRegressor(RegressorMixin, BaseEstimator):
+    """A trained torch module that gives one number for each row, as a regressor.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network; it is never changed.
+    """
+
+    def __init__(self, module):
+        self.module = module
+
+    def fit(self, X=None, y=None):
+        """Do nothing: it is trained."""
+        return self
+
+    def predict(self, X):
+        """Predict, in evaluation mode."""
+        view = regressor_view(self.module)
+        x = torch.as_tensor(writable(np.asarray(X)))
+        with torch.no_grad():
+            return view.logits(x).reshape(-1).cpu().numpy()
+
+    def __sklearn_clone__(self):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = tags.target_tags.required = False
+        return tags
+
+
+@register(ModuleRegressor)
+def module_regressor(estimator):
+    """View a copy of the module."""
+    return regressor_view(estimator.module)
 
 
 @register_reader(RegressionVictim)

@@ -583,9 +583,6 @@ def test_regressors_have_views():
     victim = RegressionVictim(FrozenEstimator(DecisionTreeRegressor().fit(D, target)))
     with pytest.raises(differentiable._registry.NoGradientError):
         evasion.DeepFool(victim).fit(D, target)
-    with pytest.raises(TypeError, match="runs other attacks"):
-        attack = evasion.AutoAttack(RegressionVictim(FrozenEstimator(RIDGE)))
-        attack.fit(D, target).run(D[:3])
 
 
 def test_the_category_without_a_column_is_found():

@@ -129,6 +129,10 @@ class AutoAttack(ComposedAttack):
     """
 
     knowledge = "gradient"
+    _for_regressors = (
+        "Run AutoProjectedGradientDescent, FastAdaptiveBoundary and SquareAttack on it, "
+        "and count the rows that any of them moved."
+    )
 
     _parameter_constraints = {
         **ComposedAttack._parameter_constraints,

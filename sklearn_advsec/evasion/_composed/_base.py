@@ -101,6 +101,9 @@ class ComposedAttack(EvasionAttack):
     What an inner attack makes is recorded by `_record`, also where it was stopped.
     """
 
+    # What to do instead, where the victim is a regressor.
+    _for_regressors = ""
+
     _parameter_constraints = {
         **EvasionAttack._parameter_constraints,
         **shared("batch_size"),
@@ -110,8 +113,8 @@ class ComposedAttack(EvasionAttack):
         super()._check_parameters(row_shape)
         if is_regressor(as_victim(self.estimator)):
             raise TypeError(
-                f"{type(self).__name__} runs other attacks, which have to be given the "
-                "RegressionVictim themselves."
+                f"{type(self).__name__} puts attacks together by what they say of "
+                f"classes, and takes no RegressionVictim. {self._for_regressors}"
             )
 
     def _run_inner(self, attack, state, rows, *, labelled=True, **changes):

@@ -128,6 +128,10 @@ class ExpectationOverTransformation(CraftedAttack):
     """
 
     knowledge = "gradient"
+    _for_regressors = (
+        "Attack it with ProjectedGradientDescent(early_stopping=False), and predict the "
+        "rows after the transformations."
+    )
 
     _parameter_constraints = {
         **CraftedAttack._parameter_constraints,

@@ -106,6 +106,10 @@ class TransferAttack(CraftedAttack):
     """
 
     knowledge = "label"
+    _for_regressors = (
+        "Attack RegressionVictim(surrogate, delta=...) with early_stopping=False, and "
+        "compare the predictions of your regressor for X and X_adv."
+    )
 
     _parameter_constraints = {
         **CraftedAttack._parameter_constraints,

@@ -159,8 +159,9 @@ class IterativeLeastLikely(GradientAttack):
 
     Parameters
     ----------
-    estimator : classifier or RegressionVictim, default=None
-        The victim; see :class:`EvasionAttack`.
+    estimator : classifier, default=None
+        The victim; see :class:`EvasionAttack`. Of a regressor, no direction is the
+        least likely.
     eps : float, array-like of shape (n_features,), dict or Series, default=0.1
         The bound on each feature, in its units.
     eps_unit : {"feature", "std", "range", "iqr"}, default="feature"
