@@ -42,19 +42,21 @@ X = (X / 16).astype(np.float32)
 X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
 X_test, y_test = X_test[:200], y_test[:200]
 
-figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharey=True, layout="constrained")
 attack = AutoProjectedGradientDescent(loss="targeted_dlr", max_iter=10, bounds=None)
 
 
-def bracket(model, title, ax, *, norm=np.inf, eps=None, name="PGD-40", **options):
+panels = []
+
+
+def bracket(model, title, *, norm=np.inf, eps=None, name="PGD-40", **options):
     eps = np.linspace(0, 0.2, 9) if eps is None else eps
     certificate = certify(model, X_test, norm=norm, **options)
     shown = attack.set_params(norm=norm)
     display = RobustnessCurveDisplay.from_estimator(
-        model, X_test, y_test, attack=shown, eps=eps, certificate=certificate, ax=ax,
-        name=name,
-    )  # fmt: skip
-    ax.set(title=title, xlabel=f"eps ({'Linf' if norm == np.inf else 'L2'})")
+        model, X_test, y_test, attack=shown, eps=eps, certificate=certificate, name=name
+    )
+    plt.close(display.figure_)  # drawn below, beside the others
+    panels.append((title, display))
     lower, upper = display.certified, display.accuracy[name]
     middle = len(eps) // 2
     print(
@@ -64,7 +66,7 @@ def bracket(model, title, ax, *, norm=np.inf, eps=None, name="PGD-40", **options
 
 
 linear = LogisticRegression(max_iter=1000).fit(X, y)
-bracket(linear, "Logistic regression: exact distance", axes[0, 0], name="Auto-PGD")
+bracket(linear, "Logistic regression: exact distance", name="Auto-PGD")
 
 # %%
 # Networks: the gap is a matter of training
@@ -94,11 +96,11 @@ net = NeuralNetClassifier(
 )
 inner = ProjectedGradientDescent(eps=0.1, max_iter=5, bounds=(0, 1))
 hardened = AdversarialTrainingClassifier(net, inner, random_state=0).fit(X, y)
-bracket(hardened, "Adversarial training: linear bounds", axes[0, 1], bounds=(0, 1))
+bracket(hardened, "Adversarial training: linear bounds", bounds=(0, 1))
 bounded = IntervalBoundClassifier(
     net.set_params(max_epochs=30), eps=0.12, bounds=(0, 1), random_state=0
 ).fit(X, y)
-bracket(bounded, "Interval bound training: linear bounds", axes[1, 0], bounds=(0, 1))
+bracket(bounded, "Interval bound training: linear bounds", bounds=(0, 1))
 
 # %%
 # Randomized smoothing: any classifier, in L2
@@ -114,11 +116,19 @@ attack.set_params(max_iter=10, bounds=None)
 bracket(
     smooth,
     "Randomized smoothing: a vote under noise",
-    axes[1, 1],
     name="PGD-10",
     norm=2,
     eps=np.linspace(0, 1.2, 7),
 )
+
+# %%
+# Side by side
+# ------------
+
+figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharey=True, layout="constrained")
+for ax, (title, display) in zip(axes.flat, panels, strict=True):
+    display.plot(ax)
+    ax.set(title=title)
 for ax in axes[:, 1]:
     ax.set_ylabel("")
 figure.suptitle(

@@ -51,7 +51,7 @@ torch.set_num_threads(1)
 X, y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)
 X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
-X_test, y_test = X_test[:100], y_test[:100]
+X_test, y_test = X_test[:80], y_test[:80]
 
 
 class Net(nn.Sequential):
@@ -70,7 +70,7 @@ net = NeuralNetClassifier(
     criterion=nn.CrossEntropyLoss,
     optimizer=torch.optim.Adam,
     lr=2e-3,
-    max_epochs=15,
+    max_epochs=12,
     batch_size=64,
     train_split=None,
     verbose=0,
@@ -104,7 +104,7 @@ attacks = {
         surrogate=FrozenEstimator(surrogate), attack=ProjectedGradientDescent(**fixed)
     ),
     "one step": FastGradientMethod(**fixed),
-    "square": SquareAttack(max_queries=200, image_shape=(8, 8), **fixed),
+    "square": SquareAttack(max_queries=100, image_shape=(8, 8), **fixed),
     "PGD-20": ProjectedGradientDescent(max_iter=20, **fixed),
     "PGD-50, restarts": ProjectedGradientDescent(
         max_iter=50,

@@ -77,7 +77,8 @@ for strategy, report in reports.items():
         textcoords="offset points",
         ha="right",
     )
-ax.axvline(0.5, color="grey", linewidth=0.8)
+ax.axvline(0.5, color="grey", linewidth=0.8, linestyle="--")
+ax.annotate("guessing", (0.5, 0), (4, 4), textcoords=("offset points"), color="0.4")
 ax.set(
     xlabel="how well fakes are told from real users (AUC)",
     ylabel="rise of the items' scores",

@@ -96,7 +96,7 @@ ax.set(
     xticks=[1, 10, 100, 1000],
     xticklabels=["1", "10", "100", "1000"],
     xlabel="queries for each image",
-    ylabel="accuracy left",
+    ylabel=f"accuracy left, Linf {eps}",
     ylim=(0, 1.02),
     title="What the attacker sees of the victim, and how many questions it takes",
 )

@@ -42,7 +42,9 @@ fig, ax = plt.subplots()
 ax.plot(evasion["at"], evasion["upper"], marker="o", label="after all attacks")
 ax.plot(evasion["at"], evasion["lower"], "--", marker="o", label="proved")
 ax.fill_between(evasion["at"], evasion["lower"], evasion["upper"], alpha=0.2)
-ax.set(xlabel="size of changes, as a share of each range", ylabel="accuracy")
+ax.set(
+    xlabel="size of changes (Linf), as a share of each feature's range", ylabel="accuracy"
+)
 ax.legend()
 plt.show()
 

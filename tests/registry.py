@@ -157,7 +157,7 @@ EXTRACTION = [
 POISONERS = [
     poisoning.LabelFlipping(RidgeClassifier(), random_state=0),
     poisoning.LabelFlipping(RidgeClassifier(), strategy="alfa", random_state=0),
-    poisoning.LabelFlipping(RidgeClassifier(), strategy="farthest", random_state=0),
+    poisoning.LabelFlipping(PIPELINE, strategy="farthest", random_state=0),
     poisoning.LabelFlipping(strategy="random", random_state=0),
     poisoning.GradientCanceling(RidgeClassifier(), max_iter=3, random_state=0),
     poisoning.InfluencePoisoning(RidgeClassifier(), max_iter=3, random_state=0),
@@ -183,7 +183,7 @@ SANITIZERS = [
     poisoning.KNNSanitizer(),
     poisoning.KNNSanitizer(action="remove"),
     poisoning.InfluenceSanitizer(RidgeClassifier()),
-    poisoning.LossTrimming(RidgeClassifier(), random_state=0),
+    poisoning.LossTrimming(PIPELINE, random_state=0),
     poisoning.STRIP(TREE_VICTIM, n_blends=5, random_state=0),
     poisoning.SpectralSignatures(TREE_VICTIM, random_state=0),
     poisoning.SphereSlabSanitizer(),

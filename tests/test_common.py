@@ -9,11 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from registry import EVASION, EXPECTED_FAILURES, FAMILIES, NOT_CHECKED
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sklearn_advsec._estimators import is_net
 
 INSTANCES = [instance for family in FAMILIES.values() for instance in family]
 
@@ -42,6 +49,51 @@ def test_every_public_estimator_is_checked(family):
     public = {name for name in family.__all__ if inspect.isclass(getattr(family, name))}
     checked = {type(instance).__name__ for instance in FAMILIES[family]}
     assert public - set(NOT_CHECKED) <= checked <= public
+
+
+def _use(estimator, X, y):
+    if hasattr(estimator, "fit_resample"):
+        estimator.fit_resample(X, y)
+        return
+    estimator.fit(X, y)
+    for method in ("predict", "predict_proba", "transform"):
+        if hasattr(estimator, method):
+            getattr(estimator, method)(X)
+
+
+VICTIMS = {
+    "scaler": make_pipeline(StandardScaler(), LogisticRegression()),
+    "tree": DecisionTreeClassifier(max_depth=3, random_state=0),
+    "dense": HistGradientBoostingClassifier(max_iter=5),
+}
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "scaler",
+        pytest.param("tree", marks=pytest.mark.slow),
+        pytest.param("dense", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("estimator", INSTANCES, ids=lambda e: type(e).__name__)
+def test_no_more_is_claimed_than_the_victim_can_do(estimator, victim):
+    inside = estimator.get_params(deep=False).get("estimator")
+    if inside is None or is_net(inside):
+        return
+    estimator = clone(estimator).set_params(estimator=clone(VICTIMS[victim]))
+    claims = estimator.__sklearn_tags__().input_tags
+    rows, labels = X[:100], y[:100]
+    missing = rows.copy()
+    missing[[3, 90], [1, 2]] = np.nan
+    claimed = [csr_matrix(rows)] * claims.sparse + [missing] * claims.allow_nan
+    if claimed and victim != "scaler":
+        try:
+            _use(clone(estimator), rows, labels)
+        except (TypeError, ValueError):  # it takes other victims, and says so
+            return
+    for data in claimed:
+        _use(clone(estimator), data, labels)
 
 
 # The evasion family -------------------------------------------------------------------

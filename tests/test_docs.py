@@ -1,5 +1,6 @@
 """What the pages of the documentation tell readers to type."""
 
+import ast
 import re
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ PAGES = {
     for folder in (DOCS, DOCS / "user_guide")
     for path in sorted(folder.glob("*.rst"))
 }
+EXAMPLES = sorted((DOCS.parent / "examples").glob("plot_*.py"))
 
 
 SLOW = {
@@ -34,3 +36,29 @@ def test_code_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     names = {"__name__": "__main__"}
     for block in PAGES[page]:
         exec(compile(textwrap.dedent(block), page, "exec"), names)
+
+
+def _names_of_figures(block):
+    """Return the names that a block binds to a new figure and its axes."""
+    return {
+        name.id
+        for node in ast.walk(block)
+        if isinstance(node, ast.Assign) and "plt.subplots(" in ast.unparse(node.value)
+        for target in node.targets
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_figures_of_the_gallery_are_finished_in_the_block_that_makes_them(path):
+    # The gallery takes its picture at the end of that block.
+    made = set()
+    for text in re.split(r"(?m)^# %%", path.read_text()):
+        if "__main__" in text:  # the figure is saved, by scripts
+            continue
+        block = ast.parse(text)
+        own = _names_of_figures(block)
+        used = {node.id for node in ast.walk(block) if isinstance(node, ast.Name)}
+        assert not (used & made) - own, f"{(used & made) - own} are drawn on too late"
+        made |= own - {"_"}

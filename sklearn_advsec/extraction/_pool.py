@@ -6,6 +6,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .._estimators import allows_nan
 from .._sklearn import HasMethods, Interval, StrOptions
 from ._base import ExtractionAttack
 from ._surrogates import ConstantCopy, train, try_out
@@ -104,6 +105,13 @@ class PoolExtraction(ExtractionAttack):
             )
         self.score_kind_ = self._score_kind()
         return soft_targets(answers, self.score_kind_, self.temperature)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # The copy by default takes none in arrays, whatever the victim does.
+        copied = self.surrogate is not None and allows_nan(self.surrogate)
+        tags.input_tags.allow_nan = tags.input_tags.allow_nan and copied
+        return tags
 
     def _n_wanted(self, oracle, array):
         """Number of queries in all: the budget, or the whole pool."""

@@ -8,7 +8,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from scipy.stats import shapiro
+from sklearn.metrics.pairwise import nan_euclidean_distances
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted
 
@@ -152,6 +154,7 @@ class PRADADetector(AnsweringClassifier):
         self : object
             The fitted wrapper.
         """
+        _as_numbers(X)
         super().fit(X, y, **fit_params)
         return self.reset()
 
@@ -174,8 +177,9 @@ class PRADADetector(AnsweringClassifier):
             After an alarm, with ``on_alarm="refuse"``.
         """
         check_is_fitted(self)
+        rows = _as_numbers(X)
         labels = ask_labels(self.estimator_, X)
-        self._watch(X, labels)
+        self._watch(rows, labels)
         return labels
 
     @available_if(_has_probabilities)
@@ -198,8 +202,9 @@ class PRADADetector(AnsweringClassifier):
             After an alarm, with ``on_alarm="refuse"``.
         """
         check_is_fitted(self)
+        rows = _as_numbers(X)
         proba = ask_scores(self.estimator_, X)
-        self._watch(X, self.classes_[np.asarray(proba).argmax(axis=1)])
+        self._watch(rows, self.classes_[np.asarray(proba).argmax(axis=1)])
         return proba
 
     def reset(self) -> Self:
@@ -234,16 +239,46 @@ class PRADADetector(AnsweringClassifier):
         """Number of rows that were asked about."""
         return self._history.n_seen
 
-    def _watch(self, X, labels):
-        rows = check_array(X, dtype=np.float64, allow_nd=True, ensure_all_finite=False)
-        self._history.add(
-            rows.reshape(len(rows), -1), labels, self.threshold, self.min_distances
-        )
+    def _watch(self, rows, labels):
+        self._history.add(rows, labels, self.threshold, self.min_distances)
         if self.alarm_ and self.on_alarm == "refuse":
             raise ExtractionDetected(
                 f"the queries look like an extraction (alarm after {self.alarm_at_}); no "
                 "more answers are given."
             )
+
+
+def _as_numbers(X):
+    """Return rows as float64, of which distances are measured: flat, and dense."""
+    try:
+        rows = check_array(
+            X,
+            accept_sparse="csr",
+            dtype=np.float64,
+            allow_nd=True,
+            ensure_all_finite="allow-nan",
+            estimator="PRADADetector",
+        )
+    except ValueError as error:
+        if not str(error).startswith("could not convert"):
+            raise
+        raise ValueError(
+            f"{error}. PRADADetector measures distances between rows, and takes numbers "
+            "only: encode text and categories in front of it."
+        ) from error
+    return rows.toarray() if issparse(rows) else rows.reshape(len(rows), -1)
+
+
+def _nearest(known, row):
+    """Return the distance of a row from the nearest of others.
+
+    Of two rows with missing values, it is that in the columns which both have, as if the
+    others were like them; None where the row has no column in common with any.
+    """
+    if not (np.isnan(row).any() or np.isnan(known).any()):
+        return float(np.sqrt(((known - row) ** 2).sum(axis=1).min()))
+    distances = nan_euclidean_distances(known, row[None])
+    return None if np.isnan(distances).all() else float(np.nanmin(distances))
 
 
 class _History:
@@ -277,8 +312,9 @@ class _History:
             self.grown[label], self.distances[label] = [row], []
             self.cutoff[label] = 0.0
             return
-        known = np.asarray(self.grown[label])
-        nearest = float(np.sqrt(((known - row) ** 2).sum(axis=1).min()))
+        nearest = _nearest(np.asarray(self.grown[label]), row)
+        if nearest is None:
+            return
         self.all.append(nearest)
         if nearest > self.cutoff[label]:
             self.grown[label].append(row)

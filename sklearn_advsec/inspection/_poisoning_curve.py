@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from .._sklearn import check_matplotlib_support
+from ._styles import CERTIFICATE, line_style, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -309,18 +310,14 @@ class PoisoningCurveDisplay:
         display : PoisoningCurveDisplay
             The display.
         """
-        check_matplotlib_support("PoisoningCurveDisplay.plot")
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots()
+        ax = make_axes(ax, "PoisoningCurveDisplay.plot")
         name = self.name if name is None else name
-        style = {"marker": "o", "markersize": 4, "label": name, **kwargs}
+        style = line_style(ax, kwargs, label=name)
         self.lines_ = ax.plot(self.amount, self.attack, **style)
         if self.bound is not None:
             color = self.lines_[0].get_color()
             self.lines_ += ax.plot(
-                self.amount, self.bound, "--", color=color, label="no attack exceeds"
+                self.amount, self.bound, **CERTIFICATE, label="no attack exceeds"
             )
             ax.fill_between(
                 self.amount, self.attack, self.bound, color=color, alpha=0.1, linewidth=0

@@ -20,7 +20,7 @@ from .._estimators import abstain_label
 from .._labels import as_labels
 from .._seeding import undisturbed
 from .._sklearn import Interval, _safe_indexing, check_parameters
-from ._styles import line_style, make_axes
+from ._styles import CERTIFICATE, line_style, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,10 +197,7 @@ class RobustnessCurveDisplay:
         (line,) = ax.plot(
             self.eps,
             self.certified,
-            color="black",
-            linestyle=(0, (1, 1)),
-            linewidth=1.2,
-            marker="|",
+            **CERTIFICATE,
             label="certified: no attack gets below",
         )
         ax.fill_between(

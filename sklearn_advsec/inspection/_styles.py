@@ -5,6 +5,15 @@ from itertools import cycle, islice
 _MARKERS = "osD^vP*X"
 _DASHES = ("-", "--", "-.", ":")
 
+# What is proved: thin, and on top of an attack that reaches it.
+CERTIFICATE = {
+    "color": "black",
+    "linestyle": (0, (1, 1)),
+    "linewidth": 1.2,
+    "marker": "|",
+    "zorder": 3,
+}
+
 
 def line_style(ax, kwargs, **defaults):
     """Return how to draw the next curve in some axes: marker, dashes and width.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
@@ -291,6 +291,11 @@ class Resampler(ReportsProgress, BaseEstimator):
         estimator = getattr(self, "estimator", None)
         return estimator is not None and allows_nan(estimator)
 
+    def _allows_sparse(self):
+        estimator = getattr(self, "estimator", None)
+        inside = estimator is None or get_tags(estimator).input_tags.sparse
+        return inside and self._takes_sparse
+
     def _is_regression(self):
         return False
 
@@ -312,7 +317,7 @@ class Resampler(ReportsProgress, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.input_tags.sparse = self._takes_sparse
+        tags.input_tags.sparse = self._allows_sparse()
         tags.input_tags.allow_nan = self._allows_nan()
         return tags
 
@@ -387,6 +392,9 @@ class PoisoningAttack(Resampler):
     @property
     def _takes_sparse(self):
         return self.changes == "labels"
+
+    def _allows_nan(self):  # new features come of all the old ones
+        return self.changes == "labels" and super()._allows_nan()
 
     def _prepare(self, task):
         """Decide, for a `PoisonTask`, what counts also where the budget is 0."""

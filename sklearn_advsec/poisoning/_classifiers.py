@@ -156,11 +156,10 @@ class ResampledClassifier(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inside = get_tags(self.estimator).input_tags
-        sampler = get_tags(getattr(self, self._sampler_name)).input_tags
-        sparse = inside.sparse and sampler.sparse
-        tags.input_tags.sparse = sparse and not is_net(self.estimator)
-        tags.input_tags.allow_nan = allows_nan(self.estimator)
+        sampler = lend(clone(getattr(self, self._sampler_name)), self.estimator)
+        inside, taken = get_tags(self.estimator).input_tags, get_tags(sampler).input_tags
+        tags.input_tags.sparse = inside.sparse and taken.sparse
+        tags.input_tags.allow_nan = allows_nan(self.estimator) and taken.allow_nan
         return tags
 
 

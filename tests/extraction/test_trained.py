@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits, load_iris
@@ -21,6 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec import differentiable
 from sklearn_advsec.evasion import FastGradientMethod, TransferAttack
@@ -599,6 +601,24 @@ def test_prada_sees_line_search_and_refuses():
     again = pickle.loads(pickle.dumps(victim))
     assert again.alarm_at_ == victim.alarm_at_
     assert not hasattr(clone(victim), "estimator_")
+
+
+def test_prada_watches_gaps_and_sparse_rows_and_refuses_text(iris):
+    X, y, _ = iris
+    gaps = X.copy()
+    gaps[3, 1] = np.nan
+    gaps[5] = np.nan  # has no column in common with any
+    full = PRADADetector(DecisionTreeClassifier(random_state=0), min_distances=3)
+    victim = clone(full).fit(gaps, y)
+    victim.predict_proba(gaps)
+    assert victim.n_seen_ == len(X) and np.isfinite(victim.statistic_)
+    dense, sparse = full.fit(X, y), clone(full).fit(csr_matrix(X), y)
+    dense.predict(X)
+    sparse.predict(csr_matrix(X))
+    assert sparse.statistic_ == dense.statistic_
+    frame = pd.DataFrame({"a": ["x", "z"] * 75})
+    with pytest.raises(ValueError, match="takes numbers only"):
+        PRADADetector(make_pipeline(OneHotEncoder(), LogisticRegression())).fit(frame, y)
 
 
 def test_curve_display(iris):

@@ -22,6 +22,11 @@ def test_a_bound_is_drawn_above_its_attack():
     display = PoisoningCurveDisplay.from_bound(bound)
     lower, upper = (line.get_ydata() for line in display.lines_)
     assert (lower <= upper).all() and display.ax_.get_ylabel() == "Training loss"
+    attack, proof = display.lines_  # told apart where they coincide, without colours too
+    assert attack.get_color() != proof.get_color()
+    assert attack.get_marker() != proof.get_marker()
+    assert attack.get_linewidth() > proof.get_linewidth()
+    assert attack.get_zorder() < proof.get_zorder()
     plt.close(display.figure_)
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from ..._estimators import check_each_fits, name_of
+from ..._estimators import allows_nan, check_each_fits, name_of
 from ...victim._fitting import VICTIM, as_victim, fit_victim
 from ...victim._validation import check_victim
 from ._base import CraftedAttack, MeanClassifier
@@ -197,3 +197,12 @@ class TransferAttack(CraftedAttack):
         everything = torch.arange(len(state.x_adv), device=state.x_adv.device)
         labelled = state.access.n_total_queries == 0
         self._run_inner(self.attack_, state, everything, labelled=labelled)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        several = isinstance(self.surrogate, (list, tuple))
+        surrogates = self.surrogate if several else [self.surrogate]
+        tags.input_tags.allow_nan = tags.input_tags.allow_nan and all(
+            surrogate is None or allows_nan(surrogate) for surrogate in surrogates
+        )
+        return tags

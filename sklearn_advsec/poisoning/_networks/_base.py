@@ -131,8 +131,6 @@ class Crafting:
                 f"{name} changes rows of numbers: encode the columns of text and "
                 "categories before, such as by OneHotEncoder."
             )
-        if np.isnan(task.X).any():
-            raise ValueError(f"X has missing values; {name} needs all.")
         targets, code = attack._aim(task)
         box = Box(attack.bounds, task.X)
         if attack.constraints is not None:

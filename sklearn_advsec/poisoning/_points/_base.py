@@ -79,8 +79,6 @@ class PointData:
             )
         self.attack, self.task = attack, task
         self.X = task.X.reshape(len(task.X), -1).astype(np.float64)
-        if np.isnan(self.X).any():
-            raise ValueError(f"X has missing values; {type(attack).__name__} needs all.")
         self.y, self.budget = task.y, task.budget
         self.n_classes = len(task.classes)
         constraints = attack.constraints
