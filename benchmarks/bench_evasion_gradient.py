@@ -11,7 +11,12 @@ Run it from the repository's root, for example::
 """
 
 import argparse
+import sys
+import types
 import warnings
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 
 import _common as common
 import numpy as np
@@ -20,26 +25,36 @@ from _results import Claim, Table, record
 from torch import nn
 
 OURS = common.OURS
-NETWORKS = {"undefended": "undefended", "robust": "adversarially trained"}
+NETWORKS = {
+    "undefended": "undefended",
+    "robust": "adversarially trained",
+    "residual": "residual with batch normalisation",
+}
+TWO = ["undefended", "robust"]
+RANDOM = {"random": "ResNet-18 of 16 channels at first, random weights, images 3x32x32"}
+NAMES = NETWORKS | RANDOM
 LP = {np.inf: "Linf", 2: "L2", 1: "L1", 0: "L0"}
 
 # Title, networks, rows, norm, radius (None: as near as possible), steps.
 ROWS = {
-    "apgd": ("APGD on the cross-entropy", NETWORKS, 1000, np.inf, 0.3, 100),
+    "apgd": ("APGD on the cross-entropy", TWO, 1000, np.inf, 0.3, 100),
+    "pgd-resnet": ("PGD", RANDOM, 32, np.inf, 8 / 255, 20),
+    "apgd-resnet": ("APGD on the cross-entropy", RANDOM, 32, np.inf, 8 / 255, 20),
     "autoattack": ("AutoAttack", ["robust"], 100, np.inf, 0.3, 100),
-    "deepfool": ("DeepFool", NETWORKS, 100, 2, None, 50),
-    "deepfool-linf": ("DeepFool", NETWORKS, 100, np.inf, None, 50),
-    "cw": ("Carlini-Wagner, 9 searches", NETWORKS, 30, 2, None, 100),
-    "cw-few": ("Carlini-Wagner, 9 searches", NETWORKS, 2, 2, None, 100),
-    "jsma": ("JSMA, target y + 1, at most 20 % of the pixels", NETWORKS, 20, 0, None, 78),
-    "fab-linf": ("FAB", NETWORKS, 50, np.inf, None, 100),
-    "fab-l2": ("FAB", NETWORKS, 50, 2, None, 100),
-    "fab-l1": ("FAB", NETWORKS, 50, 1, None, 100),
+    "deepfool": ("DeepFool", TWO, 100, 2, None, 50),
+    "deepfool-linf": ("DeepFool", TWO, 100, np.inf, None, 50),
+    "cw": ("Carlini-Wagner, 9 searches", TWO, 30, 2, None, 100),
+    "cw-few": ("Carlini-Wagner, 9 searches", TWO, 2, 2, None, 100),
+    "jsma": ("JSMA, target y + 1, at most 20 % of the pixels", TWO, 20, 0, None, 78),
+    "fab-linf": ("FAB", TWO, 50, np.inf, None, 100),
+    "fab-l2": ("FAB", TWO, 50, 2, None, 100),
+    "fab-l1": ("FAB", TWO, 50, 1, None, 100),
     "fmn-linf": ("FMN", NETWORKS, 100, np.inf, None, 100),
     "fmn-l2": ("FMN", NETWORKS, 100, 2, None, 100),
     "fmn-l1": ("FMN", NETWORKS, 100, 1, None, 100),
-    "fmn-l0": ("FMN", NETWORKS, 100, 0, None, 100),
-    "universal": ("Universal perturbation", NETWORKS, 200, np.inf, 0.3, 20),
+    "fmn-l0": ("FMN", TWO, 100, 0, None, 100),
+    "sigma-zero": ("Sigma-zero", NETWORKS, 200, 0, None, 100),
+    "universal": ("Universal perturbation", TWO, 200, np.inf, 0.3, 20),
 }
 SLACK = 0.005  # of robust accuracy and success, and relative for norms
 AUTOATTACK_TIME = 0.7  # of torchattacks'
@@ -48,6 +63,18 @@ AUTOATTACK_TIME = 0.7  # of torchattacks'
 SHORTER = {
     "10 steps": dict(max_iter=10),
     "10 steps, 3000 queries": dict(max_iter=10, square_queries=3000),
+}
+
+# In whose tables adv-lib's other methods stand beside ours, but are not compared: it is
+# fast minimum norm, and sigma-zero, that are to be as near and as fast as anything.
+SAME_METHOD = {
+    "deepfool": "DeepFool",
+    "deepfool-linf": "DeepFool",
+    "cw": "Carlini-Wagner",
+    "fab-linf": "FAB",
+    "fab-l2": "FAB",
+    "fab-l1": "FAB",
+    "fmn-l0": "FMN",
 }
 
 # What the tables do not say by themselves of the peers, by the names of the rows.
@@ -81,7 +108,9 @@ REMARKS = {
 def torchattacks_runner(name, module, X, y, norm, eps, steps):
     def build(torchattacks):
         rule = dict(norm=LP[norm], steps=steps)
-        if name == "apgd":
+        if name == "pgd-resnet":
+            attack = torchattacks.PGD(module, eps=eps, alpha=2 / 255, steps=steps)
+        elif name.startswith("apgd"):
             attack = torchattacks.APGD(module, eps=eps, loss="ce", **rule)
         elif name == "autoattack":
             attack = torchattacks.AutoAttack(module, eps=eps, norm=LP[norm], seed=0)
@@ -138,6 +167,74 @@ def foolbox_runner(name, module, X, y, norm, eps, steps):
         return lambda: attack(model, x, label, epsilons=None)[1]
 
     return common.available(build, "foolbox", "foolbox.attacks")
+
+
+def _advlib():
+    """Import adv-lib's attacks; what it needs for drawing and for LPIPS stays away."""
+    absent = [n for n in ("torchvision", "visdom") if find_spec(n) is None]
+    for name in absent:
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].models = None
+    try:
+        return import_module("adv_lib.attacks")
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+def advlib_runners(name, module, X, y, norm, eps, steps):
+    """Everything of adv-lib that has the same aim, by its name."""
+    try:
+        lib = _advlib()
+        from adv_lib.attacks.carlini_wagner import carlini_wagner_l2
+        from adv_lib.attacks.fast_adaptive_boundary import fab
+        from adv_lib.attacks.trust_region import tr
+    except Exception as error:
+        return {"adv-lib": f"not importable: {error}"}
+    if name.startswith("pgd"):
+        step = dict(steps=steps, absolute_step_size=2 / 255)
+        found = {"PGD": partial(lib.pgd_linf, ε=eps, **step)}
+    elif name.startswith("apgd"):
+        rule = dict(eps=eps, norm=norm, n_iter=steps, loss_function="ce")
+        found = {"APGD": partial(lib.apgd, **rule)}
+    elif eps is not None or name in ("jsma", "cw-few"):
+        return {}
+    else:
+        n = 9 * steps if name == "cw" else steps
+        found = {
+            "FMN": partial(lib.fmn, norm=norm, steps=n),
+            "PDPGD": partial(lib.pdpgd, norm=norm, num_steps=n),
+        }
+        if norm == 0:
+            found["PDPGD"] = partial(found["PDPGD"], proximal_operator=23)
+            found["sigma-zero"] = partial(lib.sigma_zero, num_steps=n)
+        if norm == 1:
+            found["ALMA"] = partial(lib.alma, distance="l1", num_steps=n)
+        if norm == 2:
+            found.pop("PDPGD", None)
+            if name == "cw":
+                rule = dict(learning_rate=0.01, max_iterations=steps)
+                found["Carlini-Wagner"] = partial(carlini_wagner_l2, **rule)
+            found |= {
+                "DDN": partial(lib.ddn, steps=n, levels=None),
+                "ALMA": partial(lib.alma, distance="l2", num_steps=n),
+                "PDGD": partial(lib.pdgd, num_steps=n),
+                "SuperDeepFool": partial(lib.sdf, steps=n),
+            }
+        if norm in (2, np.inf):
+            found["TR"] = partial(tr, iter=n, p=norm)
+            if name.startswith("deepfool"):
+                found["DeepFool"] = partial(lib.df, steps=n, norm=norm)
+        if name.startswith("fab"):
+            found["FAB"] = partial(fab, norm=norm, n_iter=n)
+    x, label = torch.as_tensor(X), torch.as_tensor(y)
+    # They write into what they are given.
+    return {
+        f"adv-lib {method}": partial(
+            lambda run: run(module, x.clone(), label.clone()).detach(), run
+        )
+        for method, run in found.items()
+    }
 
 
 def cleverhans_runner(name, module, X, y, norm, eps, steps):
@@ -227,7 +324,11 @@ def our_runner(name, module, X, y, norm, eps, steps, **budget):
     def build(evasion, pretrained):
         victim = pretrained.PretrainedModule(module, classes=range(10))
         goal = {}
-        if name == "apgd":
+        if name == "pgd-resnet":
+            attack = evasion.ProjectedGradientDescent(
+                eps=eps, step_size=2 / 255, max_iter=steps, random_start=True
+            )
+        elif name.startswith("apgd"):
             attack = evasion.AutoProjectedGradientDescent(eps=eps, max_iter=steps)
         elif name == "autoattack":
             attack = evasion.AutoAttack(eps=eps, max_iter=steps)
@@ -240,6 +341,8 @@ def our_runner(name, module, X, y, norm, eps, steps, **budget):
             goal = dict(target=(y + 1) % 10)
         elif name.startswith("fab"):
             attack = evasion.FastAdaptiveBoundary(norm=norm, max_iter=steps)
+        elif name == "sigma-zero":
+            attack = evasion.SigmaZero(max_iter=steps)
         elif name.startswith("fmn"):
             attack = evasion.FastMinimumNorm(norm=norm, max_iter=steps)
         else:
@@ -260,15 +363,12 @@ def network_row(name, network, args):
     """Run one row of the comparison on a reference network; return its table."""
     title, _, n, norm, eps, steps = ROWS[name]
     n = args.n or n
-    module = common.reference_model(network)
-    _, _, X, y = common.load_mnist()
-    with torch.no_grad():
-        right = module(torch.as_tensor(X)).argmax(1).numpy() == y
-    X, y = X[right], y[right]
+    module, X, y = _victim(network)
     given = (name, module, X[:n], y[:n], norm, eps, steps)
     runners = {}
     if "ours" not in args.only:
         runners = {library: make(*given) for library, make in PEERS.items()}
+        runners |= advlib_runners(*given)
         runners = {library: run for library, run in runners.items() if run is not None}
         if name == "autoattack":
             runners["torchattacks, 100 steps"] = torchattacks_runner(
@@ -291,11 +391,38 @@ def network_row(name, network, args):
             row.pop("gradients per row", None), row.pop("forwards per row", None)
     within = "" if eps is None else f" {eps:g}"
     return Table(
-        f"{title}, {LP[norm]}{within}, {steps} steps, {NETWORKS[network]}, n {n}",
+        f"{title}, {LP[norm]}{within}, {steps} steps, {NAMES[network]}, n {n}",
         rows,
         claims(name, rows),
-        REMARKS.get(name, []),
+        REMARKS.get(name, []) + _other_methods(name),
     )
+
+
+def _other_methods(name):
+    if name not in SAME_METHOD:
+        return []
+    return [
+        f"Claims are about {SAME_METHOD[name]} alone; for what else adv-lib has, the "
+        "tables of FMN and sigma-zero compare."
+    ]
+
+
+def _victim(network):
+    """Return a network, and images that it gets right."""
+    if network in RANDOM:
+        module, X = common.random_resnet()
+        return module, X, _labels(module, X)
+    module = common.reference_model(network)
+    _, _, X, y = common.load_mnist()
+    right = _labels(module, X) == y
+    return module, X[right], y[right]
+
+
+def _labels(module, X):
+    with torch.no_grad():
+        return np.concatenate(
+            [module(part).argmax(1).numpy() for part in torch.as_tensor(X).split(500)]
+        )
 
 
 def _quality(module, X, y, X_adv, norm, eps, name):
@@ -313,6 +440,8 @@ def _quality(module, X, y, X_adv, norm, eps, name):
     if eps is None:
         columns["success"] = float(success.mean())
         columns["median norm"] = float(np.median(np.where(success, size, np.inf)))
+        if norm == 0:
+            columns["mean norm"] = float(np.where(success, size, X[0].size).mean())
         columns["of successes"] = float(np.median(size[success])) if any(success) else ""
     else:
         columns["robust accuracy"] = float(1 - success.mean())
@@ -336,6 +465,13 @@ def claims(name, rows):
     """Say whether we are as good as the best peer, and as fast as those who are, too."""
     rows = [row for row in rows if "CPU s" in row]
     peers = [row for row in rows if not row["runner"].startswith(OURS)]
+    if name in SAME_METHOD:
+        peers = [
+            row
+            for row in peers
+            if row["runner"] == f"adv-lib {SAME_METHOD[name]}"
+            or not row["runner"].startswith("adv-lib")
+        ]
     ours = [row for row in rows if row["runner"].startswith(OURS)]
     return [claim for row in ours for claim in _claims(name, row, peers) if peers]
 
@@ -358,6 +494,15 @@ def _claims(name, ours, peers):
         success = max(row["success"] for row in peers)
         good = ours["success"] >= success - SLACK
         good &= ours["median norm"] <= norm * (1 + SLACK)
+        if "mean norm" in ours:
+            least = min(row["mean norm"] for row in peers)
+            yield Claim(
+                f"{runner}: mean norm",
+                f"{ours['mean norm']:.2f}",
+                bool(ours["mean norm"] <= least * (1 + SLACK)),
+                f"as good as the best of the peers, within {SLACK:g}",
+                f"{least:.2f}",
+            )
         yield Claim(
             f"{runner}: success and median norm",
             f"{ours['success']:.2f} and {ours['median norm']:.4g}",
@@ -376,6 +521,16 @@ def _claims(name, ours, peers):
         as_good, limit = peers, AUTOATTACK_TIME
     elif as_good:  # where no peer is as good, there is no time to compare
         as_good = [min(as_good, key=lambda row: row["CPU s"])]
+    if name.endswith("resnet"):
+        key = "gradients per row"
+        least = min(row[key] for row in peers)
+        yield Claim(
+            f"{runner}: gradients per row",
+            f"{ours[key]:.2f}",
+            bool(ours[key] <= least),
+            "at most the least of the peers",
+            f"{least:.2f}",
+        )
     for row in as_good:
         ratio = ours["CPU s"] / row["CPU s"]
         text = f"{runner}: time, of that of {row['runner']}"
@@ -393,14 +548,14 @@ def main():
         "--only",
         nargs="+",
         default=[],
-        choices=[*ROWS, *NETWORKS, "peers", "ours"],
+        choices=[*ROWS, *NAMES, "peers", "ours"],
         help="some of the comparisons, or one side of them",
     )
     parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # the peers' own
 
-    networks = [name for name in NETWORKS if name in args.only] or list(NETWORKS)
+    networks = [name for name in NAMES if name in args.only] or list(NAMES)
     sections = []
     for name in [name for name in ROWS if name in args.only] or ROWS:
         for network in ROWS[name][1]:

@@ -24,7 +24,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from _common import MnistCNN
+from _common import MnistCNN, ResNet18
 from _results import Claim, Table, record
 from sklearn.neural_network import MLPClassifier
 from skorch import NeuralNetClassifier
@@ -58,49 +58,6 @@ DEADLINES = {
 
 
 # Networks -----------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    """Two convolutions and a way past them (He et al. 2015, arXiv:1512.03385)."""
-
-    def __init__(self, n_in, n_out, stride):
-        super().__init__()
-        self.residual = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(n_out),
-            nn.ReLU(),
-            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(n_out),
-        )
-        self.shortcut = nn.Identity()
-        if stride > 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
-            )
-
-    def forward(self, x):
-        return torch.relu(self.residual(x) + self.shortcut(x))
-
-
-class ResNet18(nn.Module):
-    """The form of ResNet-18 that is usual for 3x32x32; 64 channels at first."""
-
-    def __init__(self, width=64):
-        super().__init__()
-        layers = [
-            nn.Conv2d(3, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-        ]
-        n_in = width
-        for i, n_out in enumerate((width, 2 * width, 4 * width, 8 * width)):
-            layers += [Block(n_in, n_out, 1 + (i > 0)), Block(n_out, n_out, 1)]
-            n_in = n_out
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, 10)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x):
-        return self.layers(x)
 
 
 def perceptron(width):

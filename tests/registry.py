@@ -53,6 +53,7 @@ EVASION = [
     evasion.PointwiseAttack(VICTIM, max_queries=60),
     evasion.ProjectedGradientDescent(VICTIM),
     evasion.RayS(VICTIM, max_queries=60),
+    evasion.SigmaZero(VICTIM, max_iter=10),
     evasion.SimBA(VICTIM, max_queries=60),
     evasion.SquareAttack(VICTIM, max_queries=60),
     evasion.TransferAttack(VICTIM, surrogate=LogisticRegression(C=0.1)),

@@ -43,7 +43,7 @@ PUBLIC = {
         GreedyFeatureAttack HopSkipJump IterativeLeastLikely JPEG JacobianSaliencyMap
         LabelOnlyNES MultiObjectiveEvolution NaturalEvolutionStrategy OnePixel
         Perspective PointwiseAttack PrintScan ProjectedGradientDescent RayS Rotation
-        Scaling Shift SimBA SquareAttack TransferAttack TreeCoordinateAttack
+        Scaling Shift SigmaZero SimBA SquareAttack TransferAttack TreeCoordinateAttack
         TreeExactAttack TreeExactResult UniversalPerturbation ZerothOrderOptimization
         destruction_rate
     """,

@@ -19,6 +19,7 @@ from ._minimum_norm._deepfool import DeepFool
 from ._minimum_norm._fab import FastAdaptiveBoundary
 from ._minimum_norm._fast_minimum_norm import FastMinimumNorm
 from ._minimum_norm._jsma import JacobianSaliencyMap
+from ._minimum_norm._sigma_zero import SigmaZero
 from ._physical._patch import AdversarialPatch
 from ._physical._transformations import (
     JPEG,
@@ -84,6 +85,7 @@ __all__ = [
     "Rotation",
     "Scaling",
     "Shift",
+    "SigmaZero",
     "SimBA",
     "SquareAttack",
     "TransferAttack",

@@ -24,6 +24,7 @@ from sklearn_advsec.evasion import (
     FastMinimumNorm,
     JacobianSaliencyMap,
     ProjectedGradientDescent,
+    SigmaZero,
     SquareAttack,
     UniversalPerturbation,
 )
@@ -159,7 +160,10 @@ def test_raw_features_in_their_own_box_do_not_lead_astray(attack, norm):
     assert np.median(ratio) < 1.005 and np.quantile(ratio, 0.9) < 1.02
 
 
-def test_l0_needs_no_more_features_than_the_greedy_optimum(binary):
+@pytest.mark.parametrize(
+    "attack", [FastMinimumNorm(norm=0), SigmaZero()], ids=lambda a: type(a).__name__
+)
+def test_l0_needs_no_more_features_than_the_greedy_optimum(attack, binary):
     """In a box, the fewest features that flip a linear victim are the most useful."""
     victim, X, _ = binary
     w, score = victim.coef_[0], victim.decision_function(X)
@@ -167,9 +171,32 @@ def test_l0_needs_no_more_features_than_the_greedy_optimum(binary):
     gain += np.maximum(np.outer(np.sign(score), w), 0) * X
     gain = np.sort(gain, axis=1)[:, ::-1].cumsum(1)
     fewest = (gain < np.abs(score)[:, None]).sum(1) + 1
-    result = attack_all(FastMinimumNorm(norm=0, bounds=(0, 1)), victim, X)
+    result = attack_all(clone(attack).set_params(bounds=(0, 1)), victim, X)
     assert result.success.all() and (result.distance >= fewest).all()
     assert np.mean(result.distance == fewest) >= 0.9
+
+
+def test_sigma_zero_weighs_features_by_their_ranges():
+    """Ranges from a thousandth to four thousand: the most useful features go first."""
+    X, y = load_breast_cancer(return_X_y=True)
+    scaler, model = StandardScaler(), LogisticRegression(max_iter=500)
+    victim = make_pipeline(scaler, model).fit(X, y)
+    weight, rows = model.coef_[0] / scaler.scale_, X[:50]
+    score = victim.decision_function(rows)[:, None]
+    towards = -np.sign(score) * weight
+    gain = np.maximum(towards * (X.max(0) - rows), towards * (X.min(0) - rows))
+    fewest = (np.sort(gain, axis=1)[:, ::-1].cumsum(1) < np.abs(score)).sum(1) + 1
+    attack = SigmaZero(FrozenEstimator(victim)).fit(X)
+    result = attack.run(rows)
+    assert result.success.all() and (result.distance >= fewest).all()
+    assert np.mean(result.distance == fewest) >= 0.8
+    assert result.distance.mean() < 1.1 * fewest.mean()
+
+
+def test_sigma_zero_does_not_take_steps_that_its_threshold_undoes():
+    X, y = load_digits(return_X_y=True)
+    with pytest.raises(ValueError, match="step_size must be larger than threshold"):
+        SigmaZero(LogisticRegression(), step_size=0.2).fit(X, y)
 
 
 @pytest.mark.parametrize("norm", [1, 2, np.inf])
@@ -329,6 +356,7 @@ ALL = [
     FastMinimumNorm(norm=2, max_iter=40, **BALL),
     FastMinimumNorm(norm=1, max_iter=40, **BALL),
     FastMinimumNorm(norm=0, max_iter=40, **BALL),
+    SigmaZero(max_iter=40, **BALL),
     JacobianSaliencyMap(gamma=0.3, **BALL),
     JacobianSaliencyMap(gamma=0.3, outputs="logit", **BALL),
 ]
@@ -440,6 +468,7 @@ def test_fixed_columns_and_missing_values_stay():
         CarliniWagner(max_iter=30),
         FastMinimumNorm(norm=1),
         FastAdaptiveBoundary(),
+        SigmaZero(),
         JacobianSaliencyMap(gamma=1.0),
         AutoProjectedGradientDescent(eps=1.0, norm=1, max_iter=20),
     ):

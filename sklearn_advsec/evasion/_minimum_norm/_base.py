@@ -232,8 +232,9 @@ def give_back(state, n_rounds, n_steps):
         search.low, search.high = torch.zeros_like(search.best), search.best
         for _ in range(n_steps):
             if not search.can_ask():
-                return
+                break
             n_kept = ((search.low + search.high) / 2).floor()
             search.look(search.far * (search.rank < column(n_kept, search.far)))
             search.high = torch.where(search.hit, n_kept, search.high)
             search.low = torch.where(search.hit, search.low, n_kept)
+            search.drop(search.high - search.low <= 1)
