@@ -189,7 +189,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         n_steps = self.max_epochs * -(-len(X) // self.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         for _ in range(self.max_epochs):
-            for rows in torch.randperm(len(X)).split(self.batch_size):
+            for rows in torch.randperm(len(X)).split(int(self.batch_size)):
                 optimizer.zero_grad()
                 scores, sums = self._forward(X[rows], weights, biases)
                 loss = torch.nn.functional.cross_entropy(

@@ -843,7 +843,9 @@ class EvasionAttack(
         access = self._open_access(chunk)
         constrained, lower, upper = self._constrain(access)
         generator = torch.Generator().manual_seed(chunk.seed)
-        state = AttackState(constrained, self._norm, lower, upper, generator, chunk.rows)
+        state = self._new_state(
+            constrained, self._norm, lower, upper, generator, chunk.rows
+        )
         if progress is not None:
             progress.follow(state, access)
         if chunk.max_total_queries is not None:
@@ -864,6 +866,10 @@ class EvasionAttack(
         except BaseException as stop:
             stop.result = self._result_so_far(state, chunk, access, stop)
             raise
+
+    def _new_state(self, *args):
+        """Return what is known of a chunk before any question; attacks may add to it."""
+        return AttackState(*args)
 
     def _held_back(self, access, chunk):
         """How many questions of a total are kept for what rows are where they end.

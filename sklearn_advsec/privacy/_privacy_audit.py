@@ -184,7 +184,8 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         "shadow_estimator": [HasMethods(["fit"]), TrainedShadows, None],
         "n_shadow_models": [Interval(Integral, 2, None, closed="left")],
         "quasi_identifiers": [list, tuple, None],
-        "level": [Interval(Real, 0, 1, closed="neither")],
+        # Shared by all attacks and subtracted from 1, it must still be seen.
+        "level": [Interval(Real, 1e-12, 1, closed="left")],
         "min_count": [Interval(Integral, 1, None, closed="left")],
         "domain": [list, tuple, np.ndarray, None],
         "label_column": [Integral, str],
@@ -474,8 +475,8 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
     def _names_of_attacks(self):
         """Return the attacks that the model allows; what it does not is a limit."""
         names = list(_ATTACKS) if self.attacks == "auto" else list(self.attacks)
-        unknown = [name for name in names if name not in _ATTACKS]
-        if unknown or not names or len(set(names)) < len(names):
+        known = all(isinstance(name, str) and name in _ATTACKS for name in names)
+        if not known or not names or len(set(names)) < len(names):
             raise ValueError(
                 f"attacks must be 'auto', or some of {list(_ATTACKS)}, each once; got "
                 f"{self.attacks!r}."
@@ -640,7 +641,10 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         """Return which records are alone with their quasi-identifiers; None without."""
         if self.quasi_identifiers is None:
             return None
-        at = [_position(taken.rows, column) for column in self.quasi_identifiers]
+        at = [
+            column_position(taken.rows, column, "quasi_identifiers")
+            for column in self.quasi_identifiers
+        ]
         known = Records(_safe_indexing(taken.rows, at, axis=1), None, taken.classes)
         keys = known.keys(single=False)
         counts = {}
@@ -1059,15 +1063,6 @@ def _mask(rows, n_rows, name):
     mask = np.zeros(n_rows, dtype=bool)
     mask[rows] = True
     return mask
-
-
-def _position(rows, column):
-    try:
-        return column_position(rows, column)
-    except ValueError as error:
-        raise ValueError(
-            f"quasi_identifiers: {str(error).replace('label_column=', '')}"
-        ) from None
 
 
 def _maybe(member, known):

@@ -332,7 +332,9 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
             try:
                 member = np.asarray(self.group(X))
             except Exception as error:
-                raise ValueError(f"group raised an error: {error!r}") from error
+                raise ValueError(
+                    f"group raised an error on the records X: {error!r}"
+                ) from error
             if member.shape != (len(X),) or member.dtype != bool:
                 raise ValueError(
                     f"group must return a bool for each of the {len(X)} records; it "
@@ -344,11 +346,7 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(
                 f"group must be a function or a pair (column, value); got {self.group!r}."
             )
-        try:
-            position = column_position(X, column)
-        except ValueError as error:
-            error.add_note(f"It is the column of group={self.group!r}.")
-            raise
+        position = column_position(X, column, "group")
         values = X.iloc[:, position] if is_dataframe(X) else X[:, position]
         try:
             return np.asarray(values == value, dtype=bool)

@@ -167,7 +167,7 @@ class QuantileMembership(MembershipAttack):
             return self.quantile_estimator
         regressor = HistGradientBoostingRegressor(
             loss="quantile",
-            quantile=1 - self.fpr,
+            quantile=min(1 - self.fpr, np.nextafter(1, 0)),
             early_stopping=False,
             random_state=self.random_state,
         )

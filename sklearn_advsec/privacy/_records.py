@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -124,24 +125,28 @@ def _double(values):
     return values.astype(np.float64) + 0.0
 
 
-def column_position(rows, column):
-    """Return the position of a column that is given by name or position."""
+def column_position(rows, column, parameter="label_column"):
+    """Return the position of a column that a parameter gives by name or position."""
     if isinstance(column, str):
         if not is_dataframe(rows):
             raise ValueError(
-                f"label_column={column!r} is a name, but the records are an array; give "
+                f"{parameter}: {column!r} is a name, but the records are an array; give "
                 "the position of the column."
             )
         if column not in rows.columns:
             raise ValueError(
-                f"label_column={column!r}: there is no column {column!r}; there are "
+                f"{parameter}: there is no column {column!r}; there are "
                 f"{list(rows.columns)}."
             )
         return rows.columns.get_loc(column)
+    if not isinstance(column, Integral):
+        raise ValueError(
+            f"{parameter}: a column is a name or a position; got {column!r}."
+        )
     n_columns = rows.shape[1]
     if not -n_columns <= column < n_columns:
         raise ValueError(
-            f"label_column={column} does not exist: there are {n_columns} columns."
+            f"{parameter}: {column} does not exist: there are {n_columns} columns."
         )
     return column % n_columns
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -155,10 +156,11 @@ def stored_rows(
 def check_training_rows(estimator, X, y):
     """Check the rows a model was trained on, and return their labels as an array.
 
-    The rows are as the model takes them, text and all; only their number, their width and
-    a lost mask can be wrong.
+    The rows are as the model takes them, text and all: it is asked about the first one.
     """
     refuse_masked(X)
+    if not is_dataframe(X) and getattr(X, "dtype", np.dtype(object)).kind != "O":
+        check_array(X, accept_sparse=True, ensure_all_finite="allow-nan", allow_nd=True)
     shape = np.shape(X) if not issparse(X) else X.shape
     if len(shape) < 2:
         raise ValueError(f"X must be rows of features; it has shape {shape}.")
@@ -168,6 +170,9 @@ def check_training_rows(estimator, X, y):
             f"X has {shape[1]} features, but {type(unwrap(estimator)).__name__} was "
             f"trained on {n_features}."
         )
+    model = unwrap(estimator)
+    ask = model.predict if hasattr(model, "predict") else model.transform
+    ask(_safe_indexing(X, [0]))
     if y is None:
         return None
     check_consistent_length(X, y)

@@ -565,7 +565,7 @@ def test_errors_say_what_to_do():
         LossThreshold(FrozenEstimator(tree)).fit(records)
     with pytest.raises(ValueError, match="candidates: .*61 features"):
         RMIA(TARGET, mode="online", candidates=AUDITED[:, 1:]).fit(OWN)
-    with pytest.raises(ValueError, match="label_column=200 does not exist"):
+    with pytest.raises(ValueError, match="label_column: 200 does not exist"):
         LossThreshold(TARGET, label_column=200).fit(OWN)
     with pytest.raises(ValueError, match="one class only"):
         LossThreshold(TARGET).fit(AUDITED, np.ones(len(AUDITED)))

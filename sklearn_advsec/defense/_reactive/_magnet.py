@@ -278,7 +278,7 @@ class MagNet(DetectingDefense):
         self.detectors_ = self._choose_detectors()
         shape = image_shape_of(X.shape[1:], self.image_shape)
         self.shape_ = X.shape[1:] if shape is None else shape
-        if not all(0 < t < np.inf for t in self.temperatures):
+        if not all(isinstance(t, Real) and 0 < t < np.inf for t in self.temperatures):
             raise ValueError(
                 f"temperatures must be positive and finite; got {self.temperatures!r}."
             )

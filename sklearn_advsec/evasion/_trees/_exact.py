@@ -190,12 +190,13 @@ class TreeExactAttack(TreeAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _attack(self, state):
+    def _new_state(self, *args):
+        state = super()._new_state(*args)
         n_rows = len(state.access.x)
         # Rows that are wrong already have a distance of 0, which is proved.
         state.lowest, state.in_time = np.zeros(n_rows), np.ones(n_rows, dtype=bool)
         state.partial = np.zeros(n_rows, dtype=bool)
-        super()._attack(state)
+        return state
 
     def _search_row(self, tree_row):
         state, row = tree_row.state, int(tree_row.at)
