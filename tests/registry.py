@@ -293,6 +293,8 @@ NOT_CHECKED = {
     "StructuralReport": "a result",
     "TrainedShadows": "models that are there already",
     "TFHE": "parameters of encryption, and no predictor",
+    "TextSubstitution": "attacks documents: tests/evasion/test_text.py",
+    "TextSubstitutionResult": "a result",
     "TreeExactResult": "a result",
 }
 

@@ -43,7 +43,8 @@ PUBLIC = {
         GreedyFeatureAttack HopSkipJump IterativeLeastLikely JPEG JacobianSaliencyMap
         LabelOnlyNES MultiObjectiveEvolution NaturalEvolutionStrategy OnePixel
         Perspective PointwiseAttack PrintScan ProjectedGradientDescent RayS Rotation
-        Scaling Shift SigmaZero SimBA SquareAttack TransferAttack TreeCoordinateAttack
+        Scaling Shift SigmaZero SimBA SquareAttack TextSubstitution
+        TextSubstitutionResult TransferAttack TreeCoordinateAttack
         TreeExactAttack TreeExactResult UniversalPerturbation ZerothOrderOptimization
         destruction_rate
     """,

@@ -40,6 +40,7 @@ from ._queries._pointwise import PointwiseAttack
 from ._queries._rays import RayS
 from ._queries._simba import SimBA
 from ._queries._square import SquareAttack
+from ._queries._text_substitution import TextSubstitution, TextSubstitutionResult
 from ._queries._zoo import ZerothOrderOptimization
 from ._state import EvasionResult
 from ._tables._constrained_adaptive import ConstrainedAdaptiveAttack
@@ -88,6 +89,8 @@ __all__ = [
     "SigmaZero",
     "SimBA",
     "SquareAttack",
+    "TextSubstitution",
+    "TextSubstitutionResult",
     "TransferAttack",
     "TreeCoordinateAttack",
     "TreeExactAttack",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -500,7 +501,7 @@ class EvasionAttack(
         self.estimator_ = fit_victim(self.estimator, X, y, owner=self)
         check_victim(self.estimator_)
         self._check_target(self.target, self.goal, n_rows=None)
-        self.box_ = Box(self._bounds(), X)
+        self.box_ = self._make_box(X)
         self.batch_size_ = self._choose_batch_size(X)
         if self.knowledge == "gradient":
             some = slice(_COMPARED_ROWS)
@@ -679,6 +680,10 @@ class EvasionAttack(
     def _bounds(self):
         """Return the bounds in use."""
         return self.bounds
+
+    def _make_box(self, X):
+        """Return the box of the rows."""
+        return Box(self._bounds(), X)
 
     def _constraints(self):
         """Return the constraints in use, if any."""
@@ -1046,6 +1051,7 @@ class EvasionAttack(
         """Validate rows: DataFrames stay, all else becomes an array of numbers."""
         allow_nan = may_take_nan(self.estimator)
         X, _ = plain_rows(X)
+        _refuse_text(X, type(self).__name__)
         if is_dataframe(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             X = check_rows(X, type(self).__name__, allow_nan=allow_nan)
@@ -1110,6 +1116,24 @@ class EvasionAttack(
             tags.target_tags.required = needs_labels(self.estimator)
             tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
+
+
+def _refuse_text(X, name):
+    """Raise where rows are documents, or sparse, as those that are made of documents."""
+    if issparse(X):
+        raise TypeError(
+            f"Sparse data was passed for X, and {name} takes dense rows: X.toarray(), if "
+            "the columns are few. Rows that a text pipeline makes of documents are "
+            "attacked as documents: evasion.TextSubstitution(pipeline, substitutions), "
+            "which finds documents that have such rows."
+        )
+    if isinstance(X, (str, bytes)) or is_dataframe(X) or not hasattr(X, "__len__"):
+        return
+    if len(X) and np.ndim(X) == 1 and all(isinstance(text, str) for text in X):
+        raise TypeError(
+            f"X holds texts, and {name} changes numbers and columns of tables. "
+            "evasion.TextSubstitution(pipeline, substitutions) changes words of texts."
+        )
 
 
 def _whole(number):

@@ -135,17 +135,14 @@ class LabelAccess:
         }
         check_parameters(given, _PARAMETERS, type(self).__name__)
         check_victim(estimator)
-        X = check_rows(X, name_of(estimator), allow_nan=may_take_nan(estimator))
-        names = getattr(estimator, "feature_names_in_", None)
         self.estimator = estimator
-        self.X = X
+        self.X, self.codec = self._read(X, categories)
         self.classes = np.asarray(estimator.classes_)
-        self.codec = RowCodec(X, names if np.ndim(X) == 2 else None, categories)
         self.max_queries = max_queries
         self.max_total_queries = max_total_queries
         self.batch_size = batch_size
         self._view = self._network_view()
-        self._original = self.codec.encode(X)
+        self._original = self.codec.encode(self.X)
         self.skipped = np.zeros(len(self._original), dtype=bool)
         self.skips = on_bad_answer == "skip"
         skipped = self.skipped if self.skips else None
@@ -158,6 +155,13 @@ class LabelAccess:
         self._n_queries_there = None
         self._counted = None
         self.on_query = None
+
+    def _read(self, X, categories):
+        """Return rows, checked, and what turns them into numbers and back."""
+        victim = self.estimator
+        X = check_rows(X, name_of(victim), allow_nan=may_take_nan(victim))
+        names = getattr(victim, "feature_names_in_", None) if np.ndim(X) == 2 else None
+        return X, RowCodec(X, names, categories)
 
     def _network_view(self):
         """Give a view of a victim that is a network by itself; None for all others."""
