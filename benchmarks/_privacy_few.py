@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 from _common import data_path, load_mnist
-from _privacy_data import binary_records
+from _privacy_data import binary_records, without_gap
 from _results import Claim, Table
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import make_friedman2, make_friedman3
 from sklearn.ensemble import (
@@ -15,6 +16,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier
@@ -175,6 +177,106 @@ def _ahead(rows, n):
         not behind,
         "no less than 0, up to two standard errors and .002",
     )
+
+
+# Shadow models as targets ---------------------------------------------------------------
+
+
+class Told(ClassifierMixin, BaseEstimator):
+    """A classifier that answers one table of rows, as it was told."""
+
+    def __init__(self, proba):
+        self.proba, self.classes_ = proba, np.arange(proba.shape[1])
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def fit(self, X, y=None):
+        return self
+
+    def predict_proba(self, X):
+        return self.proba
+
+    def predict(self, X):
+        return self.proba.argmax(axis=1)
+
+
+def finite_pool(args, n_records=1000, n_shadow_models=16, n_seeds=2):
+    """Shadow models that play the target, judged by the others of their pool."""
+    found = {}
+    for seed in range(n_seeds):
+        rng = np.random.RandomState(seed)
+        played = without_gap(seed)
+        X, y = played.own[:n_records, :-1], played.own[:n_records, -1].astype(int)
+        records = make_records(X, y)
+        draws = draw_subsets(n_records, n_shadow_models, n_records // 2, rng)
+        draws += [
+            np.sort(rng.permutation(n_records)[: n_records // 2])
+            for _ in range(n_shadow_models)
+        ]
+        trained = [np.isin(np.arange(n_records), rows) for rows in draws]
+        seeds = rng.randint(2**31 - 1, size=len(draws))
+        linear = fit_many(LogisticRegression(), X, y, draws, seeds)
+        answers = {
+            "linear": [model.predict_proba(X) for model in linear],
+            "answers without a cause": softmax(
+                rng.normal(size=(len(draws), n_records, 4)), 2
+            ),
+        }
+        for target, told in answers.items():
+            models = [Told(proba) for proba in told]
+            for i in range(len(draws)):
+                ways = {"a target of its own": range(n_shadow_models - 2)}  # as many
+                if i < n_shadow_models:  # draws come in pairs that share no row
+                    others = [j for j in range(n_shadow_models) if j != i]
+                    ways = {"all others": others}
+                    ways["without its complement"] = [j for j in others if j != i ^ 1]
+                for way, judges in ways.items():
+                    for variance in ("per_example", "shrunken"):
+                        attack = LikelihoodRatio(
+                            FrozenEstimator(models[i]),
+                            shadow_estimator=TrainedShadows(
+                                [models[j] for j in judges], [draws[j] for j in judges]
+                            ),
+                            n_shadow_models=len(judges),
+                            mode="online",
+                            variance=variance,
+                        )
+                        scores = attack.fit(records).decision_function(records)
+                        area = roc_auc_score(trained[i], scores)
+                        found.setdefault((target, variance, way), []).append(area)
+    rows, claims = [], []
+    for target, variance in dict.fromkeys(key[:2] for key in found):
+        row = {"target": target, "variance": variance}
+        for way in ("all others", "without its complement", "a target of its own"):
+            areas = found[target, variance, way]
+            row[way] = float(np.mean(areas))
+            row[f"s.e., {way}"] = float(np.std(areas, ddof=1) / np.sqrt(len(areas)))
+        rows.append(row)
+        truth = 0.5 if target != "linear" else row["a target of its own"]
+        error = row["s.e., without its complement"]
+        error = np.hypot(error, row["s.e., a target of its own"])
+        claims.append(
+            Claim(
+                f"{target}, {variance}: AUC without the complement",
+                f"{row['without its complement']:.3f}",
+                bool(abs(row["without its complement"] - truth) <= 3 * error),
+                f"{truth:.3f}, up to three standard errors ({error:.3f})",
+                f"{row['all others']:.3f}, all others",
+            )
+        )
+    remark = (
+        f"{n_records:,} rows of the target without a gap, {n_shadow_models} shadow "
+        f"models on random halves of them, in pairs that share no row; {n_seeds} seeds. "
+        "Each shadow model plays the target, as it does where scores are calibrated. As "
+        "each record is in exactly half of all, how many of the others have it tells "
+        "whether the one that plays has it. Left without its complement, they do not "
+        "know; that is what is done always, since figures with the bias have no use. A "
+        "target that was not drawn with the shadow models, as any that is audited, has "
+        "none."
+    )
+    title = "Membership: shadow models that tell on each other"
+    return [Table(title, rows, claims, [remark])]
 
 
 # Regressors -----------------------------------------------------------------------------

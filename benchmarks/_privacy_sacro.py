@@ -60,10 +60,11 @@ def _target(sacro, model, X, y, member):
     )
 
 
-def attacks(sacro, model, X, y, member, n_shadow_models):
+def attacks(sacro, model, X, y, member, n_shadow_models, skipped=()):
     """Run its attacks; return AUC, TPR at 1 % FPR and CPU seconds by those that run.
 
-    The modes of LiRA share their shadow models, and have the seconds of the first.
+    The modes of LiRA share their shadow models, and have the seconds of the first. Of
+    those that judge all records once, there are the scores as well.
     """
     from sacroml import metrics
 
@@ -81,8 +82,8 @@ def attacks(sacro, model, X, y, member, n_shadow_models):
     }
     found, original = {}, metrics.get_metrics
     folder = tempfile.TemporaryDirectory()
-    for name, make in kinds.items():
-        judged = []
+    for name in [kind for kind in kinds if kind not in skipped]:
+        make, judged = kinds[name], []
 
         def recorded(scores, truth, *args, judged=judged, **kwargs):
             judged.append((np.asarray(scores)[:, 1], np.asarray(truth)))
@@ -109,8 +110,18 @@ def attacks(sacro, model, X, y, member, n_shadow_models):
             "TPR": float(np.mean([_at_one_percent(t, s) for s, t in judged])),
             "CPU s": seconds,
         }
+        if len(judged) == 1 and len(judged[0][0]) == len(y):
+            found[name]["scores"] = _in_order(judged[0][0], member)
     folder.cleanup()
     return found
+
+
+def _in_order(scores, member):
+    """Return scores of members, and then others, in the order of all records."""
+    ordered = np.empty(len(member))
+    ordered[member] = scores[: member.sum()]
+    ordered[~member] = scores[member.sum() :]
+    return ordered
 
 
 def _at_one_percent(truth, scores):

@@ -621,9 +621,11 @@ class _Proof:
             "the training rows are of the given domain (taken for granted; no count "
             "contradicts it)",
         ]
-        inside = np.all(
-            [np.isin(features[:, j], values) for j, values in enumerate(domain)], axis=0
-        )
+        single = self._single.T  # as trees compare them, and tell domains apart
+        known = [
+            np.isin(f, v.astype(np.float32)) for f, v in zip(single, domain, strict=True)
+        ]
+        inside = np.all(known, axis=0)
         self._settle(~inside, 0, 0, "it is outside of the domain")
         if n_points(domain) <= max_points:
             self._by_all_points(domain)

@@ -159,11 +159,15 @@ def deal(trained_on, n_rows, n_out):
     return dealt
 
 
-def with_duplicates(trained, taken):
-    """Say of equal records that a model knows all of them, if it knows one."""
-    keys = taken.keys(single=not taken.collide())
-    group = np.unique(np.array(keys, dtype=object), return_inverse=True)[1].ravel()
+def with_copies(trained, keys):
+    """Say of equal records that a model knows all of them, if it knows one.
+
+    Returned as well is which records are alone with their values. The others are in most
+    models by their copies, and left out by those only that lack all of these.
+    """
+    _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
+    group = group.ravel()
     known = np.zeros((len(trained), group.max() + 1), dtype=bool)
     for model, mask in enumerate(trained):
         known[model, group[mask]] = True
-    return known[:, group]
+    return known[:, group], count[group] == 1

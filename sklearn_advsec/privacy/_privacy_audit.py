@@ -33,7 +33,7 @@ from ..metrics._membership import clopper_pearson, roc_auc_interval
 from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._counting import LeafCounts, counting_certificate
-from ._folds import FoldShadows, deal, models_of_folds, with_duplicates
+from ._folds import FoldShadows, deal, models_of_folds, with_copies
 from ._gap import GapAttack
 from ._likelihood_ratio import LikelihoodRatio
 from ._loss_threshold import LossThreshold
@@ -368,18 +368,30 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
             self.set_params(label_column="label")
         taken = self._open(records)
         names = self._names_of_attacks()
-        trained = np.zeros((len(models), len(y)), dtype=bool)
-        for mask, rows in zip(trained, trained_on, strict=True):
-            mask[rows] = True
-        trained = with_duplicates(trained, taken)
+        left_out = np.ones((len(models), len(y)), dtype=bool)
+        for mask, rows in zip(left_out, trained_on, strict=True):
+            mask[rows] = False
+        trained, alone = with_copies(~left_out, _keys(taken))
+        if not alone.all():
+            self._limits.append(
+                (
+                    f"{int((~alone).sum())} of the records",
+                    "others have the same values, and are in other folds",
+                )
+            )
+        if alone.sum() < 2:
+            raise ValueError(
+                "X: all rows have copies, which are in other folds: no model is without "
+                "them."
+            )
         answers = [_ask(model, taken) for model in models]
         attacks, scores = _offline(names), {name: [] for name in names}
         index, label = _index_records(taken)
         for s in range(len(models)):
             # Of its own repetition, the others know all that it left out.
-            rest = (~trained & ~trained[s]).any(axis=1)
+            rest = (left_out & left_out[s]).any(axis=1)
             rest[s] = False
-            if trained[rest].all(axis=0).any() or not rest.any():
+            if not rest.any() or trained[rest][:, alone].all(axis=0).any():
                 raise ValueError(
                     "search has one repetition only, in which each row was left out by "
                     "one model: take RepeatedStratifiedKFold, with 2 or more."
@@ -391,22 +403,25 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
                         attacks[name], answers[s], others, trained[rest], index, label
                     )
                 )
-        self._conclude_recipe(taken, trained, scores, has_target)
+        self._conclude_recipe(taken, trained, alone, scores, has_target)
         return self
 
-    def _conclude_recipe(self, taken, trained, scores, has_target):
-        null = {n: [s[~t] for s, t in zip(v, trained, strict=True)]
+    def _conclude_recipe(self, taken, trained, alone, scores, has_target):
+        null = {n: [s[~t & alone] for s, t in zip(v, trained, strict=True)]
                 for n, v in scores.items()}  # fmt: skip
         judge = _Scored({}, null)
-        several, lows = len(scores), []
-        shared = {"n_members": len(taken), "n_non_members": len(taken)}
+        several, lows, n_alone = len(scores), [], int(alone.sum())
+        shared = {"n_members": n_alone, "n_non_members": n_alone}
         for name, values in scores.items():
-            low, value, high = _mean_area(trained, values, 1 - self.level / several)
+            own = [scores[alone] for scores in values]
+            low, value, high = _mean_area(
+                trained[:, alone], own, 1 - self.level / several
+            )
             lows.append(low)
             self._add(attack=name, knowledge=_knowledge(name), metric="AUC", value=value,
                       low=low, high=high, baseline=0.5, **shared)  # fmt: skip
         self.has_gap_, self.calibrated_ = bool(max(lows) > 0.5), True
-        p_values, p_joint = judge.p_values_of(scores, trained)
+        p_values, p_joint = judge.p_values_of(scores, trained & alone)
         adjusted = _holm(p_joint)
         columns = {f"p_{name}": values for name, values in p_values.items()}
         columns |= {
@@ -448,7 +463,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         return taken
 
     def _check_membership(self, taken, members, non_members):
-        """Return who is a member, and of whom it is known."""
+        """Return who is a member, and who is judged: of whom it is known, and clear."""
         inside = _mask(members, len(taken), "members")
         outside = _mask(non_members, len(taken), "non_members")
         if inside is None and outside is None:
@@ -457,20 +472,25 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         outside = ~inside if outside is None else outside
         if (inside & outside).any():
             raise ValueError("members and non_members have records in common.")
-        single = not taken.collide()
-        keys = np.array(taken.keys(single), dtype=object)
-        inside_too = np.isin(keys, keys[inside]) & outside
-        if inside_too.any():
+        keys = _keys(taken)
+        # Values that many have are the ones that both have. Left to the members alone,
+        # they would look like what a model remembers.
+        both = np.isin(keys, keys[inside]) & np.isin(keys, keys[outside])
+        if both.any():
             self._limits.append(
                 (
-                    f"{int(inside_too.sum())} of the non-members",
-                    "members have the same values; they are neither",
+                    f"{int((inside & both).sum())} of the members, and "
+                    f"{int((outside & both).sum())} of the non-members",
+                    "they have the same values; the figures are without them",
                 )
             )
-            outside &= ~inside_too
-        if min(inside.sum(), outside.sum()) < 2:
-            raise ValueError("There must be two members and two non-members, or more.")
-        return inside, inside | outside
+        judged = (inside | outside) & ~both
+        if min((inside & judged).sum(), (outside & judged).sum()) < 2:
+            raise ValueError(
+                "There must be two members and two non-members, or more, that do not "
+                "have the values of the other."
+            )
+        return inside, judged
 
     def _names_of_attacks(self):
         """Return the attacks that the model allows; what it does not is a limit."""
@@ -565,7 +585,7 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         adjusted = np.ones(len(taken))
         adjusted[member] = _holm(p_joint[member])
         flagged = (adjusted <= self.level) & member & self.has_gap_
-        columns = {"member": _maybe(member, known)}
+        columns = {"member": _maybe(member, known | member)}
         for name, scores in scored.target.items():
             columns[f"score_{name}"] = scores
             columns[f"p_{name}"] = p_values[name]
@@ -1045,6 +1065,11 @@ def _joined(X, X_out):
 
 
 # Columns --------------------------------------------------------------------------------
+
+
+def _keys(taken):
+    """Return what tells the values of records apart."""
+    return np.array(taken.keys(single=not taken.collide()), dtype=object)
 
 
 def _mask(rows, n_rows, name):

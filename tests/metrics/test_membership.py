@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from privacy_targets import overfitted_target
-from scipy.optimize import linprog
-from scipy.stats import binom, norm
+from scipy.integrate import quad
+from scipy.optimize import brentq, linprog
+from scipy.stats import beta, binom, norm
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -306,6 +307,23 @@ def test_bounds_of_a_gaussian_mechanism_hold_and_come_near():
         assert epsilon_from_guesses(5, 9, n_canaries=9, delta=0.1, premise=premise) == 0
         with pytest.raises(ValueError, match="delta must be positive with premise"):
             epsilon_from_guesses(9, 9, n_canaries=9, premise=premise)
+
+
+def test_independent_guesses_are_judged_by_the_mean_over_their_rates():
+    """An upper bound of an integral, and hardly more than that."""
+
+    def tail(q, n_correct, n_guesses, n, mu):
+        cut = brentq(lambda z: norm.cdf(z) + norm.cdf(z + mu) - q, -20, 10)
+        tails = binom.sf(n_correct - 1, n_guesses, norm.cdf(cut + mu) / q)
+        return beta.pdf(q, n_guesses + 1, n - n_guesses) * tails
+
+    for guesses in ((60, 90, 200, 0.3), (12, 14, 100, 1.0)):
+        ends = beta.ppf([1e-9, 1 - 1e-9], guesses[1] + 1, guesses[2] - guesses[1])
+        exact = quad(tail, *ends, args=guesses)[0]
+        bound = _auditing._p_value_alone(*guesses)
+        assert exact <= bound + 1e-8 and bound < 1.05 * exact
+    everyone = _auditing._p_value_alone(70, 100, 100, 0.5)  # no rate to be known
+    assert everyone == pytest.approx(binom.sf(69, 100, norm.cdf(0.25)))
 
 
 def test_bound_of_a_training():

@@ -137,6 +137,20 @@ def test_records_may_be_a_frame_with_labels_of_any_kind():
     assert "out" not in found.status
 
 
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_records_are_of_the_domain_in_single_precision(bootstrap):
+    """A third is another number in float32, and the same to a tree."""
+    rng = np.random.RandomState(0)
+    X, y = rng.randint(0, 4, (30, 3)) / 3, rng.randint(0, 2, 30)
+    forest = RandomForestClassifier(10, bootstrap=bootstrap, random_state=0).fit(X, y)
+    records = np.column_stack([X, y])
+    domain = [np.arange(4) / 3] * 3
+    found = counting_certificate(forest, records.astype(np.float32), domain=domain)
+    assert "out" not in found.status
+    same = counting_certificate(forest, records, domain=domain)
+    np.testing.assert_array_equal(found.status, same.status)
+
+
 @pytest.mark.parametrize(
     ("weights", "parameters"),
     [

@@ -22,6 +22,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
     cross_validate,
 )
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
@@ -209,6 +210,51 @@ def test_members_that_others_equal_are_set_apart():
     audit = PrivacyAudit(TARGET, ["LossThreshold"]).fit(doubled, members=members)
     assert audit.limits_["what"].str.contains("of the non-members").any()
     assert audit.records_["member"].isna().sum() >= 1
+    figure = audit.results_.query("attack == 'LossThreshold'").iloc[0]
+    clear = MEMBER.sum() - MEMBER[:3].sum()  # they are not judged, on either side
+    assert figure["n_members"] == clear
+    with pytest.raises(ValueError, match="do not have the values of the other"):
+        PrivacyAudit(TARGET).fit(np.tile(RECORDS, (2, 1)), members=range(len(RECORDS)))
+
+
+def coarse_table(seed, n=160, n_others=200):
+    """Rare and frequent values, and a model of other rows, which knows what is rare."""
+    rng = np.random.RandomState(seed)
+    X = (rng.normal(size=(n + n_others, 8)) > 0.8).astype(float)
+    y = (2 * X[:, 0] - 1 + rng.logistic(size=len(X)) > 0).astype(int)
+    model = FrozenEstimator(GaussianNB().fit(X[n:], y[n:]))
+    return X[:n], y[:n], model, rng.permutation(n) < n // 2
+
+
+def test_frequent_values_are_no_gap():
+    """Both kinds have them, and the rare ones alone would be left to non-members."""
+    found = []
+    for seed in range(8):
+        X, y, model, member = coarse_table(seed, 1200)
+        audit = PrivacyAudit(model, ["LossThreshold"]).fit(
+            make_records(X, y), members=member
+        )
+        found.append(audit.has_gap_)
+    assert np.mean(found) <= 0.25  # .05, and chance
+
+
+def test_copies_in_other_folds_are_not_judged():
+    X, y, model, _ = coarse_table(0)
+    folds = RepeatedStratifiedKFold(n_splits=4, n_repeats=2, random_state=0)
+    kept = {"return_estimator": True, "return_indices": True, "cv": folds}
+    audit = PrivacyAudit.from_cross_validation(cross_validate(model, X, y, **kept), X, y)
+    _, at, counts = np.unique(
+        np.column_stack([X, y]), axis=0, return_inverse=True, return_counts=True
+    )
+    alone = counts[at.ravel()] == 1
+    assert 2 < alone.sum() < len(X)
+    assert (audit.results_["n_members"] == alone.sum()).all()
+    assert (audit.records_.sort_index().loc[~alone, "p_joint"] == 1).all()
+    assert not audit.has_gap_
+    assert audit.limits_["reason"].str.contains("in other folds").any()
+    X, y = np.tile(X, (2, 1)), np.tile(y, 2)
+    with pytest.raises(ValueError, match="all rows have copies"):
+        PrivacyAudit.from_cross_validation(cross_validate(model, X, y, **kept), X, y)
 
 
 def test_the_certificate_of_a_forest_stands_beside():
