@@ -1,7 +1,7 @@
 """What an estimator is: its name, what is inside it, what it takes."""
 
 import numpy as np
-from sklearn.base import OneToOneFeatureMixin, clone
+from sklearn.base import OneToOneFeatureMixin, clone, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -90,6 +90,16 @@ def as_nets_take_them(features, estimator):
     if is_dataframe(features) or not ends_in_net(estimator):
         return features
     return features.astype(np.float32, copy=False)
+
+
+def targets_as_nets_take_them(y, estimator):
+    """Return targets of a skorch regressor as a column of float32.
+
+    Its loss would hold each prediction against every target otherwise.
+    """
+    if not (ends_in_net(estimator) and is_regressor(estimator)):
+        return y
+    return np.asarray(y, dtype=np.float32).reshape(-1, 1)
 
 
 def ends_in_net(estimator):

@@ -833,7 +833,7 @@ def _ask_first(subject, notes):
     """Find out what the victim gives, and what it says of the test rows."""
     victim, X = subject.estimator, subject.X_test
     subject.predicted = np.asarray(ask_labels(victim, X))
-    if is_tree_ensemble(victim) and not subject.is_regressor:
+    if is_tree_ensemble(victim):
         try:
             tree_ensemble(victim)
             subject.is_trees = True

@@ -131,9 +131,8 @@ class EvasionSection(Section):
         attacks = list(plans)
         if not subject.is_trees:
             if subject.is_regressor:
-                untested.append(
-                    Untested("evasion", "proofs", "there are none for regressors here")
-                )
+                reason = "of regressors, only those of trees have any here"
+                untested.append(Untested("evasion", "proofs", reason))
             elif reason := _no_certificate(subject):
                 untested.append(Untested("evasion", "proofs", reason))
             else:
@@ -461,13 +460,12 @@ def _plans(subject):
             "smallest change",
             "smallest",
         )
-        if not subject.is_regressor:
-            plans["TreeExactAttack"] = Plan(
-                "gradient",
-                lambda: evasion.TreeExactAttack(eps=largest, time_limit=seconds, **space),
-                f"smallest change, up to {largest:.3g} ranges",
-                "smallest",
-            )
+        plans["TreeExactAttack"] = Plan(
+            "gradient",
+            lambda: evasion.TreeExactAttack(eps=largest, time_limit=seconds, **space),
+            f"smallest change, up to {largest:.3g} ranges",
+            "smallest",
+        )
     if "gradient" in subject.knowledge:
         plans["AutoProjectedGradientDescent"] = Plan(
             "gradient",
@@ -490,7 +488,9 @@ def _plans(subject):
     image = {}
     if subject.image_shape is not None and np.ndim(subject.X_test) == 2:
         image = {"image_shape": subject.image_shape}
-    if "score" in subject.knowledge:
+    # What a regressor predicts tells how far it moved.
+    graded = subject.is_regressor or "score" in subject.knowledge
+    if graded:
         plans["SquareAttack"] = Plan(
             "score",
             lambda: evasion.SquareAttack(
@@ -499,7 +499,7 @@ def _plans(subject):
             f"{size}, {queries} queries a row",
             "fixed",
         )
-    elif not subject.is_regressor:
+    else:
         reason = f"{subject.name} gives neither probabilities nor scores"
         untested.append(Untested("evasion", "attacks by scores", reason))
     plans["RayS"] = Plan(
@@ -519,7 +519,7 @@ def _plans(subject):
         )
     if subject.constraints is not None and subject.image_shape is None:
         greedy = max(queries, 1000)
-        by = "score" if "score" in subject.knowledge else "label"
+        by = "score" if graded else "label"
         plans["GreedyFeatureAttack"] = Plan(
             by,
             lambda: evasion.GreedyFeatureAttack(

@@ -33,6 +33,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_memory
 
+from .._estimators import targets_as_nets_take_them
 from .._parallel import handed_out, received, run_tasks
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seeded
@@ -223,6 +224,7 @@ def fit_many(
         raise ValueError(
             f"random_states has {len(seeds)} seeds for {len(subsets)} subsets."
         )
+    y = targets_as_nets_take_them(y, estimator)
     memory = check_memory(memory)
     steps, last = _split(estimator)
     if _trainer(last, device) is None or (issparse(X) and not steps):

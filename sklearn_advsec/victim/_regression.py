@@ -14,7 +14,13 @@ from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._estimators import as_nets_take_them, ends_in_net, name_of, unwrap
+from .._estimators import (
+    as_nets_take_them,
+    ends_in_net,
+    name_of,
+    targets_as_nets_take_them,
+    unwrap,
+)
 from .._rows import is_dataframe, writable
 from .._sklearn import HasMethods, Interval, _num_samples, fit_context
 from ..differentiable._neural import regressor_view
@@ -103,7 +109,7 @@ class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             y = column_or_1d(y, warn=True)
         if ends_in_net(unwrap(self.estimator)):
             X = as_nets_take_them(X if is_dataframe(X) else np.asarray(X), self.estimator)
-            y = None if y is None else y.astype(np.float32)[:, None]
+            y = None if y is None else targets_as_nets_take_them(y, self.estimator)
         self.estimator_ = fit_victim(self._regressor, X, y, owner=self)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):

@@ -10,6 +10,7 @@ from audits import TINY, do_little
 from data import bundled
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -381,6 +382,39 @@ def test_labels_only_and_regressors_and_constants(monkeypatch):
     assert "always saying the median" in audit.results_["baseline_is"].tolist()
     audit = SecurityAudit(DummyClassifier(), ["evasion"]).fit(X, y, X_test, y_test)
     assert (audit.brackets_["upper"] == audit.brackets_["upper"].iloc[0]).all()
+
+
+def test_trees_of_regressors_are_solved_and_networks_climbed(monkeypatch):
+    do_little(monkeypatch, defenses=False)
+    X, y, X_test, y_test = data(2)
+    amount, amount_test = X[:, 0] + y, X_test[:, 0] + y_test
+    forest = RandomForestRegressor(3, max_depth=3, random_state=0)
+    audit = SecurityAudit(forest, ["evasion"])
+    audit.fit(X, amount, X_test, amount_test)
+    attacks = set(audit.results_.query("status == 'done'")["attack"])
+    assert attacks >= {"TreeCoordinateAttack", "TreeExactAttack", "SquareAttack"}
+    brackets = audit.brackets_
+    assert brackets["lower_by"].iloc[0] == "TreeExactAttack"
+    assert 0 < brackets["lower"].iloc[0] <= brackets["upper"].iloc[0]
+    assert not any("nearer row" in warning for warning in audit.warnings_)
+    assert "proofs" not in set(audit.not_tested_["what"])
+    skorch = pytest.importorskip("skorch")
+    net = skorch.NeuralNetRegressor(
+        torch.nn.Linear, module__in_features=X.shape[1], module__out_features=1,
+        max_epochs=3, lr=0.01, train_split=None, verbose=0,
+    )  # fmt: skip
+    X, X_test = X.astype(np.float32), X_test.astype(np.float32)
+    net.fit(X, amount.astype(np.float32)[:, None])
+    audit = SecurityAudit(FrozenEstimator(net), ["evasion", "privacy"])
+    audit.fit(X, amount, X_test, amount_test)
+    found = audit.results_.set_index("attack")
+    assert (found.loc["FastMinimumNorm", "knowledge"], found["n"].min() > 0) == (
+        "gradient", True,
+    )  # fmt: skip
+    # Targets that are no column would be broadcast, which a loss warns of.
+    assert not found["note"].str.contains("broadcasting").any()
+    untested = audit.not_tested_.set_index("what")["reason"]
+    assert "only those of trees" in untested["proofs"]
 
 
 def test_a_torch_module_on_images_is_copied(monkeypatch):
