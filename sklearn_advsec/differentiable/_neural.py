@@ -7,7 +7,7 @@ import torch
 from sklearn.neural_network import MLPClassifier
 
 from ..exceptions import NoGradientError
-from ._convolution import speed_up_input_gradients
+from ._input_gradients import speed_up_input_gradients
 from ._outputs import OutputReader, scores_of_output
 from ._registry import register
 from ._views import ClassifierView, binary_logits, constant

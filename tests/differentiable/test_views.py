@@ -1,5 +1,6 @@
 """Views agree with their estimators: values, predictions and gradients."""
 
+import copy
 import pickle
 import warnings
 from functools import partial
@@ -1280,3 +1281,38 @@ def test_input_convolutions_keep_values_and_gradients(channels, geometry):
     (fast,) = torch.autograd.grad(logits.sin().sum(), x)
     torch.testing.assert_close(fast, gradient, rtol=1e-12, atol=1e-12)
     assert type(module[0]) is torch.nn.Conv2d  # the user's own is as it was
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_fixed_batch_normalisation_keeps_values_and_gradients(affine):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 5, 3, bias=False),
+        torch.nn.BatchNorm2d(5, affine=affine),
+        torch.nn.Tanh(),
+        torch.nn.BatchNorm2d(5, track_running_stats=False),  # by the batch's averages
+        torch.nn.Flatten(),
+        torch.nn.LazyLinear(3),
+    ).double()
+    x = torch.rand(6, 4, 9, 8, dtype=torch.float64, requires_grad=True)
+    for _ in range(3):
+        module(2 * torch.rand_like(x) - 0.3)  # averages far from 0 and 1
+    module.eval()
+    if affine:
+        with torch.no_grad():
+            module[1].weight.uniform_(-2, 2)
+            module[1].bias.normal_()
+    expected = module(x)
+    (gradient,) = torch.autograd.grad(expected.sin().sum(), x)
+    seen = differentiable.view(module)
+    logits = seen.logits(x)
+    assert torch.equal(logits, expected)
+    (fast,) = torch.autograd.grad(logits.sin().sum(), x)
+    torch.testing.assert_close(fast, gradient, rtol=1e-11, atol=1e-11)
+    assert type(module[1]) is torch.nn.BatchNorm2d  # the user's own is as it was
+    # A copy that is trained on normalises by its batches, and learns.
+    copied = copy.deepcopy(seen.module).train().requires_grad_(True)
+    copied(x).sum().backward()
+    assert not torch.equal(copied[1].running_mean, module[1].running_mean)
+    if affine:
+        assert copied[1].bias.grad.abs().sum() > 0
