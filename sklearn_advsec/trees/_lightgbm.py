@@ -68,6 +68,9 @@ def _booster(estimator, objectives):
         divisor=float(len(parts) // n_outputs) if average else 1.0,
         steps=[TinyAsZero(_TINY)],
     )
+    slope = [option for option in options if option.startswith("sigmoid:")]
+    if objective == "binary" and slope:  # of the link, by which probabilities go
+        ensemble.value = ensemble.value * float(slope[0].partition(":")[2])
     known = _pandas_categories(text)
     if known:
         infos = model["feature_infos"].split(" ")

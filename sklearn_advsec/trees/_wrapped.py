@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 
 from ._ensemble import TreeEnsemble
@@ -51,10 +51,7 @@ def _calibrated(estimator):
 @register_reader(VotingClassifier)
 def _voting(estimator):
     parts = [tree_ensemble(part) for part in estimator.estimators_]
-    weights = estimator._weights_not_none
-    weights = np.ones(len(parts)) if weights is None else np.asarray(weights, float)
-    if any(part.steps for part in parts):
-        _refuse(estimator, "steps in front of its members: put them in front of it")
+    weights = _weights(estimator, parts)
     if not all(part.probability == "share" for part in parts):
         _refuse(estimator, "of its members, trees, forests and bags of these can be")
     if estimator.voting == "soft":
@@ -70,6 +67,44 @@ def _voting(estimator):
         ]
     else:
         _refuse(estimator, "with voting='hard', members of several trees are no sums")
+    return _join(
+        parts,
+        values,
+        classes=estimator.classes_,
+        base=np.zeros(1),
+        divisor=float(weights.sum()),
+        probability="share" if estimator.voting == "soft" else None,
+    )
+
+
+@register_reader(VotingRegressor)
+def _voting_regressor(estimator):
+    parts = [tree_ensemble(part) for part in estimator.estimators_]
+    weights = _weights(estimator, parts)
+    kept = ("float32", "regression")
+    if any((part.compare, part.link) != kept or len(part.bitsets) for part in parts):
+        _refuse(estimator, "of its members, trees, forests and bags of these can be")
+    shares = [weight / part.divisor for part, weight in zip(parts, weights, strict=True)]
+    return _join(
+        parts,
+        [part.value * share for part, share in zip(parts, shares, strict=True)],
+        classes=parts[0].classes,
+        base=sum(part.base * share for part, share in zip(parts, shares, strict=True)),
+        divisor=float(weights.sum()),
+        link="regression",
+    )
+
+
+def _weights(estimator, parts):
+    """Return the weights of the members of a vote, none of which has steps of its own."""
+    if any(part.steps for part in parts):
+        _refuse(estimator, "steps in front of its members: put them in front of it")
+    weights = estimator._weights_not_none
+    return np.ones(len(parts)) if weights is None else np.asarray(weights, float)
+
+
+def _join(parts, values, **rest):
+    """Join ensembles of trees into one, with other values at their nodes."""
     counts = [len(part.feature) for part in parts]
     shifts = np.cumsum([0, *counts[:-1]])
 
@@ -80,7 +115,6 @@ def _voting(estimator):
         return np.concatenate(own)
 
     return TreeEnsemble(
-        classes=estimator.classes_,
         roots=joined("roots", shifted=True),
         feature=joined("feature"),
         threshold=joined("threshold"),
@@ -88,9 +122,7 @@ def _voting(estimator):
         right=joined("right", shifted=True),
         missing_left=joined("missing_left"),
         value=np.concatenate(values),
-        base=np.zeros(1),
-        divisor=float(weights.sum()),
-        probability="share" if estimator.voting == "soft" else None,
+        **rest,
     )
 
 
@@ -149,5 +181,6 @@ read_inside.update(
         TunedThresholdClassifierCV,
         CalibratedClassifierCV,
         VotingClassifier,
+        VotingRegressor,
     ]
 )

@@ -12,6 +12,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingRegressor,
     RandomForestRegressor,
+    VotingRegressor,
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
@@ -52,6 +53,15 @@ MODELS = {
         max_iter=8, min_samples_leaf=5, loss="absolute_error"
     ),
     "bagging": BaggingRegressor(n_estimators=4, max_features=0.5, random_state=0),
+    "vote": VotingRegressor(
+        [
+            ("tree", DecisionTreeRegressor(max_depth=3, random_state=0)),
+            ("out", "drop"),
+            ("boosting", GradientBoostingRegressor(n_estimators=4, random_state=0)),
+            ("forest", RandomForestRegressor(3, max_depth=3, random_state=0)),
+        ],
+        weights=[2, 5, 1, 0.5],
+    ),
     "pipeline": make_pipeline(
         StandardScaler(), RandomForestRegressor(4, max_depth=3, random_state=0)
     ),
@@ -200,6 +210,7 @@ def test_what_is_no_sum_of_trees_is_refused():
         lightgbm.LGBMRegressor(n_estimators=3, reg_sqrt=True, verbose=-1),
         AdaBoostRegressor(n_estimators=3),
         BaggingRegressor(LinearRegression(), n_estimators=3),
+        VotingRegressor([("a", HistGradientBoostingRegressor(max_iter=3))]),
         GradientBoostingRegressor(n_estimators=3, init=LinearRegression()),
         LinearRegression(),
     ):

@@ -163,3 +163,17 @@ def test_what_is_no_sum_over_trees_is_refused():
         with pytest.raises(TypeError, match=match):
             tree_ensemble(model)
         assert not is_tree_ensemble(model)
+
+
+def test_the_slope_of_a_boosters_link_counts():
+    """Of LightGBM, probabilities are 1 / (1 + exp(-sigmoid score))."""
+    lightgbm = pytest.importorskip("lightgbm")
+    booster = lightgbm.LGBMClassifier(
+        n_estimators=6, min_child_samples=5, sigmoid=2.5, verbose=-1, n_jobs=1
+    )
+    model = FixedThresholdClassifier(booster, threshold=0.3).fit(X, y == "yes")
+    for fitted in (model, model.estimator_):
+        ensemble = tree_ensemble(fitted)
+        np.testing.assert_array_equal(ensemble.predict(X), fitted.predict(X))
+        result = TreeExactAttack(FrozenEstimator(fitted)).fit(X).run(X[:3])
+        assert set(result.status) <= {"optimal", "infeasible"}
