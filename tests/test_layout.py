@@ -97,8 +97,8 @@ PUBLIC = {
         Box FeatureConstraints LpBall
     """,
     "trees": """
-        TreeEnsemble certified_radii is_tree_ensemble leaf_boxes register_reader
-        supported tree_ensemble
+        TreeEnsemble certified_radii check_certificate is_tree_ensemble leaf_boxes
+        register_reader supported tree_ensemble
     """,
     "victim": """
         AnswerCheck BinaryScores GradientAccess LabelAccess RegressionVictim
@@ -118,7 +118,8 @@ FORMER = {
 LAYERS = [
     {"exceptions", "_rows", "_images", "_labels", "_estimators", "_seeding", "_progress"}
     | {"_parallel", "_show_versions", "_sklearn"},
-    {"threat", "trees", "batched", "differentiable"},
+    {"threat"},
+    {"trees", "batched", "differentiable"},
     {"pretrained"},
     {"victim"},
     # Scores that need no family: the package `metrics` itself stands above all families.

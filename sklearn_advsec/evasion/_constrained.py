@@ -123,7 +123,7 @@ class ConstrainedAccess:
             lower = torch.maximum(lower, self.ref - reach)
             upper = torch.minimum(upper, self.ref + reach)
         # For the projection, categories that an attack set by itself are in range.
-        free = self.region.nominal & ~self._frozen & ~self._masked
+        free = self.free_categories = self.region.nominal & ~self._frozen & ~self._masked
         first, last = self.region.reachable_range(self.ref)
         self.lower = torch.where(free, first, lower)
         self.upper = torch.where(free, last, upper)

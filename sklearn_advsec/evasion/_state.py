@@ -254,7 +254,7 @@ def concatenate(results):
     joined = {}
     for name in vars(results[0]):
         parts = [getattr(result, name) for result in results]
-        if name in EvasionResult._OF_ALL:
+        if name in results[0]._OF_ALL:
             joined[name] = parts[0]
         elif is_dataframe(parts[0]):
             import pandas as pd

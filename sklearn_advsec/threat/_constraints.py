@@ -20,7 +20,7 @@ from sklearn.utils import check_consistent_length, check_random_state, gen_batch
 from .._labels import as_labels, find_positions
 from .._rows import RowCodec, is_dataframe, plain_rows
 from .._sklearn import check_parameters
-from ._constraints_file import read, write
+from ._constraints_file import as_text, read, write
 from ._features import NAMED, SCALES, Feature, did_you_mean, infer_features
 from ._region import Region
 from ._relations import Relation, check_feasible
@@ -357,13 +357,7 @@ class FeatureConstraints:
         path : path-like
             The file; no symbolic link.
         """
-        features = [feature.as_dict() for feature in self.features.values()]
-        relations = [
-            {"formula": text} | ({} if repair is None else {"repair": repair})
-            for text, repair in self._relations
-        ]
-        limits = {"max_cost": self.max_cost, "max_changed": self.max_changed}
-        write(path, features, relations, limits)
+        write(path, self.to_toml())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -384,10 +378,32 @@ class FeatureConstraints:
             If anything in the file is not understood; the message names file and key.
         """
         try:
-            features, relations, limits = read(path)
-            return cls(features)._relate(relations).limit(**limits)
+            with open(path, "rb") as file:
+                return cls.from_toml(file.read())
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+    def to_toml(self) -> str:
+        """Return the text that :meth:`save` writes."""
+        features = [feature.as_dict() for feature in self.features.values()]
+        relations = [
+            {"formula": text} | ({} if repair is None else {"repair": repair})
+            for text, repair in self._relations
+        ]
+        limits = {"max_cost": self.max_cost, "max_changed": self.max_changed}
+        return as_text(features, relations, limits)
+
+    @classmethod
+    def from_toml(cls, text: str | bytes) -> Self:
+        """Read the text of such a file.
+
+        Raises
+        ------
+        ValueError
+            If anything in it is not understood; the message names the key.
+        """
+        features, relations, limits = read(text)
+        return cls(features)._relate(relations).limit(**limits)
 
     # Rows -------------------------------------------------------------------------------
 

@@ -16,11 +16,8 @@ _RELATION_KEYS = ("formula", "repair")
 _FEATURE_KEYS = tuple(field.name for field in fields(Feature))
 
 
-def write(path, features, relations, limits):
-    """Write the parts of `FeatureConstraints`, or leave the file as it was.
-
-    The text is written beside the file, and takes its place when it is whole.
-    """
+def as_text(features, relations, limits):
+    """Return the parts of `FeatureConstraints` as TOML."""
     lines = ["# Feature constraints of sklearn_advsec."]
     lines += [f"{key} = {_toml(v)}" for key, v in limits.items() if v is not None]
     for title, tables in (("features", features), ("relations", relations)):
@@ -31,13 +28,21 @@ def write(path, features, relations, limits):
                     value = [[before, list(to)] for before, to in value.items()]
                 if value is not None:
                     lines.append(f"{key} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def write(path, text):
+    """Write a text, or leave the file as it was.
+
+    It is written beside the file, and takes its place when it is whole.
+    """
     path = Path(path)
     if path.is_symlink():
         raise ValueError(f"{path} is a symbolic link: give the file that it points to.")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "x", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+            file.write(text)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -45,7 +50,7 @@ def write(path, features, relations, limits):
         raise
 
 
-def read(path):
+def read(text):
     """Return features, relations (formula and repair) and limits.
 
     Raises
@@ -55,8 +60,7 @@ def read(path):
         names the key.
     """
     try:
-        with open(path, "rb") as file:
-            data = tomllib.load(file)
+        data = tomllib.loads(text.decode() if isinstance(text, bytes) else text)
     except RecursionError:
         raise ValueError("it is nested too deeply.") from None
     except ValueError as error:  # no TOML, or no UTF-8

@@ -8,6 +8,7 @@ certificates of :func:`certified_radii`, work on it; regressors come in a
 :class:`~sklearn_advsec.victim.RegressionVictim`.
 """
 
+from ._certificate import check_certificate
 from ._certify import certified_radii
 from ._ensemble import TreeEnsemble
 from ._grid import leaf_boxes
@@ -16,6 +17,7 @@ from ._reading import is_tree_ensemble, register_reader, supported, tree_ensembl
 __all__ = [
     "TreeEnsemble",
     "certified_radii",
+    "check_certificate",
     "is_tree_ensemble",
     "leaf_boxes",
     "register_reader",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ _NODE_ARRAYS = (
     "feature threshold left right missing_left value category unknown_left"
 ).split()
 
+_FORM_TEXTS = ("codes", "compare", "sum_dtype", "link", "probability")
+_FORM_NUMBERS = ("strict", "divisor", "absent", "n_columns", "delta")
+_PORTABLE = {"i": "<i8", "u": "<i8", "f": "<f8", "b": "|b1"}
 
 # What a regressor's prediction may do, as classes; the position of the second.
 MOVES, UNCHANGED = np.array(["decrease", "unchanged", "increase"]), 1
@@ -160,6 +165,36 @@ class TreeEnsemble:
             f"TreeEnsemble(n_trees={self.n_trees}, n_leaves={self.n_leaves}, "
             f"n_classes={len(self.classes)})"
         )
+
+    def form(self) -> dict:
+        """Return all that decides the answers, as a JSON object; steps as texts."""
+        arrays = {}
+        for name in (*_NODE_ARRAYS, "roots", "base", "bitsets"):
+            array = np.asarray(getattr(self, name))
+            array = np.ascontiguousarray(array.astype(_PORTABLE[array.dtype.kind]))
+            text = base64.b64encode(array.tobytes()).decode()
+            arrays[name] = [array.dtype.str, list(array.shape), text]
+        texts = {name: getattr(self, name) for name in _FORM_TEXTS}
+        numbers = {name: _plain(getattr(self, name)) for name in _FORM_NUMBERS}
+        classes, names = np.asarray(self.classes).tolist(), self.column_names
+        return {
+            **{"arrays": arrays, **texts, **numbers, "classes": classes},
+            "column_names": None if names is None else list(map(str, names)),
+            "steps": [_describe(step) for step in self.steps],
+        }
+
+    @classmethod
+    def from_form(cls, form: dict) -> TreeEnsemble:
+        """Return the ensemble of a :meth:`form`, without the steps in front of it."""
+        arrays = {
+            name: np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
+            for name, (dtype, shape, text) in form["arrays"].items()
+        }
+        names, absent = form["column_names"], form["absent"]
+        parts = {name: form[name] for name in (*_FORM_TEXTS, *_FORM_NUMBERS)}
+        parts["absent"] = np.nan if absent is None else absent
+        parts["column_names"] = None if names is None else np.asarray(names)
+        return cls(classes=np.asarray(form["classes"]), **arrays, **parts)
 
     def check_structure(self) -> None:
         """Raise unless the arrays make up trees of the estimator's columns."""
@@ -559,6 +594,23 @@ def as_regression(ensemble):
         base=ensemble.base * sides,
         link="regression",
     )
+
+
+def _plain(number):
+    """Return a number as one of Python's; NaN, which JSON has not, as None."""
+    number = getattr(number, "item", lambda: number)()
+    return None if number != number else number
+
+
+def _describe(step):
+    """Return what a step is, and what it has learned, as a text."""
+    learned = {
+        name: np.asarray(value).tolist()
+        for name, value in sorted(vars(step).items())
+        if name.endswith("_") and isinstance(value, (np.ndarray, Real))
+    }
+    chosen = step.get_params(deep=False) if hasattr(step, "get_params") else {}
+    return f"{type(step).__name__}({chosen}): {learned}"
 
 
 def _damaged(what):

@@ -1,4 +1,4 @@
-"""The cheapest change of an ensemble's answer, as a mixed-integer program.
+"""The cheapest change of an ensemble's answer, as a mixed-integer program and by boxes.
 
 Kantchelian et al. (2016, arXiv:1509.07892): a binary variable per edge says on which side
 of it the row is; leaves are continuous variables that the edges force to 0 or 1.
@@ -9,6 +9,8 @@ import time
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
+
+from ._branching import BranchAndBound
 
 # What HiGHS says: optimal, time or iterations spent, infeasible.
 _OPTIMAL, _SPENT, _INFEASIBLE = 0, 1, 2
@@ -251,6 +253,8 @@ class Program:
 TOLERANCE = 1e-6
 # How often another solution is asked for, after one that the roundings decide against.
 _MAX_TIES = 12
+# How many boxes are looked into before the program is tried.
+_FIRST_BOXES = 100
 
 
 def prune(problem, least):
@@ -302,10 +306,44 @@ def solve(search, flip, time_limit, confirm):
         Whether the time was enough.
     """
     end = time.monotonic() + time_limit
-    problem = search.problem(np.nextafter(search.cost, 0))
-    problem = prune(problem, flip.least)
+    problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
     if problem is None:
         return search.cost, True
+    boxes = BranchAndBound(problem, flip, confirm, search.cost)
+    # Few boxes do for most rows. The others take turns: which of the two is the faster
+    # one cannot be told beforehand.
+    if _run(boxes, search, time_limit, _FIRST_BOXES):
+        return search.cost, True
+    share = (end - time.monotonic()) / 4
+    problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
+    if problem is None:
+        return search.cost, True
+    lower, solved = _solve_program(search, problem, flip, share, confirm)
+    if solved:
+        return lower, True
+    if _run(boxes, search, 2 * share):
+        return search.cost, True
+    problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
+    if problem is None:
+        return search.cost, True
+    search.lower = max(lower, boxes.lower)
+    left = max(end - time.monotonic(), 1e-3)
+    return _solve_program(search, problem, flip, left, confirm)
+
+
+def _run(boxes, search, seconds, max_boxes=np.inf):
+    """Search boxes, and keep what is cheaper; return whether all of them are closed."""
+    if search.x is not None and search.cost < boxes.cost:
+        boxes.cost, boxes.x = search.cost, search.x
+    closed = boxes.run(seconds, max_boxes)
+    if boxes.x is not None and boxes.cost < search.cost:
+        search.cost, search.x = boxes.cost, boxes.x
+    return closed
+
+
+def _solve_program(search, problem, flip, time_limit, confirm):
+    """Solve the program; return a bound, and whether it is what the best one costs."""
+    end = time.monotonic() + time_limit
     program = Program(problem, flip.least)
     ensemble = flip.row_cells.grid.ensemble
     leaf_value = ensemble.value[flip.row_cells.grid.leaf_node[problem.leaf]]

@@ -287,6 +287,7 @@ class RowProblem:
         self.columns = np.flatnonzero(size > 1)
         active = size[joined_column] > 1
         self.cost, self.place = cost[active], place[active]
+        self.begin = (reached[starts] - grid.first_cell[joined_column])[active]
         self.size = size[self.columns]
         self.first = np.cumsum(self.size) - self.size
         self.cell = np.repeat(np.arange(len(self.columns)), self.size)

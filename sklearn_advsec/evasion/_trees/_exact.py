@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..._estimators import name_of, unwrap
 from ..._sklearn import Interval
 from ...trees._exact import close_gap, solve
 from .._base import norms
 from .._state import EvasionResult
 from ._base import TreeAttack
+from ._certificate import Subject, allowed_ranges, certificate, read
 
 if TYPE_CHECKING:
     from ...threat import FeatureConstraints
@@ -40,27 +44,112 @@ class TreeExactResult(EvasionResult):
         held fixed that has too many cells to be searched (`lower` is then at most what
         it takes to leave the row's own cell there); "unfinished" where the attack was
         stopped before the row's end.
+    label : ndarray of shape (n_rows,)
+        The class that each row was to leave (or, targeted, to reach); of a regressor,
+        the number from which its prediction was to move.
+    allowed : ndarray of float, shape (n_rows, 2, n_columns)
+        The smallest and the largest value that each column could take.
+    subject : Subject
+        The trees, the constraints and the goal; what :meth:`to_json` writes of all rows.
 
     See Also
     --------
     TreeExactAttack : Its `run` returns this.
+    sklearn_advsec.trees.check_certificate : Checks what :meth:`to_json` writes.
     EvasionResult : What other attacks return.
 
     Examples
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.tree import DecisionTreeClassifier
-    >>> from sklearn_advsec.evasion import TreeExactAttack
+    >>> from sklearn_advsec.evasion import TreeExactAttack, TreeExactResult
     >>> X, y = load_iris(return_X_y=True)
     >>> tree = DecisionTreeClassifier(max_depth=2, random_state=0)
     >>> result = TreeExactAttack(tree, norm=1).fit(X, y).run(X[:2], y[:2])
     >>> result.status.tolist(), bool((result.lower == result.upper).all())
     (['optimal', 'optimal'], True)
+    >>> again = TreeExactResult.from_json(result.to_json())
+    >>> bool((again.X_adv == result.X_adv).all())
+    True
     """
 
     lower: np.ndarray
     upper: np.ndarray
     status: np.ndarray
+    label: np.ndarray
+    allowed: np.ndarray
+    subject: Subject
+
+    _OF_ALL = (*EvasionResult._OF_ALL, "subject")
+
+    def to_json(
+        self, path: str | PathLike[str] | None = None, *, time_limit: float = 10.0
+    ) -> str | None:
+        """Write what was found and proved, in a form that others can check.
+
+        The file holds the trees, and of each row its values, the adversarial point, and a
+        lower bound of the distance with its certificate: boxes that cover all rows that
+        are nearer, in none of which the answer can change. They are searched for now, by
+        branch and bound, and the file claims what they prove, which may be less than
+        `lower`: where time runs out, where whole steps, relations, groups of columns or
+        values that may go missing make the optimum what it is, or where the order of
+        roundings decides. A note says why. Behind steps other than scalers of numbers,
+        nothing is claimed of the bound.
+
+        Parameters
+        ----------
+        path : path-like, default=None
+            The file to write. By default, its text is returned.
+        time_limit : float, default=10.0
+            Seconds per row and class for the certificate.
+
+        Returns
+        -------
+        text : str or None
+            The JSON, unless a path was given.
+
+        Raises
+        ------
+        ValueError
+            If a column holds no numbers.
+
+        See Also
+        --------
+        sklearn_advsec.trees.check_certificate : Checks the file.
+        from_json : Reads it.
+        """
+        text = self.subject.document
+        if text is None:
+            text = certificate(self, time_limit)
+        if path is None:
+            return text
+        Path(path).write_text(text, encoding="utf-8")
+        return None
+
+    @classmethod
+    def from_json(cls, source: str | PathLike[str]) -> Self:
+        """Read what :meth:`to_json` wrote, as it is: nothing of it is checked.
+
+        Parameters
+        ----------
+        source : str or path-like
+            The text, or the path of a file.
+
+        Returns
+        -------
+        result : TreeExactResult
+            Rows as plain numbers (under their names, if they had any). What the file does
+            not hold (labels, numbers of queries) is None or 0; `lower` is what has a
+            certificate.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged; the message names the key.
+        """
+        if isinstance(source, PathLike) or not source.lstrip().startswith("{"):
+            source = Path(source).read_text(encoding="utf-8")
+        return cls(**read(source))
 
 
 class TreeExactAttack(TreeAttack):
@@ -234,6 +323,33 @@ class TreeExactAttack(TreeAttack):
         limit = np.inf if self.eps is None else self.eps
         status[~found.success & (lower >= limit) & state.in_time] = "infeasible"
         status[~found.finished] = "unfinished"
+        access, goal = state.access, state.goal
+        label = access.reference
+        if label is None:
+            label = self.ensemble_.classes[goal.labels.numpy()]
         return TreeExactResult(
-            **vars(found), lower=np.minimum(lower, upper), upper=upper, status=status
+            **vars(found),
+            lower=np.minimum(lower, upper),
+            upper=upper,
+            status=status,
+            label=np.asarray(label),
+            allowed=allowed_ranges(state),
+            subject=None,
         )
+
+    def _run(self, work, resume=None, on_query=None):
+        # Of all rows, so that it is not sent from worker to worker.
+        try:
+            result = super()._run(work, resume, on_query)
+        except BaseException as stop:
+            if getattr(stop, "result", None) is not None:
+                stop.result.subject = self._subject(work.goal)
+            raise
+        if result is not None:
+            result.subject = self._subject(work.goal)
+        return result
+
+    def _subject(self, goal):
+        loses = self._losable is not None and bool(self._losable.any())
+        name = name_of(unwrap(self.estimator_))
+        return Subject(self.ensemble_, name, self._constrained, goal, loses)
