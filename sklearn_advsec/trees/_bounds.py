@@ -58,6 +58,54 @@ def first_cost(cost, group, gain, base, least):
     return float(found)
 
 
+# Prices that are tried, in units of what all trees together gain for the whole budget.
+_PRICES = 2.0 ** np.arange(-4, 6)
+
+
+def priced_gain(gain, tree, extra, budget):
+    """Bound what trees gain together, where the costs of columns add up to a budget.
+
+    Each tree by itself may spend all of the budget; together they may not. So leaves pay
+    for what they cost: a column's price is shared out among the trees that gain by it,
+    and what the budget is worth comes on top (weak duality, so that any price gives a
+    bound).
+
+    Parameters
+    ----------
+    gain : ndarray of shape (n_leaves,)
+        What each leaf gains.
+    tree : ndarray of int, shape (n_leaves,)
+        Sorted, and numbered from 0 without gaps.
+    extra : ndarray of shape (n_leaves, n_columns)
+        What each leaf costs, by column.
+    budget : float
+        What may be spent; finite.
+
+    Returns
+    -------
+    most : float
+        No choice of one leaf per tree within the budget gains more.
+    """
+    starts = np.flatnonzero(np.diff(tree, prepend=-1))
+    best = np.maximum.reduceat(gain, starts)
+    extra = extra[:, extra.any(0)]
+    free = np.where(extra.any(1), -np.inf, gain)
+    least = np.maximum.reduceat(free, starts)
+    least = np.where(np.isfinite(least), least, np.minimum.reduceat(gain, starts))
+    wish = np.maximum(gain - least[tree], 0.0)
+    share = np.maximum.reduceat(np.where(extra > 0, wish[:, None], 0.0), starts, axis=0)
+    total = share.sum(0)
+    share /= np.where(total > 0, total, 1.0)
+    # Shares have roundings: together they must be no more than 1.
+    price = (share[tree] * extra).sum(1) * (1 - 1e-12)
+    worth = (best - least).sum() / budget if budget > 0 else 0.0
+    if not 0 < worth < np.inf:
+        return float(best.sum())
+    at = worth * _PRICES
+    paid = np.maximum.reduceat(gain - at[:, None] * price, starts, axis=1).sum(1)
+    return float(min(best.sum(), (at * budget + paid).min()))
+
+
 class MergedTrees:
     """Trees that are merged step by step, the two smallest groups first.
 

@@ -1,7 +1,8 @@
 """The cheapest change of an ensemble's answer, by branch and bound over boxes of cells.
 
 In a box, no more is gained than what the best leaf of each tree gains that is in reach
-there, and a box where that is too little is closed. What is left is cut in two at an
+there (where costs add up, after paying for it), and a box where that is too little is
+closed. What is left is cut in two at an
 edge, the nearest box first (Devos et al., arXiv:2205.12190, search boxes of leaves in
 the order of their gain). The boxes that were closed cover the ball around the row: that
 is a proof which others can check, box by box.
@@ -11,6 +12,8 @@ import heapq
 import time
 
 import numpy as np
+
+from ._bounds import priced_gain
 
 # So many edges are looked at, at the most, before a box is cut at one.
 _EDGES = 48
@@ -76,7 +79,7 @@ class BranchAndBound:
     def _look_into(self, box, low, high, leaves):
         problem = self.problem
         while True:
-            leaves = self._in_reach(low, high, leaves)
+            leaves, cells = self._in_reach(low, high, leaves)
             tree = problem.tree[leaves]
             starts = np.flatnonzero(np.diff(tree, prepend=-1))
             if len(starts) < problem.n_trees:
@@ -93,6 +96,10 @@ class BranchAndBound:
             if not strong.all():
                 leaves = leaves[strong]
                 continue
+            if problem.norm != np.inf and self._is_too_dear(
+                low, high, leaves, cells, need
+            ):
+                return
             if len(leaves) > problem.n_trees or not self._arrive(low, high, leaves):
                 break
         if len(leaves) == problem.n_trees and self._is_one(low, high, leaves):
@@ -111,7 +118,21 @@ class BranchAndBound:
         keep = (first <= last).all(0)
         first, last, leaves = first[:, keep], last[:, keep], leaves[keep]
         cells = problem.nearest(first.T, last.T)
-        return leaves[problem.total(cells) < self.cost]
+        near = problem.total(cells) < self.cost
+        return leaves[near], cells[near]
+
+    def _is_too_dear(self, low, high, leaves, cells, need):
+        """Whether what all trees need together costs too much."""
+        problem = self.problem
+        own = problem.cost[problem.first + problem.nearest(low[None], high[None])[0]]
+        extra, left = problem.cost[problem.first + cells] - own, self.cost - own.sum()
+        tree = problem.tree[leaves]
+        return np.isfinite(left) and any(
+            base + priced_gain(gain, tree, extra, left) < least
+            for gain, base, least in zip(
+                problem.gain[:, leaves], problem.base, need, strict=True
+            )
+        )
 
     def _common(self, low, high, leaves):
         problem = self.problem

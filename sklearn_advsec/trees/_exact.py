@@ -253,8 +253,9 @@ class Program:
 TOLERANCE = 1e-6
 # How often another solution is asked for, after one that the roundings decide against.
 _MAX_TIES = 12
-# How many boxes are looked into before the program is tried.
-_FIRST_BOXES = 100
+# How many boxes are looked into before the program is tried: where costs add up, and
+# for the largest of them.
+_FIRST_BOXES = 1500, 100
 
 
 def prune(problem, least):
@@ -312,7 +313,7 @@ def solve(search, flip, time_limit, confirm):
     boxes = BranchAndBound(problem, flip, confirm, search.cost)
     # Few boxes do for most rows. The others take turns: which of the two is the faster
     # one cannot be told beforehand.
-    if _run(boxes, search, time_limit, _FIRST_BOXES):
+    if _run(boxes, search, time_limit, _FIRST_BOXES[problem.norm == np.inf]):
         return search.cost, True
     share = (end - time.monotonic()) / 4
     problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn import preprocessing
 
+from ._bounds import priced_gain
 from ._steps import TinyAsZero
 
 _SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
@@ -40,7 +41,7 @@ class IntervalTrees:
         self._narrow(inner)
         largest = np.zeros(ensemble.n_trees)
         np.maximum.at(largest, self.tree, np.abs(ensemble.value).max(1))
-        self._rounding = 8 * (ensemble.n_trees + 2) * np.finfo(np.float64).eps
+        self._rounding = 16 * (ensemble.n_trees + 2) * np.finfo(np.float64).eps
         self._size = largest.sum()
 
     def _edges(self, nodes, whole):
@@ -69,6 +70,7 @@ class IntervalTrees:
         """Find what the nodes above each one leave of its own column."""
         ensemble, parent = self.ensemble, np.full(len(self.column), -1)
         parent[ensemble.left[inner]] = parent[ensemble.right[inner]] = inner
+        self.parent = parent
         self.low = np.full(len(parent), -np.inf)
         self.high, node, at = -self.low, inner, inner
         while len(node):
@@ -182,15 +184,46 @@ class IntervalTrees:
             return closed
         whole = self.ensemble.whole & (self.ensemble.link != "regression")
         for gain, base, least, half in questions:
-            best = np.maximum.reduceat(gain[leaf], starts)
+            own = gain[leaf]
+            best = np.maximum.reduceat(own, starts)
             top = base + np.bincount(of, best, minlength=n_boxes)
             least = least - self._rounding * (2 * self._size + np.abs(base))
             closed |= top < least
             # Of whole numbers, sums are exact; the other leaves must not be enough.
-            enough = top[box] - best[group] + gain[leaf] >= least
-            unsure = np.bincount(box, ~whole[leaf] & enough, minlength=n_boxes)
-            closed |= (unsure == 0) & (top < half)
+            lead = top[box] - best[group] + own
+            odd = np.bincount(box, ~whole[leaf] & (lead >= least), minlength=n_boxes)
+            need = np.where(odd == 0, max(least, half), least)
+            closed |= top < need
+            if self.norm == "inf" or not np.isfinite(radius):
+                continue
+            for b in np.flatnonzero(~closed):
+                at = np.flatnonzero((box == b) & (lead >= need[box]))
+                most = self._priced(x[b], low[b], high[b], radius, leaf[at], own[at])
+                closed[b] = base + most < need[b]
         return closed
+
+    def _priced(self, x, low, high, radius, leaf, gain):
+        """Bound what leaves gain together within a radius, where costs add up."""
+        columns, ensemble = np.arange(len(x)), self.ensemble
+        first, last = np.tile(low, (len(leaf), 1)), np.tile(high, (len(leaf), 1))
+        slot, at = np.arange(len(leaf)), leaf
+        while len(slot):
+            above = self.parent[at]
+            slot, at, above = slot[above >= 0], at[above >= 0], above[above >= 0]
+            left, plain = ensemble.left[above] == at, ~self.by_set[above]
+            use, column = left & plain, self.column[above]
+            end = last[slot[use], column[use]]
+            last[slot[use], column[use]] = np.minimum(end, self.edge[above[use]])
+            use = ~left & plain
+            end = first[slot[use], column[use]]
+            first[slot[use], column[use]] = np.maximum(end, self.after[above[use]])
+            at = above
+        here = self.gap(x, low, high, columns)
+        extra = np.maximum(self.gap(x, first, last, columns) - here, 0.0)
+        # Of whole numbers of columns, one less than the radius is the most.
+        left = radius * (1 + 1e-12) if self.norm == "1" else radius - 1
+        _, tree = np.unique(self.tree[leaf], return_inverse=True)
+        return priced_gain(gain, tree, extra, max(left - here.sum(), 0.0))
 
 
 def as_rows(values, names):
