@@ -32,7 +32,7 @@ def parse(text):
         need(not twice, f"the key {twice} is there twice")
         return table
 
-    need(isinstance(text, (str, bytes)), "it must be the text of a JSON file")
+    need(isinstance(text, (str, bytes)), "json_text must be the text of a JSON file")
     document = json.loads(text, object_pairs_hook=pairs)
     check_keys(document, _KEYS, "the document")
     check_keys(document["versions"], VERSIONS, "versions")
