@@ -29,19 +29,18 @@ from sklearn.utils.validation import (
     column_or_1d,
 )
 
-from .._estimators import allows_nan, may_take_nan
+from .._estimators import allows_nan
 from .._parallel import in_parallel
-from .._rows import check_rows, is_dataframe, plain_rows
+from .._rows import is_dataframe
 from .._sklearn import (
     HasMethods,
     Interval,
     _check_y,
     _safe_indexing,
     fit_context,
-    validate_data,
 )
 from ..victim._fitting import VICTIM
-from ._base import check_target
+from ._base import check_records, check_target
 from ._records import Records, column_position
 from ._signals import (
     as_target_takes_them,
@@ -189,21 +188,20 @@ class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
             )
 
     def _check_X(self, X, *, reset):
-        allow_nan = may_take_nan(self.estimator)
-        X, _ = plain_rows(X)
-        if is_dataframe(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return check_rows(X, type(self).__name__, allow_nan=allow_nan)
-        X = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan" if allow_nan else True,
-        )
-        if self.label_column is not None:
+        X = check_records(self, X, reset=reset)
+        if self.label_column is not None and not is_dataframe(X):
             column_position(X, self.label_column)
         return X
+
+    def _check_X_y(self, X, y):
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
+            )
+        X = self._check_X(X, reset=True)
+        numeric = is_regressor(self)
+        return X, _check_y(y, multi_output=False, y_numeric=numeric, estimator=self)
 
 
 class AttributeInference(ClassifierMixin, _AttributeAttack):
@@ -319,15 +317,9 @@ class AttributeInference(ClassifierMixin, _AttributeAttack):
         self : object
             The fitted attack.
         """
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None."
-            )
-        X = self._check_X(X, reset=True)
         dtype = getattr(y, "dtype", None)  # boosters know categories by their dtype
         self._dtype = dtype if hasattr(dtype, "categories") else None
-        y = _check_y(y, multi_output=False, y_numeric=False, estimator=self)
+        X, y = self._check_X_y(X, y)
         check_consistent_length(X, y)
         if type_of_target(y).startswith("continuous"):
             raise ValueError(
@@ -521,14 +513,8 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         self : object
             The fitted attack.
         """
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None."
-            )
-        X = self._check_X(X, reset=True)
         self._dtype = None
-        y = _check_y(y, multi_output=False, y_numeric=True, estimator=self)
+        X, y = self._check_X_y(X, y)
         check_consistent_length(X, y)
         if len(y) < 2:
             raise ValueError(f"n_samples = {len(y)}: intervals take two records or more.")

@@ -325,19 +325,7 @@ class MembershipAttack(
         return codes == 1
 
     def _check_X(self, X, *, reset):
-        """Validate records: DataFrames stay, all else becomes an array of floats."""
-        allow_nan = may_take_nan(self.estimator)
-        X, _ = plain_rows(X)
-        if is_dataframe(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return check_rows(X, type(self).__name__, allow_nan=allow_nan)
-        return validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan" if allow_nan else True,
-        )
+        return check_records(self, X, reset=reset)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -346,6 +334,22 @@ class MembershipAttack(
         tags.target_tags.required = False
         tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
+
+
+def check_records(attack, X, *, reset):
+    """Validate records: DataFrames stay, all else becomes an array of floats."""
+    allow_nan = may_take_nan(attack.estimator)
+    X, _ = plain_rows(X)
+    if is_dataframe(X):
+        validate_data(attack, X, reset=reset, skip_check_array=True)
+        return check_rows(X, type(attack).__name__, allow_nan=allow_nan)
+    return validate_data(
+        attack,
+        X,
+        reset=reset,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite="allow-nan" if allow_nan else True,
+    )
 
 
 def check_target(estimator, attack_name, *, regressors=False):
