@@ -201,21 +201,18 @@ class DRAFT:
     def _solve(self, system):
         """Return how many rows are in each cell, and whether the counts are all met."""
         free = np.flatnonzero(system.lower < system.upper)
-        if not len(free):
-            return system.lower, True
-        matrix, left = system.matrix(free)
-        solved = milp(
-            np.zeros(len(free)),
-            integrality=np.ones(len(free)),
-            bounds=Bounds(system.lower[free], system.upper[free]),
-            constraints=LinearConstraint(matrix, left, left),
-            options={"time_limit": self.time_limit},
-        )
         amount = system.lower.copy()
-        if solved.x is None:
-            return amount, False
-        found = np.rint(solved.x).astype(np.int64)
-        if (matrix @ found != left).any():
-            return amount, False
-        amount[free] = found
-        return amount, True
+        if len(free):
+            matrix, left = system.matrix(free)
+            solved = milp(
+                np.zeros(len(free)),
+                integrality=np.ones(len(free)),
+                bounds=Bounds(system.lower[free], system.upper[free]),
+                constraints=LinearConstraint(matrix, left, left),
+                options={"time_limit": self.time_limit},
+            )
+            if solved.x is None:
+                return amount, False
+            amount[free] = np.rint(solved.x).astype(np.int64)
+        complete = system.has_counts(amount)
+        return amount if complete else system.lower, complete

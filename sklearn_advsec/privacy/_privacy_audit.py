@@ -238,7 +238,9 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         ----------
         records : {array-like, DataFrame} of shape (n_records, n_columns)
             Features, and the label in `label_column`: the rows that the model was trained
-            on, and about as many of the same source that it was not.
+            on, and about as many of the same source that it was not. They count as
+            independent: of several that belong together, such as the visits of one
+            patient, hand over one, or a model without a gap will seem to have one.
         y : None
             Ignored.
         members, non_members : array-like of int, or of bool of shape (n_records,)
