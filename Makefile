@@ -20,15 +20,16 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/audit_three_models.py reports
 
 test: $(VENV)/.installed
-	@echo "==> The tests (the slow ones: make test-slow)"
-	$(BIN)/python -m pytest -n 2 -q -m "not slow" --durations=25
+	@echo "==> The tests (the long and the slow ones: make test-slow)"
+	$(BIN)/python -m pytest -n 2 -q -m "not slow and not long" --durations=25
 
 test-slow: $(VENV)/.installed
-	@echo "==> The slow tests"
-	$(BIN)/python -m pytest -n 2 -q -m slow
+	@echo "==> The long tests and the slow ones"
+	$(BIN)/python -m pytest -n 2 -q -m "slow or long"
 
 # Libraries choose their kernels by the processor, and these add in another order. What
-# compares floats (all but scikit-learn's own checks) has to hold with any of them.
+# compares floats (all but scikit-learn's own checks, and with the long tests) has to hold
+# with any of them.
 KERNEL_haswell := OPENBLAS_CORETYPE=Haswell
 # Two processes of two threads each must not wait for each other in loops.
 KERNEL_haswell-2 := $(KERNEL_haswell) OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE
@@ -57,7 +58,7 @@ OLDEST := .venv-oldest
 OLDEST_TESTS ?=
 test-oldest: $(OLDEST)/.installed
 	@echo "==> The tests with the oldest versions that pyproject.toml allows"
-	$(OLDEST)/bin/python -m pytest -n 2 -q -m "not slow" -W ignore::FutureWarning \
+	$(OLDEST)/bin/python -m pytest -n 2 -q -m "not slow and not long" -W ignore::FutureWarning \
 	-W ignore::DeprecationWarning --deselect tests/test_common.py::test_scikit_learn_contract \
 	$(OLDEST_TESTS)
 

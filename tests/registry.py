@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from nets import net
 from privacy_targets import AboveTheMedian, any_width_target
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -32,44 +33,49 @@ TREE_VICTIM = DecisionTreeClassifier(max_depth=4, random_state=0)
 
 EVASION = [
     evasion.AdversarialPatch(VICTIM, max_iter=5, n_images=10),
-    evasion.AutoAttack(VICTIM, max_iter=5, square_queries=20),
+    evasion.AutoAttack(VICTIM, max_iter=3, square_queries=10),
     evasion.AutoProjectedGradientDescent(VICTIM, max_iter=10),
     evasion.BasicIterativeMethod(VICTIM),
     evasion.CarliniWagner(VICTIM, max_iter=10, n_searches=2),
-    evasion.ConstrainedAPGD(VICTIM),
+    evasion.ConstrainedAPGD(VICTIM, max_iter=5),
     evasion.ConstrainedAdaptiveAttack(VICTIM, n_generations=3, population=6),
     evasion.DeepFool(VICTIM),
     evasion.FastAdaptiveBoundary(VICTIM, max_iter=5),
     evasion.FastGradientMethod(PIPELINE),
     evasion.FastMinimumNorm(VICTIM, max_iter=10),
-    evasion.GreedyFeatureAttack(VICTIM, max_queries=60),
-    evasion.HopSkipJump(VICTIM, max_queries=60),
+    evasion.GreedyFeatureAttack(VICTIM, max_queries=25),
+    evasion.HopSkipJump(VICTIM, max_queries=25),
     evasion.IterativeLeastLikely(VICTIM),
     evasion.JacobianSaliencyMap(VICTIM),
-    evasion.LabelOnlyNES(VICTIM, max_queries=60),
+    evasion.LabelOnlyNES(VICTIM, max_queries=25),
     evasion.MultiObjectiveEvolution(VICTIM, n_generations=3, population=6),
-    evasion.NaturalEvolutionStrategy(VICTIM, max_queries=60),
-    evasion.OnePixel(VICTIM, max_queries=60),
-    evasion.PointwiseAttack(VICTIM, max_queries=60),
-    evasion.ProjectedGradientDescent(VICTIM),
-    evasion.RayS(VICTIM, max_queries=60),
+    evasion.NaturalEvolutionStrategy(VICTIM, max_queries=25),
+    evasion.OnePixel(VICTIM, max_queries=25),
+    evasion.PointwiseAttack(VICTIM, max_queries=25),
+    evasion.ProjectedGradientDescent(VICTIM, max_iter=10),
+    evasion.RayS(VICTIM, max_queries=25),
     evasion.SigmaZero(VICTIM, max_iter=10),
-    evasion.SimBA(VICTIM, max_queries=60),
-    evasion.SquareAttack(VICTIM, max_queries=60),
+    evasion.SimBA(VICTIM, max_queries=25),
+    evasion.SquareAttack(VICTIM, max_queries=25),
     evasion.TransferAttack(VICTIM, surrogate=LogisticRegression(C=0.1)),
     evasion.TreeCoordinateAttack(TREE_VICTIM),
     evasion.TreeExactAttack(TREE_VICTIM),
     evasion.UniversalPerturbation(VICTIM, max_iter=5),
-    evasion.ZerothOrderOptimization(VICTIM, max_queries=60),
+    evasion.ZerothOrderOptimization(VICTIM, max_queries=25),
     evasion.ExpectationOverTransformation(
-        VICTIM, transformations=[evasion.GaussianNoise(0.05)], n_samples=2
+        VICTIM,
+        attack=evasion.ProjectedGradientDescent(max_iter=5),
+        transformations=[evasion.GaussianNoise(0.05)],
+        n_samples=2,
     ),
 ]
 
 TRAINING_ATTACK = evasion.ProjectedGradientDescent(eps=0.05, max_iter=2)
 DEFENSE = [
     defense.AdversarialDetector(VICTIM),
-    defense.AdversarialTrainingClassifier(PIPELINE, n_rounds=1, random_state=0),
+    defense.AdversarialTrainingClassifier(
+        PIPELINE, TRAINING_ATTACK, n_rounds=1, random_state=0
+    ),
     defense.AdversarialTrainingClassifier(
         net(max_epochs=5), TRAINING_ATTACK, random_state=0
     ),
@@ -94,12 +100,19 @@ DEFENSE = [
 MEMBERSHIP = [
     attack(any_width_target(), label_column=None, **parameters)
     for attack, parameters in (
-        (privacy.BoundaryDistance, {"max_queries": 20, "n_shadow_models": 2}),
+        (privacy.BoundaryDistance, {"max_queries": 10, "n_shadow_models": 2}),
         (privacy.GapAttack, {}),
         (privacy.LikelihoodRatio, {"n_shadow_models": 4}),
         (privacy.LossThreshold, {}),
         (privacy.ModifiedEntropy, {}),
-        (privacy.QuantileMembership, {}),
+        (
+            privacy.QuantileMembership,
+            {
+                "quantile_estimator": HistGradientBoostingRegressor(
+                    loss="quantile", quantile=0.95, max_iter=5
+                )
+            },
+        ),
         (privacy.RMIA, {"n_shadow_models": 2}),
         (
             privacy.ShadowModels,
@@ -123,7 +136,7 @@ PRIVACY = [
         any_width_target(),
         group=AboveTheMedian(),
         shadow_estimator=DecisionTreeClassifier(max_depth=3),
-        n_shadow_models=8,
+        n_shadow_models=4,
         label_column=None,
     ),
     privacy.NumericAttributeInference(

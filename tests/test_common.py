@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sklearn_advsec._estimators import is_net
 
@@ -30,16 +30,33 @@ def _expected_failures(estimator):
 
 
 # An expected failure that passes fails the run, as far as scikit-learn can (from 1.8).
-STRICT = "xfail_strict" in inspect.signature(parametrize_with_checks).parameters
+STRICT = "xfail_strict" in inspect.signature(estimator_checks_generator).parameters
+
+
+def _contract():
+    """Yield scikit-learn's checks of every estimator.
+
+    `parametrize_with_checks` does so, too, and writes each estimator out for each check
+    of it as a part of the test's id, which takes longer than most of the checks.
+    """
+    for instance in INSTANCES:
+        for param in estimator_checks_generator(
+            instance,
+            expected_failed_checks=_expected_failures(instance),
+            mark="xfail",
+            **({"xfail_strict": True} if STRICT else {}),
+        ):
+            estimator, check = getattr(param, "values", param)
+            marks = getattr(param, "marks", ())
+            name = f"{type(instance).__name__}-{check.func.__name__}"
+            if check.keywords:
+                name += f"({','.join(f'{k}={v}' for k, v in check.keywords.items())})"
+            yield pytest.param(estimator, check, marks=marks, id=name)
 
 
 # Some rows of the checks are such that a victim is certain of them.
 @pytest.mark.filterwarnings("ignore:the copy agrees on all:UserWarning")
-@parametrize_with_checks(
-    INSTANCES,
-    expected_failed_checks=_expected_failures,
-    **({"xfail_strict": True} if STRICT else {}),
-)
+@pytest.mark.parametrize(("estimator", "check"), list(_contract()))
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 

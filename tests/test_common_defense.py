@@ -235,6 +235,7 @@ def learning(defense):
     return clone(defense)
 
 
+@pytest.mark.long
 def test_weights_reach_the_training(defense):
     if not weighs(defense):
         return

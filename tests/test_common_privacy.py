@@ -143,6 +143,7 @@ def test_frames_with_the_label_by_name(attack):
     )
 
 
+@pytest.mark.long
 def test_cross_validation_and_search(attack):
     pipe = make_pipeline(FunctionTransformer(), on_target(attack))
     scoring = {"auc": "roc_auc", "accuracy": "balanced_accuracy"}

@@ -83,6 +83,7 @@ def without_times(report):
     return report
 
 
+@pytest.mark.long
 def test_every_threat_has_figures_with_interval_and_baseline(audit):
     results = audit.results_
     assert set(results["threat"]) == {"evasion", "extraction", "privacy", "poisoning"}
@@ -358,6 +359,7 @@ def test_labels_and_probabilities_that_disagree_are_told():
     assert "not the class of the largest score on 100" in audit.warnings_[0]
 
 
+@pytest.mark.long
 def test_labels_only_and_regressors_and_constants(monkeypatch):
     do_little(monkeypatch, defenses=False)
     X, y, X_test, y_test = data(2)

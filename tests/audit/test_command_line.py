@@ -49,6 +49,7 @@ def fitted(frame, model=None):
 ARGUMENTS = ["test.csv", "--target", "kind", "--train", "train.csv"]
 
 
+@pytest.mark.long
 def test_a_skops_file_is_audited(files, capsys):
     io = pytest.importorskip("skops.io")
     io.dump(fitted(files), "model.skops")
@@ -87,6 +88,7 @@ def test_pickles_are_loaded_only_when_allowed(files, capsys):
     assert "runs what its author put into it" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_factory_is_called_and_a_bar_is_missed(files, capsys, tmp_path):
     (tmp_path / "my_models.py").write_text(
         "from sklearn.linear_model import LogisticRegression\n"
@@ -148,6 +150,7 @@ def test_attacks_are_listed(capsys):
     assert main(["list", "--csv"]) == 0
 
 
+@pytest.mark.long
 def test_constraints_are_written_with_comments(files, capsys):
     assert main(["constraints", "infer", "train.csv", "--target", "kind"]) == 0
     text = capsys.readouterr().out

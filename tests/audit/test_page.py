@@ -71,6 +71,7 @@ def hostile(value):
     return f"{value}{HOSTILE}" if isinstance(value, str) else value
 
 
+@pytest.mark.long
 def test_nothing_of_the_data_is_run(report):
     text = page_of(hostile(report))
     page = Page(text)

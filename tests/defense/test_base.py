@@ -36,6 +36,7 @@ PGD = ProjectedGradientDescent(eps=0.1, step_size=0.03, max_iter=7, bounds=(0, 1
 PGD20 = ProjectedGradientDescent(eps=0.1, step_size=0.02, max_iter=20, bounds=(0, 1))
 
 
+@pytest.mark.long
 def test_adversarial_training_buys_robustness(digits):
     X, X_test, y, y_test = digits
     mlp = net(max_epochs=12, module__hidden=100)

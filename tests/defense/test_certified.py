@@ -199,6 +199,7 @@ def test_intervals_contain_what_random_points_give(module, images):
         assert point[0].min() >= 0 and point[1].max() <= 1
 
 
+@pytest.mark.long
 def test_bounds_are_ordered_and_below_every_attack(images):
     rows, labels = images
     model = IntervalBoundClassifier(
@@ -271,6 +272,7 @@ def test_smoothed_linear_classifier_has_the_radius_of_theory():
     assert certificate.confidence == 0.999 and certificate.norm == 2
 
 
+@pytest.mark.long
 def test_no_attack_beats_a_smoothing_certificate(n_trials=10_000):
     """Perturbations inside of the radii, random and by gradients, and the smallest."""
     smooth = RandomizedSmoothingClassifier(
@@ -369,6 +371,7 @@ def test_abstention():
         smooth.set_params(abstain_label=-1).predict(X)
 
 
+@pytest.mark.long
 def test_noise_in_training_makes_larger_radii(images):
     rows, labels = images[0].reshape(len(images[0]), -1), images[1]
     args = dict(sigma=0.5, n_certify=300, n_select=30)

@@ -175,6 +175,7 @@ def test_squeezing_in_front_of_a_table_is_attacked_by_the_names_of_its_columns()
     assert robust(model, frame, y) == robust(plain, frame.to_numpy(), y) < 0.8
 
 
+@pytest.mark.long
 def test_magnet_detects_reforms_and_breaks(digits, magnet, victim):
     X, X_test, y, y_test = digits
     X_test, y_test = X_test[:200], y_test[:200]
@@ -451,6 +452,7 @@ def _constant_gradient(estimator):
     return view(estimator.classes_, logits=logits)
 
 
+@pytest.mark.long
 def test_masked_gradients_are_noticed_and_sound_models_are_not(digits, victim, recwarn):
     X, X_test, y, y_test = digits
     X_test, y_test = X_test[:120], y_test[:120]

@@ -120,6 +120,7 @@ def test_robust_trees_keep_more_than_usual_ones(cancer, eps):
     assert kept[robust] > kept[usual] + 0.2
 
 
+@pytest.mark.long
 def test_robust_forests_keep_more_than_usual_ones(cancer):
     X, y, X_test, y_test = cancer
     usual = RandomForestClassifier(25, random_state=0)
@@ -136,6 +137,7 @@ def test_robust_forests_keep_more_than_usual_ones(cancer):
     )
 
 
+@pytest.mark.long
 def test_adversarial_boosting_keeps_more_than_usual_boosting():
     X, y = load_breast_cancer(return_X_y=True)
     X, y = MinMaxScaler().fit_transform(X), np.array(["malign", "benign"])[y]

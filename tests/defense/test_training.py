@@ -304,6 +304,7 @@ def test_what_each_defense_buys_on_digits(digits):
     assert held["smooth"] < held["fast"] - 0.1, held
 
 
+@pytest.mark.long
 def test_interval_training_is_provable_and_other_training_is_not(digits):
     X, X_test, y, y_test = digits
     bounded = IntervalBoundClassifier(

@@ -263,6 +263,7 @@ def test_labels_are_those_of_the_model(model, y):
         np.testing.assert_array_equal(simulated, model.predict(X))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "model",
     [
@@ -307,6 +308,7 @@ class Convolutional(torch.nn.Module):
         return self.last(self.drop(torch.flatten(self.pool(x), 1)))
 
 
+@pytest.mark.long
 def test_convolutional_network_of_skorch():
     images = DIGITS.reshape(-1, 1, 8, 8).astype(np.float32)
     model = net(Convolutional, max_epochs=10, lr=0.01).fit(images, LABELS)

@@ -134,6 +134,7 @@ def test_minimum_norm_attacks_find_the_nearest_hyperplane(
     assert np.quantile(result.distance / exact, 0.9) <= 1 + 3 * tolerance
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", [2, np.inf])
 @pytest.mark.parametrize(
     "attack",
@@ -444,6 +445,7 @@ def test_a_victim_that_is_no_network_confirms_by_itself(attack):
     np.testing.assert_array_equal(result.success, result.y_pred != y[600:615])
 
 
+@pytest.mark.long
 def test_fixed_columns_and_missing_values_stay():
     import pandas as pd
     from sklearn.compose import ColumnTransformer
@@ -483,6 +485,7 @@ def test_fixed_columns_and_missing_values_stay():
 # Single attacks -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_minimum_norm_attacks_beat_deepfool_and_pgd(network):
     victim, X, y = network
     deepfool = attack_all(DeepFool(**BALL), victim, X, y=y).distance
@@ -522,6 +525,7 @@ def test_features_that_do_nothing_are_given_back(binary):
     assert state.success.all()
 
 
+@pytest.mark.long
 def test_kappa_asks_for_a_margin(network):
     victim, X, y = network
     norms = []
@@ -535,6 +539,7 @@ def test_kappa_asks_for_a_margin(network):
     assert norms[1] > 1.1 * norms[0]
 
 
+@pytest.mark.long
 def test_abort_early_saves_queries_and_costs_little(network):
     victim, X, y = network
     stops = attack_all(CarliniWagner(max_iter=100, **BALL), victim, X, y=y)
@@ -612,6 +617,7 @@ def test_universal_perturbation_is_one_and_beats_noise(network):
     assert np.mean(targeted.run(X).y_pred == 8) > 0.5
 
 
+@pytest.mark.long
 def test_auto_attack_is_as_strong_as_each_of_its_parts(network):
     victim, X, y = network
     common = dict(eps=0.05, bounds=(0, 1), estimator=victim)

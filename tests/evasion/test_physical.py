@@ -136,6 +136,7 @@ def test_jpeg_is_what_an_encoder_does(quality):
 # Expectation over transformation --------------------------------------------------------
 
 
+@pytest.mark.long
 def test_survives_twice_as_often_on_mnist(mnist):
     """Rotations of 20 degrees and 20 % contrast, drawn anew for the test.
 

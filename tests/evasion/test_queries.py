@@ -470,6 +470,7 @@ def test_square_has_an_eps_for_each_feature(cancer):
         assert np.linalg.norm(scaled, ord=norm, axis=1).max() <= 1 + 1e-9
 
 
+@pytest.mark.long
 def test_partial_information_sees_top_k_only(digits):
     """The outcome is the same when the victim itself hides all other scores."""
     X, y, model = digits
@@ -564,6 +565,7 @@ def test_transfer_from_labels_alone(digits):
         TransferAttack(FrozenEstimator(model), surrogate=classes).fit(X, y)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["jacobian", "knockoff", "forest"])
 def test_transfer_from_a_stolen_copy(kind, digits):
     """A copy by extraction is a surrogate; crafting on it asks the victim for nothing."""

@@ -128,6 +128,7 @@ class _Unscale(StandardScaler):
         return self
 
 
+@pytest.mark.long
 def test_one_hot_columns_stay_one_hot():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 4, 400)
@@ -232,6 +233,7 @@ def test_categories_are_moved_where_that_is_allowed(attack):
     np.testing.assert_array_equal(result.success, possible)
 
 
+@pytest.mark.long
 def test_common_attacks_leave_categories_alone_and_keep_the_rest():
     constraints = credit_constraints()
     for attack in (
@@ -630,6 +632,7 @@ def test_columns_may_come_in_another_order():
     assert constraints.violations(CREDIT[:20], results[0]) == []
 
 
+@pytest.mark.long
 def test_max_changed_is_kept_by_all_of_them():
     constraints = credit_constraints().limit(max_changed=1)
     for attack in [*TABULAR, evasion.ProjectedGradientDescent(norm=1, eps=1.0)]:
@@ -673,6 +676,7 @@ def rows_that_may_lose_values():
     return X, lost
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "attack",
     [

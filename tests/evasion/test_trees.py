@@ -138,6 +138,7 @@ RATIOS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODELS)
 def test_certified_exact_and_attack_are_in_order(name, cancer):
     X, y, X_test, _ = cancer
@@ -154,6 +155,7 @@ def test_certified_exact_and_attack_are_in_order(name, cancer):
     assert np.median(ratio) <= median and ratio.mean() <= mean
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", [2, 1, 0])
 def test_other_norms_are_searched_as_norms(norm, cancer):
     """Each norm's attack is the best of all in its own norm."""
@@ -190,6 +192,7 @@ def test_rows_do_not_influence_each_other(cancer):
     np.testing.assert_array_equal(two, together)
 
 
+@pytest.mark.long
 def test_eps_and_bounds_are_kept(cancer):
     X, y, X_test, y_test = cancer
     model = clone(MODELS["boosting"]).fit(X, y)
@@ -407,6 +410,7 @@ def test_constrained_optima_are_those_of_all_valid_rows(norm):
     assert np.median((found.distance / best)[found.success]) < 1.1
 
 
+@pytest.mark.long
 def test_relations_are_searched_around_and_claim_nothing():
     X, y, constraints, model = whole_iris()
     constraints.relate("x[2] >= 1.5 * x[3]").relate("x[2] <= x[0] - 8")

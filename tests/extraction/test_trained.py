@@ -384,6 +384,7 @@ def test_soft_labels_are_learned_by_cross_entropy():
     np.testing.assert_allclose(copy.predict_proba(X), model.predict_proba(X), atol=2e-3)
 
 
+@pytest.mark.long
 def test_skorch_surrogates_take_any_labels_and_soft_ones():
     from skorch import NeuralNetClassifier
 
@@ -426,6 +427,7 @@ def test_one_label_only_gives_a_constant_copy_and_a_warning(iris):
         JacobianSubstitute(FrozenEstimator(model)).fit(X[y == 0])
 
 
+@pytest.mark.long
 def test_active_beats_random_on_digits():
     X, y = load_digits(return_X_y=True)
     victim = FrozenEstimator(SVC(random_state=0).fit(X[:900], y[:900]))

@@ -170,6 +170,7 @@ def test_confidence_is_a_share():
             interval()
 
 
+@pytest.mark.long
 def test_bootstrap_of_tpr():
     member, scores = normal_scores(500, 1.0)
     low, high = bootstrap_interval(

@@ -195,6 +195,7 @@ def test_semi_supervised_parts_certify_flips_only():
         assert not changed[certificate.radius >= 6].any()
 
 
+@pytest.mark.long
 def test_certified_accuracy_is_a_score():
     model = DeepPartitionAggregation(
         make_pipeline(StandardScaler(), RidgeClassifier()), n_partitions=15

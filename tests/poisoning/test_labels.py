@@ -135,6 +135,7 @@ def test_what_is_returned_is_the_best_that_was_found():
     assert found["swapped"] >= max(others) > found["clean"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "model",
     [

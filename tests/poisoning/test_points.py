@@ -122,6 +122,7 @@ def test_points_pass_the_sanitizer_and_beat_random_flips():
     assert np.isclose(poisoned, attack.validation_error_) and poisoned > flipped + 0.03
 
 
+@pytest.mark.long
 def test_valid_points_are_valid_to_the_bit():
     rows, constraints = binned()
     frame = pd.DataFrame(rows, columns=[f"c{j}" for j in range(rows.shape[1])])

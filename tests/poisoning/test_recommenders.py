@@ -161,6 +161,7 @@ def test_profiles_stand_below_and_are_of_ratings_that_users_give(strategy, goal)
         assert all(row.tobytes() in real for row in new[:, others])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["copied", "learned"])
 def test_items_are_pushed_and_nuked_and_all_types_come_back(strategy):
     model = clone(SMALL).set_params(random_state=3)

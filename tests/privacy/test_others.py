@@ -76,6 +76,7 @@ def test_the_advantage_is_that_over_imputation():
     assert attack.advantage(records[300:], rows[300:, 3]) > -0.1
 
 
+@pytest.mark.long
 def test_attributes_of_frames():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
@@ -437,6 +438,7 @@ def test_gradients_are_clipped_one_by_one():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_epsilon_is_reported_and_reached():
     X, y = digits()
     loose = private(noise_multiplier=0.8).fit(X, y)
@@ -451,6 +453,7 @@ def test_epsilon_is_reported_and_reached():
     assert wanted.noise_multiplier_ > 0.8
 
 
+@pytest.mark.long
 def test_audit_finds_no_more_than_the_accountant_allows():
     X, y = digits()
     audited = private(epsilon=1.0)
@@ -460,6 +463,7 @@ def test_audit_finds_no_more_than_the_accountant_allows():
     assert epsilon_lower_bound(by_heart, X, y.astype(np.int64), n_canaries=800) > 1.0
 
 
+@pytest.mark.long
 def test_private_training_learns_and_is_repeatable():
     X, y = (data[:1000] for data in digits())
     model = DPSGDClassifier(
@@ -473,6 +477,7 @@ def test_private_training_learns_and_is_repeatable():
     np.testing.assert_array_equal(model.fit(X, y).predict_proba(X[:50]), again)
 
 
+@pytest.mark.long
 def test_training_on_adds_to_epsilon():
     """The guarantee of several calls is that of all their steps together."""
     X, y = (data[:600] for data in digits())

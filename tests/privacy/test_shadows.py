@@ -77,6 +77,7 @@ def test_shadows_are_trained_on_the_attackers_rows_only(attack):
         np.testing.assert_array_equal(seen, OWN[rows])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", [BoundaryDistance, LikelihoodRatio, RMIA])
 def test_offline_attacks_ignore_shadows_that_saw_the_record(attack):
     """A record's score does not change with the models that were trained on it."""
@@ -159,6 +160,7 @@ def test_recipe_of_the_target_and_of_others():
     assert auc(other.fit(OWN)) > 0.55
 
 
+@pytest.mark.long
 def test_shadow_variants():
     forest = RandomForestClassifier(15, min_samples_leaf=10)
     for parameters in (
@@ -469,6 +471,7 @@ MARKED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", MARKED)
 def test_likelihood_ratio_of_coarse_scores(name):
     X, y, member = coarse_table()

@@ -137,6 +137,7 @@ def test_false_positive_rate_without_known_members():
         assert attack.fit(OWN).predict(OWN).mean() == pytest.approx(0.2, abs=0.02)
 
 
+@pytest.mark.long
 def test_the_quantile_holds_on_records_that_it_was_not_fitted_on():
     """A regressor is too sure of its own rows: the threshold comes from other folds."""
     attack = QuantileMembership(TARGET, fpr=0.1)
@@ -266,6 +267,7 @@ def test_halves_are_balanced():
 # What they reach ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_order_of_the_attacks():
     """LiRA online > offline > loss threshold; shadow models beat the gap attack."""
     reached = {
@@ -284,6 +286,7 @@ def test_order_of_the_attacks():
     assert reached["online"] > 0.85
 
 
+@pytest.mark.long
 def test_no_false_alarm_without_a_gap():
     """Nothing is found where there is nothing: members are drawn after the training."""
     rng = np.random.RandomState(0)
@@ -325,6 +328,7 @@ def test_boundary_distance():
     assert other.n_queries_.max() <= 30
 
 
+@pytest.mark.long
 def test_boundary_distance_beside_shadows():
     """Compared with shadows, the same queries of the target tell far more."""
     rows = np.r_[:80, 200:280]
@@ -378,6 +382,7 @@ def test_boundary_distance_where_there_is_no_recipe():
         assert np.isfinite(told.decision_function(AUDITED[:20])).all()
 
 
+@pytest.mark.long
 def test_distances_in_tables_do_not_depend_on_units():
     X, y = load_iris(as_frame=True, return_X_y=True)
     X = X.assign(kind=np.where(y == 0, "small", "large"))
@@ -410,6 +415,7 @@ def test_boundary_distance_of_known_members():
 # scikit-learn's tools -------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_searches_and_jobs():
     attack = ShadowModels(
         TARGET,
@@ -429,6 +435,7 @@ def test_searches_and_jobs():
     )
 
 
+@pytest.mark.long
 def test_labels_by_position_by_name_and_as_strings():
     X, y = load_iris(return_X_y=True, as_frame=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]

@@ -82,6 +82,7 @@ def test_limits_on_steps_and_choices_give_the_nearest_row(seed):
         assert squares(constraints, wish, found)[0] == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.long
 def test_attacks_are_not_far_from_the_nearest_row():
     """The region's own projection leaves a gap of one step or choice at most."""
     rng = np.random.default_rng(0)

@@ -135,6 +135,7 @@ def test_the_optimum_is_that_of_brute_force(name):
 
 
 # LightGBM 4.6 names columns that have no name.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 @pytest.mark.parametrize(
     "at", [0, 2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3))]

@@ -301,6 +301,7 @@ def test_bounds_never_exceed_the_exact_radius():
         assert (holds <= (exact > eps)).all() and (holds >= (bounds > eps)).all()
 
 
+@pytest.mark.long
 def test_certificates_of_wrong_rows_and_of_all_norms():
     X, y = load_iris(return_X_y=True)
     model = MODELS["forest"].fit(X, y)

@@ -85,6 +85,7 @@ TAKE_NAN = {
 NO_VIEW = ("tuned", "fixed")  # a threshold has no gradient
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", TAKE_NAN)
 def test_a_victim_that_takes_missing_values_is_given_them(kind):
     victim = FrozenEstimator(TAKE_NAN[kind].fit(FRAME, LABELS))

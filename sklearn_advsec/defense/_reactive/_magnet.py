@@ -109,7 +109,7 @@ def train_autoencoder(module, x, *, noise, epochs, batch_size, learning_rate, ge
     generator : torch.Generator
         Source of order and noise.
     """
-    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
     for _ in epochs:
         for at in torch.randperm(len(x), generator=generator).split(batch_size):
             clean = x[at]
