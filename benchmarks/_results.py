@@ -30,6 +30,7 @@ _PACKAGES = [
     "foolbox",
     "torchattacks",
     "cleverhans",
+    "adv-lib",
     "xgboost-cpu",
     "lightgbm",
     "dtai-veritas",

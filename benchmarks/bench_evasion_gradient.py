@@ -53,7 +53,7 @@ ROWS = {
     "fmn-l2": ("FMN", NETWORKS, 100, 2, None, 100),
     "fmn-l1": ("FMN", NETWORKS, 100, 1, None, 100),
     "fmn-l0": ("FMN", TWO, 100, 0, None, 100),
-    "sigma-zero": ("Sigma-zero", NETWORKS, 200, 0, None, 100),
+    "sigma-zero": ("Sigma-zero", NETWORKS, 100, 0, None, 100),
     "universal": ("Universal perturbation", TWO, 200, np.inf, 0.3, 20),
 }
 SLACK = 0.005  # of robust accuracy and success, and relative for norms
@@ -556,17 +556,16 @@ def main():
     warnings.filterwarnings("ignore")  # the peers' own
 
     networks = [name for name in NAMES if name in args.only] or list(NAMES)
-    sections = []
+    command = (
+        f"python benchmarks/bench_evasion_gradient.py --rounds {args.rounds} --write"
+    )
     for name in [name for name in ROWS if name in args.only] or ROWS:
         for network in ROWS[name][1]:
             if network in networks:
-                sections.append(network_row(name, network, args))
-                print(sections[-1], end="\n\n", flush=True)
-    if args.write:
-        command = (
-            f"python benchmarks/bench_evasion_gradient.py --rounds {args.rounds} --write"
-        )
-        record("evasion_gradient", "evasion", command, sections)
+                section = network_row(name, network, args)
+                print(section, end="\n\n", flush=True)
+                if args.write:
+                    record("evasion_gradient", "evasion", command, [section])
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -279,6 +279,137 @@ def tight(args):
     return parts
 
 
+# The setting of TabularBench's URL (arXiv:2408.07579; constraints and figures from its
+# repository): the 56 columns that come from the address and the 7 of external services,
+# rows of phishing alone, L2 radius .5 where each column's range is 1.
+TABULARBENCH = {
+    # Of networks with standard training: clean, under MOEVA and under CAA.
+    "TabTransformer": (0.936, 0.182, 0.089),
+    "RLN": (0.944, 0.236, 0.108),
+    "TabNet": (0.934, 0.175, 0.110),
+    "VIME": (0.925, 0.565, 0.495),
+    "STG": (0.933, 0.582, 0.580),
+}
+# How many characters of the address each of these takes at least.
+_CHARACTERS = {
+    "nb_dots": 1, "nb_hyphens": 1, "nb_at": 1, "nb_qm": 1, "nb_and": 1, "nb_or": 1,
+    "nb_eq": 1, "nb_underscore": 1, "nb_tilde": 1, "nb_percent": 1, "nb_slash": 1,
+    "nb_star": 1, "nb_colon": 1, "nb_comma": 1, "nb_semicolumn": 1, "nb_space": 3,
+}  # fmt: skip
+_RELATIONS = [
+    "length_hostname <= length_url",
+    " + ".join(f"{n} * {name}" for name, n in _CHARACTERS.items()) + " <= length_url",
+    "3 * nb_www + 4 * nb_com + 2 * http_in_path <= length_url",
+    "nb_external_redirection <= nb_redirection",
+    "3 * nb_www <= length_url + 1",
+    "4 * nb_com <= length_url + 1",
+    "4 * ip <= length_url + 1",
+    "2 * http_in_path <= length_url + 1",
+]
+# These are true of every row in the original, where "a > 0" is written as "a >= 0".
+_CONDITIONS = [
+    "nb_com > 0 implies nb_dots > 0",
+    "http_in_path > 0 implies nb_slash > 0",
+    "nb_space > 0 implies ratio_digits_url > 0",
+    "ip > 0 implies ratio_digits_url > 0",
+    "port > 0 implies ratio_digits_url > 0",
+    "abnormal_subdomain > 0 implies ratio_digits_host > 0",
+]
+
+
+def tabularbench(args):
+    """CAPGD, MOEVA and CAA beside the authors' own figures."""
+    data = pd.read_parquet(common.data_path("phishing_url.parquet"))
+    label = (data["status"] == "phishing").to_numpy().astype(np.int64)
+    columns = list(data.columns)
+    external = columns[columns.index("whois_registered_domain") : -1]
+    X = data[columns[: columns.index("statistical_report") + 1] + external]
+    test = np.random.RandomState(0).rand(len(X)) < 0.2
+    victim = NeuralNetClassifier(
+        Net,
+        module__width=X.shape[1],
+        criterion=nn.CrossEntropyLoss,
+        lr=1e-3,
+        optimizer=torch.optim.Adam,
+        batch_size=128,
+        max_epochs=30,
+        train_split=None,
+        verbose=0,
+    )
+    victim = make_pipeline(MinMaxScaler(), victim)
+    torch.manual_seed(0)
+    victim.fit(X[~test], label[~test])
+    accuracy = victim.score(X[test], label[test])
+    parts = []
+    for kind, relations in {
+        "as their code has them": _RELATIONS,
+        "with the conditions that they describe": _RELATIONS + _CONDITIONS,
+    }.items():
+        constraints = FeatureConstraints.from_frame(X, scale="range")
+        constraints.set(external, mutable=False)
+        for relation in relations:
+            constraints.relate(relation)
+        phishing = X[test & (label == 1)]
+        broken = {v.row for v in constraints.violations(phishing, phishing)}
+        rows = phishing[~np.isin(np.arange(len(phishing)), list(broken))][: args.n]
+        y = np.ones(len(rows), dtype=np.int64)
+        clean = float((victim.predict(rows) == y).mean())
+        shown = [{"attack": f"{OURS}, no attack", "robust accuracy": clean}]
+        for title, cls, budget in (
+            ("CAPGD", evasion.ConstrainedAPGD, {}),
+            ("MOEVA", evasion.MultiObjectiveEvolution, {}),
+            ("CAA", evasion.ConstrainedAdaptiveAttack, {}),
+        ):
+            attack = cls(
+                FrozenEstimator(victim), eps=0.5, constraints=constraints, **budget
+            )
+            attack.fit(X[~test], label[~test])
+            start = time.process_time()
+            result = attack.run(rows, y)
+            seconds = time.process_time() - start
+            valid = constraints.violations(rows, result.X_adv)
+            shown.append(
+                {
+                    "attack": f"{OURS} {title}",
+                    "robust accuracy": result.robust_accuracy,
+                    "broken rows": len({v.row for v in valid}),
+                    "CPU ms per row": 1000 * seconds / len(rows),
+                }
+            )
+        found = {row["attack"].split()[-1]: row["robust accuracy"] for row in shown[1:]}
+        for name, (before, moeva, caa) in TABULARBENCH.items():
+            shown += [
+                {"attack": f"the authors' {name}, no attack", "robust accuracy": before},
+                {"attack": f"the authors' {name}, MOEVA", "robust accuracy": moeva},
+                {"attack": f"the authors' {name}, CAA", "robust accuracy": caa},
+            ]
+        part = min(found["CAPGD"], found["MOEVA"])
+        claims = [
+            Claim(
+                "CAA: robust accuracy",
+                f"{found['CAA']:.3f}",
+                bool(found["CAA"] <= part),
+                f"at most its better part's {part:.3f}",
+            ),
+        ]
+        remarks = [
+            f"The victim is a perceptron of 64 units on ranges of 1, accuracy "
+            f"{accuracy:.3f} (theirs: .920 to .946, networks of other kinds, chosen by a "
+            "search), so that rows of different libraries are no comparison of attacks "
+            "alone. Rows: phishing that keeps the constraints "
+            f"({len(broken)} of {len(phishing)} do not, and are left out).",
+            "Theirs: MOEVA with a population of 200 over 100 generations, ours of 40, "
+            "which ends when nothing gets better. Columns of external services are "
+            "fixed here; they publish which columns are mutable in a file that was not "
+            "at hand.",
+            "LCLD is not here: its data are not at hand.",
+        ]
+        heading = f"TabularBench's URL, constraints {kind}, L2 0.5, n {len(rows)}"
+        parts.append(Table(heading, shown, claims, remarks))
+        print(parts[-1], flush=True)
+    return parts
+
+
 def evolution(args):
     """MOEVA's populations of many rows at once, and pymoo's NSGA-II row after row."""
     try:
@@ -473,6 +604,7 @@ PARTS = {
     "adult": lambda args: compare("adult", args),
     "phishing_url": lambda args: compare("phishing_url", args),
     "tight": tight,
+    "tabularbench": tabularbench,
     "evolution": evolution,
     "scaling": scaling,
 }

@@ -3,8 +3,8 @@
 import torch
 
 # A pass over a network is fastest while what it keeps for the backward pass stays in
-# the last-level cache; far below it the overhead of small calls grows.
-_CPU_BYTES, _CPU_ROWS = 2**24, 4096
+# the last-level cache; with few rows the overhead of small calls grows.
+_CPU_BYTES, _CPU_LEAST, _CPU_ROWS = 2**24, 32, 4096
 # A GPU is busy only with many rows. Of the memory that is free a quarter is taken: a pass
 # needs room to work in besides what it keeps, and attacks keep tensors of their own.
 _GPU_SHARE, _GPU_ROWS = 0.25, 2**16
@@ -28,10 +28,11 @@ def auto_batch_size(view, x):
     x : tensor of shape (n_rows, ...)
         Rows; the first is used.
     """
-    available, most = _CPU_BYTES, _CPU_ROWS
+    available, least, most = _CPU_BYTES, _CPU_LEAST, _CPU_ROWS
     if _is_gpu(x.device):
-        available, most = int(_GPU_SHARE * _free_bytes(x.device)), _GPU_ROWS
-    return int(min(max(available // _bytes_per_row(view, x[:1]), 16), most))
+        available, least = int(_GPU_SHARE * _free_bytes(x.device)), 16
+        most = _GPU_ROWS
+    return int(min(max(available // _bytes_per_row(view, x[:1]), least), most))
 
 
 def _is_gpu(device):
