@@ -143,6 +143,6 @@ $(VENV)/.docs: $(VENV)/.installed
 $(VENV)/.bench: $(VENV)/.installed
 	@echo "==> Installing the peers"
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test,bench]"
-	$(BIN)/python -m pip install -q --no-deps torchattacks==3.5.1 cleverhans==4.0.0 \
+	$(BIN)/python -m pip install -q --no-deps torchattacks==3.5.1 cleverhans==4.0.0 adv-lib==0.2.8 \
 	orion-v2-compiler==2.1.8 orion-v2-lattigo==6.2.4 orion-v2-evaluator==2.1.8
 	@touch $@
