@@ -136,7 +136,7 @@ PRIVACY = [
         any_width_target(),
         group=AboveTheMedian(),
         shadow_estimator=DecisionTreeClassifier(max_depth=3),
-        n_shadow_models=4,
+        n_shadow_models=8,
         label_column=None,
     ),
     privacy.NumericAttributeInference(
