@@ -1,6 +1,7 @@
 """Proofs from the counts of forests, beside all tables that there are."""
 
 from itertools import combinations_with_replacement, product
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec.privacy import DRAFT, counting_certificate
+from sklearn_advsec.privacy import DRAFT, _draft, counting_certificate
 
 DOMAIN = [range(2), range(3), range(2)]
 POINTS = np.array(list(product(*DOMAIN)))
@@ -240,6 +241,17 @@ def test_what_draft_is_certain_of_is_in_the_table():
     leaves = np.unique(forest[0].apply(X))
     shares = forest[0].tree_.value[:, 0] * forest[0].tree_.n_node_samples[:, None]
     np.testing.assert_allclose(again[leaves], shares[leaves], atol=1e-6)
+
+
+def test_what_the_solver_gives_is_counted_again(monkeypatch):
+    X, y = like_compas(60)
+    forest = ExtraTreesClassifier(3, max_depth=3, random_state=0).fit(X, y)
+    monkeypatch.setattr(
+        _draft, "milp", lambda cost, **others: SimpleNamespace(x=np.zeros_like(cost))
+    )
+    found = DRAFT(forest, COMPAS).reconstruct()
+    assert not found.complete
+    assert len(found.rows) < len(X)
 
 
 def test_draft_refuses_bags_and_large_domains():
