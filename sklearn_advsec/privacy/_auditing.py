@@ -150,7 +150,7 @@ def epsilon_from_guesses(
     >>> for premise in ("gaussian", "independent"):
     ...     print(f"{epsilon_from_guesses(**guesses, delta=1e-5, premise=premise):.2f}")
     3.40
-    6.37
+    6.59
     """
     if not 0 <= n_correct <= n_guesses <= n_canaries:
         raise ValueError(
