@@ -6,7 +6,6 @@ go down the trees.
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -109,8 +108,7 @@ def _check(document, model):
     proved = [row for row in rows if row["bound"] > 0]
     if proved:
         trees = IntervalTrees(ensemble, document["norm"], whole, nominal, scale)
-        for row in proved:
-            _check_cover(row, document["goal"], trees, constraints)
+        _check_covers(proved, document["goal"], trees, constraints)
     claimed = "row", "status", "distance", "bound", "lower", "upper"
     return [{key: row[key] for key in claimed} for row in rows]
 
@@ -175,35 +173,46 @@ def _check_answers(rows, goal, model, ensemble):
         need(not own or row["bound"] == 0, f"{where}: bound: the row itself is a success")
 
 
-def _check_cover(row, goal, trees, constraints):
-    """Check that boxes cover all that is nearer than the bound, and hold no success."""
-    where, ensemble, label = row["where"], trees.ensemble, row["label"]
-    if constraints is not None:
-        fixed = row["lower"] == row["upper"]
-        named = (
-            constraints.region.last_code < np.inf
-        ).numpy() & ~constraints.region.nominal.numpy()
-        need(
-            (fixed | ~named).all(), f"{where}: covers: of columns with an order of names"
-        )
-    others = [k for k in range(len(ensemble.classes)) if k != label]
-    flips = [(label, others)] if goal == "targeted" else [(k, [label]) for k in others]
-    covers = row["covers"]
-    fine = isinstance(covers, list) and len(covers) == len(flips)
-    need(fine, f"{where}: covers: it must be {len(flips)} covers")
-    if ensemble.link == "regression":
-        ensemble = ensemble.around(row["reference"])
-    x, radius = row["x"], row["bound"]
-    ends = trees.ball(x, row["lower"], row["upper"], radius)
+def _check_covers(rows, goal, trees, constraints):
+    """Check that boxes cover all that is nearer than the bounds, and hold no success."""
+    ensemble, waiting = trees.ensemble, {}
     n_at_once = max(1, _AT_ONCE // ensemble.n_trees)
-    for i, (cover, (target, rivals)) in enumerate(zip(covers, flips, strict=True)):
-        here = f"{where}: covers[{i}]"
-        questions = trees.questions(ensemble, target, rivals)
-        boxes = cut(cover, *ends, here)
-        while part := list(islice(boxes, n_at_once)):
-            low, high = (np.array(side) for side in zip(*part, strict=True))
-            closed = trees.closed(np.tile(x, (len(low), 1)), low, high, radius, questions)
-            need(closed.all(), f"{here}: a box may hold a success")
+    for row in rows:
+        where, label, x, radius = (row[k] for k in ("where", "label", "x", "bound"))
+        if constraints is not None:
+            named = (constraints.region.last_code < np.inf) & ~constraints.region.nominal
+            free = named.numpy() & (row["lower"] < row["upper"])
+            need(not free.any(), f"{where}: covers: of columns with an order of names")
+        others = [k for k in range(len(ensemble.classes)) if k != label]
+        flips = (
+            [(label, others)] if goal == "targeted" else [(k, [label]) for k in others]
+        )
+        covers = row["covers"]
+        fine = isinstance(covers, list) and len(covers) == len(flips)
+        need(fine, f"{where}: covers: it must be {len(flips)} covers")
+        ends = trees.ball(x, row["lower"], row["upper"], radius)
+        for i, (cover, (target, rivals)) in enumerate(zip(covers, flips, strict=True)):
+            here = f"{where}: covers[{i}]"
+            boxes = waiting.setdefault((target, *rivals, row["reference"]), [])
+            for low, high in cut(cover, *ends, here):
+                boxes.append((x, low, high, radius, here))
+                if len(boxes) >= n_at_once:
+                    _check_boxes(boxes, trees, target, rivals, row["reference"])
+                    boxes.clear()
+    for (target, *rivals, reference), boxes in waiting.items():
+        if boxes:
+            _check_boxes(boxes, trees, target, rivals, reference)
+
+
+def _check_boxes(boxes, trees, target, rivals, reference):
+    """Check boxes of the same question, of any rows."""
+    ensemble = trees.ensemble
+    if ensemble.link == "regression":
+        ensemble = ensemble.around(reference)
+    questions = trees.questions(ensemble, target, rivals)
+    *parts, where = zip(*boxes, strict=True)
+    closed = trees.closed(*map(np.array, parts), questions)
+    need(closed.all(), f"{where[closed.argmin()]}: a box may hold a success")
 
 
 def cut(cover, low, high, where):

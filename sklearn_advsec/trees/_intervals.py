@@ -108,7 +108,7 @@ class IntervalTrees:
         ----------
         x, low, high : ndarray of shape (n_boxes, n_columns)
             The row of each box, and its ends; x is NaN where a value stays missing.
-        radius : float
+        radius : ndarray of shape (n_boxes,)
             Only what is nearer to the row counts.
         """
         ensemble, n_trees = self.ensemble, self.ensemble.n_trees
@@ -142,7 +142,7 @@ class IntervalTrees:
                 keep, total = np.where(known, way == is_left, begin <= end), cost
                 if adds_up:
                     total = cost - here + self.gap(own, begin, end, column)
-                    keep &= total <= most
+                    keep &= total <= most[box]
                 child = ensemble.left if is_left else ensemble.right
                 sides.append((box[keep], child[node[keep]], total[keep]))
             box, node, cost = (np.concatenate(p) for p in zip(*sides, strict=True))
@@ -194,11 +194,11 @@ class IntervalTrees:
             odd = np.bincount(box, ~whole[leaf] & (lead >= least), minlength=n_boxes)
             need = np.where(odd == 0, max(least, half), least)
             closed |= top < need
-            if self.norm == "inf" or not np.isfinite(radius):
+            if self.norm == "inf":
                 continue
-            for b in np.flatnonzero(~closed):
+            for b in np.flatnonzero(~closed & np.isfinite(radius)):
                 at = np.flatnonzero((box == b) & (lead >= need[box]))
-                most = self._priced(x[b], low[b], high[b], radius, leaf[at], own[at])
+                most = self._priced(x[b], low[b], high[b], radius[b], leaf[at], own[at])
                 closed[b] = base + most < need[b]
         return closed
 

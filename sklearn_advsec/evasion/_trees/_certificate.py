@@ -268,7 +268,8 @@ class _Writer:
         step = max(1, 2**17 // ensemble.n_trees)
         for at in range(0, len(low), step):
             part = [side[at : at + step] for side in (rows, low, high)]
-            closed = self.trees.closed(*part, radius, questions)
+            radii = np.full(len(part[0]), radius)
+            closed = self.trees.closed(*part, radii, questions)
             away = self.trees.distance(*part)[~closed]
             nearest = min(nearest, away.min(initial=np.inf))
         return nearest
