@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from math import isfinite
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def number(value, where, null=None):
     """Return a number, and `null` for what is none."""
     if value is None and null is not None:
         return null
-    fine = type(value) in (int, float) and np.isfinite(float(value))
+    fine = type(value) in (int, float) and isfinite(value)
     need(fine, f"{where}: {value!r:.40} is no number")
     return float(value)
 

@@ -196,33 +196,38 @@ class IntervalTrees:
             closed |= top < need
             if self.norm == "inf":
                 continue
+            strong = lead >= need[box]
             for b in np.flatnonzero(~closed & np.isfinite(radius)):
-                at = np.flatnonzero((box == b) & (lead >= need[box]))
+                begin, end = np.searchsorted(box, (b, b + 1))
+                at = begin + np.flatnonzero(strong[begin:end])
                 most = self._priced(x[b], low[b], high[b], radius[b], leaf[at], own[at])
                 closed[b] = base + most < need[b]
         return closed
 
     def _priced(self, x, low, high, radius, leaf, gain):
         """Bound what leaves gain together within a radius, where costs add up."""
-        columns, ensemble = np.arange(len(x)), self.ensemble
+        ensemble, moving = self.ensemble, ~np.isnan(x)
         first, last = np.tile(low, (len(leaf), 1)), np.tile(high, (len(leaf), 1))
         slot, at = np.arange(len(leaf)), leaf
         while len(slot):
             above = self.parent[at]
             slot, at, above = slot[above >= 0], at[above >= 0], above[above >= 0]
             left, plain = ensemble.left[above] == at, ~self.by_set[above]
-            use, column = left & plain, self.column[above]
-            end = last[slot[use], column[use]]
-            last[slot[use], column[use]] = np.minimum(end, self.edge[above[use]])
-            use = ~left & plain
-            end = first[slot[use], column[use]]
-            first[slot[use], column[use]] = np.maximum(end, self.after[above[use]])
+            for use, ends, edge, narrower in (
+                (left & plain, last, self.edge, np.minimum),
+                (~left & plain, first, self.after, np.maximum),
+            ):
+                own = slot[use], self.column[above[use]]
+                ends[own] = narrower(ends[own], edge[above[use]])
             at = above
-        here = self.gap(x, low, high, columns)
-        extra = np.maximum(self.gap(x, first, last, columns) - here, 0.0)
+        away = np.maximum(np.maximum(first - x, x - last), 0.0)[:, moving]
+        here = np.maximum(np.maximum(low - x, x - high), 0.0)[moving]
+        unit, scale = self.unit[moving], self.scale[moving]
+        away, here = (np.where(unit, part > 0, part / scale) for part in (away, here))
         # Of whole numbers of columns, one less than the radius is the most.
         left = radius * (1 + 1e-12) if self.norm == "1" else radius - 1
-        _, tree = np.unique(self.tree[leaf], return_inverse=True)
+        tree = np.cumsum(np.diff(self.tree[leaf], prepend=-1) > 0) - 1
+        extra = np.maximum(away - here, 0.0)
         return priced_gain(gain, tree, extra, max(left - here.sum(), 0.0))
 
 
