@@ -34,6 +34,7 @@ _PACKAGES = [
     "xgboost-cpu",
     "lightgbm",
     "dtai-veritas",
+    "treecf",
     "sacroml",
 ]
 

@@ -1,9 +1,10 @@
-"""Tree ensembles attacked and certified, beside ART and Veritas.
+"""Tree ensembles attacked and certified, beside ART, Veritas and treecf.
 
 On breast_cancer and spambase scaled to [0, 1], norm inf, without a box: the coordinate
 search beside the exact solver, ART's HopSkipJump(10) and Veritas; the exact solver beside
-brute force on few features; the order of certificate, optimum and attack on 1,000 rows;
-and robust forests under the exact attack. Times are CPU milliseconds a row, on a thread.
+brute force on few features, and boosters beside treecf; proofs written, checked and
+forged; the order of certificate, optimum and attack on 1,000 rows; and robust forests
+under the exact attack. Times are CPU milliseconds a row, on a thread.
 Run it from the repository's root, for example::
 
     python benchmarks/bench_trees.py --write
@@ -11,6 +12,8 @@ Run it from the repository's root, for example::
 """
 
 import argparse
+import hashlib
+import json
 import shlex
 import sys
 import time
@@ -36,7 +39,12 @@ from sklearn_advsec.defense import (
     RobustRandomForestClassifier,
 )
 from sklearn_advsec.evasion import TreeCoordinateAttack, TreeExactAttack
-from sklearn_advsec.trees import certify, leaf_boxes, tree_ensemble
+from sklearn_advsec.trees import (
+    certify,
+    check_certificate,
+    leaf_boxes,
+    tree_ensemble,
+)
 
 # What is asked of the median of the coordinate attack's distance over the optimum.
 WANTED = {
@@ -429,6 +437,212 @@ def robust(args):
     return [Table(title, table)]
 
 
+def certificate(args):
+    """Write the proofs of the exact attack, check them, and check forged ones."""
+    from xgboost import XGBClassifier
+
+    X, X_test, y, _ = load("breast_cancer")
+    rows, table, claims = X_test[: args.n or 20], [], []
+    for key, model in {
+        "XGBoost, 100 of depth 3": XGBClassifier(n_estimators=100, max_depth=3, n_jobs=1),
+        "GradientBoosting": GradientBoostingClassifier(random_state=0),
+        "HistGradientBoosting": HistGradientBoostingClassifier(random_state=0),
+        "RandomForest, 20 trees of depth 5": RandomForestClassifier(
+            20, max_depth=5, random_state=0
+        ),
+    }.items():
+        if args.model and key not in args.model:
+            continue
+        model.fit(X, y)
+        for norm in (np.inf, 1):
+            attack = TreeExactAttack(FrozenEstimator(model), norm=norm, bounds=None)
+            attack.fit(X).run(rows[:2])  # warm
+            result, solve_ms = timed(attack.run, rows)
+            text, write_ms = timed(lambda _, r=result: r.to_json(), rows)
+            checked, check_ms = timed(
+                lambda _, t=text, m=model: check_certificate(t, m), rows
+            )
+            optimal = sum(claim["status"] == "optimal" for claim in checked)
+            forged = list(forgeries(attack.run(rows[:2]).to_json(), args.n_forged))
+            rejected = sum(_is_rejected(text, model) for text in forged)
+            table.append(
+                {
+                    "model": key,
+                    "norm": "inf" if norm == np.inf else str(norm),
+                    "solved": f"{(result.status == 'optimal').sum()} of {len(rows)}",
+                    "certified as optimal": f"{optimal} of {len(rows)}",
+                    "kB": len(text) / 1e3,
+                    "solve, ms a row": solve_ms,
+                    "certify": write_ms,
+                    "check": check_ms,
+                    "check / (solve + certify)": check_ms / (solve_ms + write_ms),
+                    "forged files rejected": f"{rejected} of {len(forged)}",
+                }
+            )
+            print(markdown(table[-1:]), file=sys.stderr, flush=True)
+    n_forged = sum(int(row["forged files rejected"].split()[-1]) for row in table)
+    n_caught = sum(int(row["forged files rejected"].split()[0]) for row in table)
+    most = max(row["check / (solve + certify)"] for row in table)
+    claims.append(
+        Claim("forged files rejected", f"{n_caught}", n_caught == n_forged, str(n_forged))
+    )
+    claims.append(
+        Claim(
+            "time to check, of that to solve and certify, at most",
+            f"{most:.2f}x",
+            bool(most <= 0.1),
+            "at most 0.1x",
+        )
+    )
+    title = f"Proofs that travel: breast_cancer, {len(rows)} rows"
+    return [Table(title, table, claims)]
+
+
+def forgeries(text, n):
+    """Yield files that claim more than was proved, signed anew by the forger."""
+    rng, forged = np.random.default_rng(0), 0
+    while forged < n:
+        document = json.loads(text)
+        del document["digest"]
+        row = document["rows"][rng.integers(len(document["rows"]))]
+        cover = row["covers"][rng.integers(len(row["covers"]))]
+        j = int(rng.integers(len(row["x"])))
+        kind = int(rng.integers(8))
+        if kind == 0:
+            row["bound"] *= 1 + 10 ** rng.uniform(-7, 1)
+        elif kind == 1:
+            row["point"][j] += 10 ** rng.uniform(-6, 1)
+        elif kind == 2:
+            row["x"][j] += 10 ** rng.uniform(-6, 1)
+        elif kind == 3:
+            del cover["column"][rng.integers(len(cover["column"]))]
+        elif kind == 4:
+            row["label"] = 1 - row["label"]
+        elif kind == 5:
+            row["point"] = row["distance"] = None
+            row["bound"], row["status"] = row["bound"] * 1.01, "open"
+        elif kind == 6:
+            array = document["model"]["trees"]["arrays"]["threshold"]
+            at = int(rng.integers(len(array[2]) - 4))
+            other = "A" if array[2][at] != "A" else "B"
+            array[2] = array[2][:at] + other + array[2][at + 1 :]
+            document["model"]["hash"] = sign(document["model"]["trees"])
+        else:
+            row["bound"] = row["distance"] = row["distance"] * 1.01
+        forged += 1
+        yield json.dumps({**document, "digest": sign(document)})
+
+
+def sign(document):
+    """Return the digest that a file has to have."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_rejected(text, model):
+    try:
+        check_certificate(text, model)
+    except ValueError:
+        return True
+    return False
+
+
+def peers(name, args):
+    """Solve boosters beside treecf (norm 1) and Veritas (norm inf)."""
+    from xgboost import XGBClassifier
+
+    X, X_test, y, _ = load(name)
+    rows, table, claims = X_test[: args.n or 8], [], []
+    for n_trees in (50, 100):
+        model = XGBClassifier(n_estimators=n_trees, max_depth=3, n_jobs=1).fit(X, y)
+        key = f"XGBoost {n_trees}x3"
+        for norm, peer in ((1, "treecf"), (np.inf, "Veritas")):
+            attack = TreeExactAttack(FrozenEstimator(model), norm=norm, bounds=None)
+            attack.fit(X).run(rows[:1])  # warm
+            pairs = [timed(attack.run, row[None]) for row in rows]
+            ours = np.array([result.upper[0] for result, _ in pairs])
+            ms = np.array([ms for _, ms in pairs])
+            proved = np.array([result.status[0] == "optimal" for result, _ in pairs])
+            solve = treecf_rows if peer == "treecf" else veritas_each
+            theirs, known, peer_ms = solve(model, X, rows)
+            both = proved & known
+            equal = np.isclose(theirs[both], ours[both], rtol=2e-4, atol=2e-6)
+            table.append(
+                {
+                    "model": key,
+                    "norm": "inf" if norm == np.inf else str(norm),
+                    "proved": f"{proved.sum()} of {len(rows)}",
+                    "ms a row": float(ms.mean()),
+                    "largest": float(ms.max()),
+                    "peer": peer,
+                    "its proved": f"{known.sum()} of {len(rows)}",
+                    "its ms a row": float(peer_ms.mean()),
+                    "ms where both prove": float(ms[both].mean()),
+                    "its": float(peer_ms[both].mean()),
+                    "equal there": f"{equal.sum()} of {both.sum()}",
+                }
+            )
+            print(markdown(table[-1:]), file=sys.stderr, flush=True)
+            what = f"{key}, norm {table[-1]['norm']}"
+            if n_trees == 100 and name == "breast_cancer":
+                claims.append(
+                    Claim(
+                        f"{what}: proved",
+                        f"{proved.sum()} of {len(rows)} in {ms.mean():.0f} ms each",
+                        bool(proved.all() and ms.mean() <= 100),
+                        "all, in 100 ms each",
+                        f"{known.sum()} in {peer_ms.mean():.0f} ms ({peer})",
+                    )
+                )
+            claims.append(
+                Claim(
+                    f"{what}: time where both prove",
+                    f"{ms[both].mean():.0f} ms",
+                    bool(ms[both].mean() <= peer_ms[both].mean()),
+                    "no more than the peer",
+                    f"{peer_ms[both].mean():.0f} ms ({peer})",
+                )
+            )
+            claims.append(
+                Claim(
+                    f"{what}: same optimum where both prove",
+                    f"{equal.sum()}",
+                    bool(equal.all()),
+                    f"{both.sum()}",
+                )
+            )
+    title = f"Boosters solved beside treecf and Veritas, 10 s a row: {name}"
+    return [Table(f"{title}, {len(rows)} rows", table, claims)]
+
+
+def treecf_rows(model, X, rows):
+    """Return distances, whether they are proved, and the ms of each row."""
+    import treecf
+
+    explainer = treecf.Explainer(model, normalizers=np.ones(X.shape[1]))
+    found = []
+    for row in rows:
+        up = model.predict(row[None])[0] == 0
+        target = treecf.Target.raw(op=">=" if up else "<=", value=1e-6 if up else -1e-6)
+        start = time.process_time()
+        result = explainer.explain(row, target, backend="exact", time_budget_s=10, seed=0)
+        ms = (time.process_time() - start) * 1e3
+        proved = getattr(result, "proof", "") == "optimal"
+        found.append((getattr(result, "distance", np.inf), proved, ms))
+    distance, proved, ms = map(np.array, zip(*found, strict=True))
+    return distance, proved, ms
+
+
+def veritas_each(model, X, rows):
+    """Return distances, whether each step was decided, and the ms of each row."""
+    found = []
+    for row in rows:
+        _, up, decided, ms = veritas_rows(model, row[None])
+        found.append((up[0], decided[0], ms))
+    distance, proved, ms = map(np.array, zip(*found, strict=True))
+    return distance, proved, ms
+
+
 def _name(model):
     inner = getattr(model, "estimator", None)
     adversarial = isinstance(model, AdversarialTrainingClassifier)
@@ -441,6 +655,9 @@ PARTS = {
     "brute": brute,
     "order": order,
     "robust": robust,
+    "certificate": certificate,
+    "peers": lambda args: peers("breast_cancer", args),
+    "peers_spambase": lambda args: peers("spambase", args),
 }
 
 
@@ -451,6 +668,7 @@ def main():
     parser.add_argument("--n", type=int, help="rows to attack (default: by data set)")
     parser.add_argument("--n-art", type=int, default=60, help="rows for the peers")
     parser.add_argument("--rows", type=int, default=1000, help="rows of the order")
+    parser.add_argument("--n-forged", type=int, default=125, help="forged files a line")
     parser.add_argument("--model", nargs="+", help="these models only")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--write", action="store_true", help="keep the results")
