@@ -401,6 +401,7 @@ def _encoder(kind):
     }[kind]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("data", ["halves", "wine"])
 @pytest.mark.parametrize(
     "kind",
@@ -565,6 +566,7 @@ CANCER, MALIGNANT = load_breast_cancer(return_X_y=True)
 CANCER = StandardScaler().fit_transform(CANCER)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [4, 6, 10])
 @pytest.mark.parametrize("alpha", [1e-4, 0.1])
 @pytest.mark.parametrize("n_hidden", [3, 8])
