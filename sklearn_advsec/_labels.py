@@ -70,6 +70,16 @@ def class_positions(labels, classes, name):
     return position
 
 
+def several_classes(y):
+    """Return the classes among labels, in order; a ValueError where there is but one."""
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y has one class only, {classes.item(0)!r}; classifiers need at least two."
+        )
+    return classes
+
+
 def in_columns(proba, have, want):
     """Give probabilities of the classes `have` the columns of the classes `want`."""
     if np.array_equal(have, want):

@@ -399,6 +399,18 @@ def _checked(X, estimator_name, finite):
     return X
 
 
+def same_shape(owner, X, *, reset):
+    """Return rows of the shape that they had in `fit` of their owner, or raise."""
+    if reset:
+        owner.row_shape_ = X.shape[1:]
+    elif X.shape[1:] != owner.row_shape_:
+        raise ValueError(
+            f"X has rows of shape {X.shape[1:]}, but {type(owner).__name__} is "
+            f"expecting rows of shape {owner.row_shape_} as in fit."
+        )
+    return X
+
+
 def check_weights(sample_weight, n_rows):
     """Return weights of rows as floats, or None for None.
 

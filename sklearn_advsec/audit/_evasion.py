@@ -28,11 +28,11 @@ from ..victim import RegressionVictim, ask_labels
 from ._section import (
     Bracket,
     Finding,
-    Recommendation,
     Section,
     SectionReport,
     Task,
     Untested,
+    add_defenses,
     reference_of,
     unfinished,
 )
@@ -206,16 +206,7 @@ class EvasionSection(Section):
             report.headline = _headline(subject, table)
         else:
             report.headline = "No attack came to an end, so that nothing is known."
-        for outcome in outcomes:
-            name = outcome.task.name.removeprefix("defense: ")
-            if name == outcome.task.name:
-                continue
-            if outcome.status == "done":
-                report.recommendations.append(Recommendation(**outcome.evidence))
-            else:
-                report.untested.append(
-                    Untested("evasion", f"defense {name}", outcome.note)
-                )
+        add_defenses(report, outcomes)
         report.figures["examples"] = _best_examples(attacks)
         report.figures["image_shape"] = subject.image_shape
         return report

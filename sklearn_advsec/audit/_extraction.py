@@ -13,11 +13,11 @@ from ._evasion import recommendation
 from ._section import (
     Bracket,
     Finding,
-    Recommendation,
     Section,
     SectionReport,
     Task,
     Untested,
+    add_defenses,
     as_flat_rows,
     reference_of,
     unfinished,
@@ -199,15 +199,7 @@ class ExtractionSection(Section):
             report.headline += f" ({solved.evidence['why']})."
         else:
             report.headline += f" ({always}: {majority:.1%})."
-        for outcome in outcomes:
-            name = outcome.task.name.removeprefix("defense: ")
-            if name == outcome.task.name:
-                continue
-            if outcome.status == "done":
-                report.recommendations.append(Recommendation(**outcome.evidence))
-            else:
-                note = Untested("extraction", f"defense {name}", outcome.note)
-                report.untested.append(note)
+        add_defenses(report, outcomes)
         return report
 
 

@@ -12,11 +12,11 @@ from ._evasion import recommendation
 from ._section import (
     Bracket,
     Finding,
-    Recommendation,
     Section,
     SectionReport,
     Task,
     Untested,
+    add_defenses,
     reference_of,
     unfinished,
 )
@@ -164,15 +164,7 @@ class PoisoningSection(Section):
             f"({worst.task.name}), the model would be wrong on {value:.1%} of the test "
             f"rows, not on {error:.1%}."
         )
-        for outcome in outcomes:
-            name = outcome.task.name.removeprefix("defense: ")
-            if name == outcome.task.name:
-                continue
-            if outcome.status == "done":
-                report.recommendations.append(Recommendation(**outcome.evidence))
-            else:
-                note = Untested("poisoning", f"defense {name}", outcome.note)
-                report.untested.append(note)
+        add_defenses(report, outcomes)
         lost = [o for o in own if o.status != "done"]
         for outcome in lost:
             if any(o.task.name == outcome.task.name for o in done):

@@ -671,6 +671,27 @@ def unfinished(outcomes, **known):
     return findings
 
 
+def add_defenses(report, outcomes):
+    """Add to a report what came of the tasks that cross-validate a defense.
+
+    Parameters
+    ----------
+    report : SectionReport
+        Gets recommendations, and notes of those that came to nothing.
+    outcomes : list of Outcome
+        All of the section; tasks on defenses are called "defense: " and its name.
+    """
+    for outcome in outcomes:
+        name = outcome.task.name.removeprefix("defense: ")
+        if name == outcome.task.name:
+            continue
+        if outcome.status == "done":
+            report.recommendations.append(Recommendation(**outcome.evidence))
+        else:
+            what = Untested(outcome.task.threat, f"defense {name}", outcome.note)
+            report.untested.append(what)
+
+
 def reference_of(attack):
     """Return the first reference in the docstring of a class or function, on one line."""
     text = (attack if hasattr(attack, "__qualname__") else type(attack)).__doc__

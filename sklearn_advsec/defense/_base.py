@@ -31,9 +31,9 @@ from sklearn.utils.validation import (
 
 from .. import differentiable
 from .._estimators import has_one_logit, is_net, name_of, route_to_estimator
-from .._labels import class_positions
+from .._labels import class_positions, several_classes
 from .._progress import ReportsProgress
-from .._rows import check_rows, check_weights, is_dataframe
+from .._rows import check_rows, check_weights, is_dataframe, same_shape
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import HasMethods, _check_y, fit_context, validate_data
 from ..victim import ask_labels, ask_scores
@@ -88,18 +88,6 @@ def check_ramp(ramp):
     numbers = all(isinstance(share, Real) for share in ramp)
     if not numbers or len(ramp) != 2 or not 0 <= ramp[0] <= ramp[1] <= 1:
         raise ValueError(f"ramp must be two shares, 0 <= a <= b <= 1; got {ramp!r}.")
-
-
-def same_shape(defense, X, *, reset):
-    """Return rows of the shape that they had in `fit`, or raise."""
-    if reset:
-        defense.row_shape_ = X.shape[1:]
-    elif X.shape[1:] != defense.row_shape_:
-        raise ValueError(
-            f"X has rows of shape {X.shape[1:]}, but {type(defense).__name__} is "
-            f"expecting rows of shape {defense.row_shape_} as in fit."
-        )
-    return X
 
 
 class TrainingDefense(
@@ -190,13 +178,8 @@ class TrainingDefense(
         check_classification_targets(y)
         weights = check_weights(weights, len(X))
         if reset:
-            self.classes_ = np.unique(y if classes is None else classes)
+            self.classes_ = several_classes(y if classes is None else classes)
         encoded = class_positions(y, self.classes_, "y")
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}; classifiers need "
-                "at least two."
-            )
         if not is_net(self.estimator):
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             with self._reported(*given):

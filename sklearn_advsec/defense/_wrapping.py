@@ -17,7 +17,7 @@ from .. import differentiable
 from .._estimators import is_net, route_to_estimator, weight_params
 from .._labels import class_positions
 from .._progress import ReportsProgress
-from .._rows import check_weights
+from .._rows import check_weights, same_shape
 from .._seeding import fit_seeded, undisturbed
 from .._sklearn import Interval, _check_y, fit_context, validate_data
 from ..victim import ask_labels, ask_scores
@@ -29,7 +29,7 @@ from ..victim._fitting import (
     warn_if_fitted,
 )
 from ..victim._validation import check_victim
-from ._base import TrainingDefense, check_classifier, same_shape
+from ._base import TrainingDefense, check_classifier
 
 if TYPE_CHECKING:
     from sklearn.utils.metadata_routing import MetadataRouter

@@ -6,6 +6,17 @@ from ..exceptions import NoGradientError
 from ._views import constant
 
 
+def kernel_of(estimator, points, gamma):
+    """Return the kernel that an estimator has, between rows and fixed points."""
+    return kernel_function(
+        estimator.kernel,
+        points,
+        gamma=gamma,
+        coef0=estimator.coef0,
+        degree=estimator.degree,
+    )
+
+
 def kernel_function(name, points, *, gamma=None, coef0=1.0, degree=3):
     """Return the function ``x -> K(x, points)`` of shape (n, n_points).
 

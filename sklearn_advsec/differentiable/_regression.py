@@ -39,7 +39,7 @@ from .._estimators import name_of
 from .._sklearn import LinearModelCV
 from ..exceptions import NoGradientError
 from ._ensemble import weights_of_voters
-from ._kernels import kernel_function
+from ._kernels import kernel_of
 from ._linear import affine
 from ._neural import multilayer_outputs
 from ._registry import input_columns, register, subview
@@ -114,13 +114,7 @@ def generalized_linear_regressor(estimator):
 @register(NuSVR)
 def support_vector_regressor(estimator):
     """View SVR and NuSVR."""
-    kernel = kernel_function(
-        estimator.kernel,
-        estimator.support_vectors_,
-        gamma=estimator._gamma,
-        coef0=estimator.coef0,
-        degree=estimator.degree,
-    )
+    kernel = kernel_of(estimator, estimator.support_vectors_, estimator._gamma)
     dual, bias = constant(estimator.dual_coef_)[0], float(estimator.intercept_[0])
     return value_view(lambda x: kernel(x) @ dual + bias)
 
@@ -130,13 +124,7 @@ def kernel_ridge(estimator):
     """View KernelRidge of one target."""
     dual = np.reshape(estimator.dual_coef_, (len(estimator.X_fit_), -1))
     _refuse_several(estimator, dual.shape[1])
-    kernel = kernel_function(
-        estimator.kernel,
-        estimator.X_fit_,
-        gamma=estimator.gamma,
-        coef0=estimator.coef0,
-        degree=estimator.degree,
-    )
+    kernel = kernel_of(estimator, estimator.X_fit_, estimator.gamma)
     dual = constant(dual[:, 0])
     return value_view(lambda x: kernel(x) @ dual)
 

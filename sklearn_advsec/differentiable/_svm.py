@@ -5,7 +5,7 @@ from itertools import combinations
 import torch
 from sklearn.svm import SVC, NuSVC
 
-from ._kernels import kernel_function
+from ._kernels import kernel_of
 from ._registry import register
 from ._views import ClassifierView, binary_logits, constant
 
@@ -100,13 +100,7 @@ def _pairwise_decision(estimator, n_classes):
     if estimator.kernel == "linear":
         weight = dual @ constant(estimator.support_vectors_)
         return lambda x: x @ weight.T + bias
-    kernel = kernel_function(
-        estimator.kernel,
-        estimator.support_vectors_,
-        gamma=estimator._gamma,
-        coef0=estimator.coef0,
-        degree=estimator.degree,
-    )
+    kernel = kernel_of(estimator, estimator.support_vectors_, estimator._gamma)
     return lambda x: kernel(x) @ dual.T + bias
 
 

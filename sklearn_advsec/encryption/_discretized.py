@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from .._labels import class_positions, several_classes
 from .._seeding import seeded_torch
 from .._sklearn import Interval, StrOptions, fit_context, validate_data
 from ._graph import Activation, Affine, Graph, register_graph
@@ -142,12 +143,8 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}; classifiers need "
-                "at least two."
-            )
+        self.classes_ = several_classes(y)
+        codes = class_positions(y, self.classes_, "y")
         sizes = np.ravel(self.hidden_layer_sizes).tolist()
         if not sizes or not all(isinstance(s, int) and s >= 1 for s in sizes):
             raise ValueError(

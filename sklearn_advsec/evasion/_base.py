@@ -36,6 +36,7 @@ from .._rows import (
     check_weights,
     is_dataframe,
     plain_rows,
+    same_shape,
 )
 from .._sklearn import (
     Interval,
@@ -1064,14 +1065,7 @@ class EvasionAttack(
                 allow_nd=True,
                 ensure_all_finite="allow-nan" if allow_nan else True,
             )
-        if reset:
-            self.row_shape_ = X.shape[1:]
-        elif X.shape[1:] != self.row_shape_:
-            raise ValueError(
-                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
-                f"expecting rows of shape {self.row_shape_} as in fit."
-            )
-        return X
+        return same_shape(self, X, reset=reset)
 
     def _check_target(self, target, goal, n_rows):
         """Return "least_likely" or the positions of the wanted classes, one per row."""

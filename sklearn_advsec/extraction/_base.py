@@ -24,7 +24,14 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from .._estimators import allows_nan, as_nets_take_them, may_take_nan, unwrap
 from .._labels import in_columns
 from .._progress import ReportsProgress
-from .._rows import RowCodec, check_rows, check_weights, is_dataframe, plain_rows
+from .._rows import (
+    RowCodec,
+    check_rows,
+    check_weights,
+    is_dataframe,
+    plain_rows,
+    same_shape,
+)
 from .._seeding import undisturbed
 from .._sklearn import HasMethods, Interval, _check_y, fit_context, validate_data
 from ..differentiable import register
@@ -512,14 +519,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
                 allow_nd=True,
                 ensure_all_finite="allow-nan" if allow_nan else True,
             )
-        if reset:
-            self.row_shape_ = X.shape[1:]
-        elif X.shape[1:] != self.row_shape_:
-            raise ValueError(
-                f"X has rows of shape {X.shape[1:]}, but {type(self).__name__} is "
-                f"expecting rows of shape {self.row_shape_} as in fit."
-            )
-        return X
+        return same_shape(self, X, reset=reset)
 
     def _numbers_only(self, X):
         other = X.columns.difference(X.select_dtypes("number").columns, sort=False)

@@ -109,14 +109,19 @@ def _means(trees):
     return as_regression(ensemble)
 
 
+def _check_init(estimator):
+    """Raise where boosting begins with a model that is no constant."""
+    init = estimator.init_
+    if not isinstance(init, (str, DummyClassifier, DummyRegressor)):
+        raise TypeError(
+            f"{type(estimator).__name__}(init={init!r}) cannot be read: what it says "
+            "depends on more than trees. Leave init at None or 'zero'."
+        )
+
+
 @register_reader(GradientBoostingRegressor)
 def _gradient_boosting_regressor(estimator):
-    init = estimator.init_
-    if not (isinstance(init, str) or isinstance(init, DummyRegressor)):
-        raise TypeError(
-            f"GradientBoostingRegressor(init={init!r}) cannot be read: its predictions "
-            "depend on more than trees. Leave init at None or 'zero'."
-        )
+    _check_init(estimator)
     trees = [part.tree_ for part in estimator.estimators_[:, 0]]
     ensemble = join_trees(
         trees,
@@ -129,12 +134,7 @@ def _gradient_boosting_regressor(estimator):
 
 @register_reader(GradientBoostingClassifier)
 def _gradient_boosting(estimator):
-    init = estimator.init_
-    if not (isinstance(init, str) or isinstance(init, DummyClassifier)):
-        raise TypeError(
-            f"GradientBoostingClassifier(init={init!r}) cannot be read: its scores "
-            "depend on more than trees. Leave init at None or 'zero'."
-        )
+    _check_init(estimator)
     n_outputs = estimator.estimators_.shape[1]
     base = estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_)))[0]
     trees, values = [], []

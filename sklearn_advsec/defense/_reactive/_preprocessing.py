@@ -16,10 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._images import image_shape_of, pixel_grid
+from ..._rows import same_shape
 from ..._sklearn import Interval, StrOptions, fit_context, validate_data
 from ...evasion import JPEG
 from ...threat import Box
-from .._base import same_shape
 
 
 class RowTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

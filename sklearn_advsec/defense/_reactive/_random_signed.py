@@ -19,10 +19,9 @@ from torch.nn import functional as F
 
 from ... import differentiable
 from ..._images import pixel_grid
-from ..._rows import check_weights
+from ..._rows import check_weights, same_shape
 from ..._sklearn import Interval, fit_context, validate_data
 from ...differentiable._views import ClassifierView
-from .._base import same_shape
 
 # Filters that are computed together, and values of their first maps that are held at
 # once: as many as a processor's cache takes.

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ..._estimators import allows_nan, check_trainable
-from ..._labels import class_positions
+from ..._labels import class_positions, several_classes
 from ..._progress import ReportsProgress
 from ..._rows import check_rows, is_dataframe
 from ..._sklearn import HasMethods, _check_y, fit_context, validate_data
@@ -105,12 +105,7 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         y = _check_y(y, multi_output=False, y_numeric=False)
         check_consistent_length(X, y)
         check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has one class only, {self.classes_.item(0)!r}; classifiers need "
-                "at least two."
-            )
+        self.classes_ = several_classes(y)
         codes = class_positions(y, self.classes_, "y")
         rng = check_random_state(self.random_state)
         X, subsets = self._subsets(X, codes, rng)
