@@ -215,7 +215,8 @@ def shorten(state, n_steps, least_margin=0.0):
 def give_back(state, n_rounds, n_steps):
     """Give changed features back, of rows with a success, as far as they keep it.
 
-    In each round the margin's gradient ranks the features by what they contribute, and a
+    In each round the changed features go to the end of the box that the margin's gradient
+    points to, as only their number counts; it ranks them by what they contribute, and a
     bisection finds how many of the first are enough.
     """
     for _ in range(n_rounds):
@@ -225,8 +226,13 @@ def give_back(state, n_rounds, n_steps):
             return
         search.far = (state.x_adv[search.rows] - search.x).nan_to_num(0.0)
         search.ask_gradient(search.far)
+        changed = search.far != 0
+        end = torch.where(search.gradient > 0, search.upper, search.lower)
+        better = changed & end.isfinite()
+        better &= (end - search.far) * search.gradient > 0
+        search.far = torch.where(better, end, search.far)
         gain = (search.far * search.gradient).flatten(1)
-        gain = gain.masked_fill(search.far.flatten(1) == 0, -torch.inf)
+        gain = gain.masked_fill(~changed.flatten(1), -torch.inf)
         rank = gain.argsort(dim=1, descending=True).argsort(dim=1)
         search.rank = rank.reshape(search.far.shape)
         search.low, search.high = torch.zeros_like(search.best), search.best

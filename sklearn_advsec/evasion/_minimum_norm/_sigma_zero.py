@@ -38,8 +38,9 @@ class SigmaZero(MinimumNormAttack):
 
     Features are measured in shares of the range that the box leaves them, so that their
     units do not matter; a feature without bounds in its own unit. What the paper leaves
-    out: rows with a single changed feature are done, and at the end features that
-    contribute little are given back, for about ten forward passes of a row.
+    out: rows with a single changed feature are done, and at the end the changed features
+    go to the ends of the box, and those that contribute little are given back, for about
+    ten forward passes of a row.
 
     Parameters
     ----------
