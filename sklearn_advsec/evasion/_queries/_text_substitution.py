@@ -244,7 +244,8 @@ class TextSubstitution(QueryAttack):
     confidence : float, default=None
         The probability that makes a success; see :class:`EvasionAttack`.
     max_queries : int, default=5000
-        Largest number of queries of a document; see :class:`EvasionAttack`.
+        Largest number of queries of a document; see :class:`EvasionAttack`. The first
+        round costs one for each substitution that the document allows.
     max_total_queries : int, default=None
         Largest number of queries of a run; see :class:`EvasionAttack`.
     batch_size : int or "auto", default="auto"
