@@ -177,6 +177,19 @@ def test_l0_needs_no_more_features_than_the_greedy_optimum(attack, binary):
     assert np.mean(result.distance == fewest) >= 0.9
 
 
+@pytest.mark.parametrize(
+    "attack", [FastMinimumNorm(norm=0), SigmaZero()], ids=lambda a: type(a).__name__
+)
+def test_a_row_with_one_changed_feature_is_done(attack):
+    """Without bounds one feature flips a linear victim; nothing smaller is looked for."""
+    X, y = load_breast_cancer(return_X_y=True)
+    victim = LogisticRegression().fit(StandardScaler().fit_transform(X), y)
+    X = StandardScaler().fit_transform(X)[:20]
+    bounds = (np.full(30, -50.0), np.full(30, 50.0))
+    result = attack_all(clone(attack).set_params(bounds=bounds), victim, X)
+    assert (result.distance == 1).all() and result.n_queries.mean() < 80
+
+
 def test_sigma_zero_weighs_features_by_their_ranges():
     """Ranges from a thousandth to four thousand: the most useful features go first."""
     X, y = load_breast_cancer(return_X_y=True)

@@ -180,7 +180,8 @@ class FastMinimumNorm(MinimumNormAttack):
                 search.value = search.margin(search.logits)
             else:  # to the class that is nearest, not the one of the next largest logit
                 search.ask_nearest(search.point)
-            search.drop(search.best == 0)  # at the goal by itself
+            # At the goal by itself, or by one feature where they are counted.
+            search.drop(search.best <= (1 if self._norm == 0 else 0))
             fall = (1 + cos(pi * step / self.max_iter)) / 2
             step_size = longest * (0.01 + 0.99 * fall)
             gamma = self.gamma_final + (self.gamma - self.gamma_final) * fall
