@@ -16,7 +16,7 @@ from . import differentiable
 from ._images import looks_channels_last
 from ._rows import writable
 from ._sklearn import Interval, StrOptions, check_parameters
-from .differentiable._neural import module_view, output_width
+from .differentiable._neural import evaluation_mode, module_view, output_width
 from .differentiable._outputs import OutputReader
 
 __all__ = ["PretrainedModule"]
@@ -158,19 +158,13 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
         self._warn_of_channels(X.shape[1:])
         reader, before = self._reader(), self._channels_to_front
         parameter = next(self.module.parameters(), torch.zeros(0))
-        modes = {layer: layer.training for layer in self.module.modules()}
-        try:
-            self.module.eval()
-            with torch.no_grad():
-                parts = [
-                    reader.logits(
-                        self.module(before(part.to(parameter.device, parameter.dtype)))
-                    )
-                    for part in torch.as_tensor(writable(X)).split(int(self.batch_size))
-                ]
-        finally:
-            for layer, mode in modes.items():
-                layer.training = mode
+        with evaluation_mode(self.module), torch.no_grad():
+            parts = [
+                reader.logits(
+                    self.module(before(part.to(parameter.device, parameter.dtype)))
+                )
+                for part in torch.as_tensor(writable(X)).split(int(self.batch_size))
+            ]
         logits = torch.cat(parts).cpu()
         if logits.dtype != torch.float64:
             logits = logits.float()

@@ -1,6 +1,7 @@
 """Views of networks: scikit-learn's perceptrons and torch modules."""
 
 import copy
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -131,15 +132,31 @@ def regressor_view(module, to_values=None):
 
     def column(out):
         values = out if to_values is None else to_values(out)
-        values = values.reshape(len(values), -1)
-        if values.shape[1] != 1:
-            raise ValueError(
-                f"{type(module).__name__} gives {values.shape[1]} values for a row; a "
-                "regressor under attack predicts one."
-            )
-        return values
+        return one_column(values, type(module).__name__)
 
     return module_view(module, ["value"], column)
+
+
+def one_column(values, name):
+    """Return what a module gave as a column, or raise where it is several."""
+    values = values.reshape(len(values), -1)
+    if values.shape[1] != 1:
+        raise ValueError(
+            f"{name} gives {values.shape[1]} values for a row; a regressor under attack "
+            "predicts one."
+        )
+    return values
+
+
+@contextmanager
+def evaluation_mode(module):
+    """Let a module be in evaluation mode inside, and every layer as before afterwards."""
+    modes = {layer: layer.training for layer in module.modules()}
+    try:
+        yield module.eval()
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode
 
 
 def output_width(module):

@@ -23,11 +23,15 @@ from .._estimators import (
 )
 from .._rows import is_dataframe, writable
 from .._sklearn import HasMethods, Interval, _num_samples, fit_context
-from ..differentiable._neural import regressor_view
+from ..differentiable._neural import evaluation_mode, one_column, regressor_view
+from ..differentiable._outputs import scores_of_output
 from ..differentiable._registry import register, subview
 from ..trees import register_reader, tree_ensemble
 from ._answers import AnswerCheck
 from ._fitting import fit_victim, needs_labels
+
+# A module gets so many rows at once.
+_ROWS = 1024
 
 
 class RegressionVictim(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
@@ -177,10 +181,15 @@ class ModuleRegressor(RegressorMixin, BaseEstimator):
 
     def predict(self, X):
         """Predict, in evaluation mode."""
-        view = regressor_view(self.module)
-        x = torch.as_tensor(writable(np.asarray(X)))
-        with torch.no_grad():
-            return view.logits(x).reshape(-1).cpu().numpy()
+        module, name = self.module, type(self.module).__name__
+        like = next(module.parameters(), torch.zeros(0))
+        rows = torch.as_tensor(writable(np.asarray(X))).split(_ROWS)
+        with evaluation_mode(module), torch.no_grad():
+            parts = [module(part.to(like.device, like.dtype)) for part in rows]
+        parts = [one_column(scores_of_output(part, name), name) for part in parts]
+        values = torch.cat(parts)[:, 0].cpu()
+        # Half precision, which numpy lacks in part, is given as single.
+        return values.to(torch.promote_types(values.dtype, torch.float32)).numpy()
 
     def __sklearn_clone__(self):
         return self
