@@ -141,7 +141,9 @@ def weight_params(owner, sample_weight):
     to the last step of a pipeline.
     """
     estimator = owner.estimator
-    if sample_weight is None or isinstance(estimator, FrozenEstimator):
+    if sample_weight is None or not hasattr(estimator, "fit"):
+        return {}  # a torch module, which is trained already
+    if clone(estimator, safe=False) is estimator:
         return {}
     if _routing_enabled():
         return process_routing(owner, "fit", sample_weight=sample_weight).estimator.fit
@@ -163,11 +165,20 @@ def weight_parameter(estimator):
     return last, name if has_fit_parameter(last, "sample_weight") else None
 
 
-def route_to_estimator(owner):
-    """Return the metadata router of a meta-estimator whose `fit` fits its `estimator`."""
-    fit = MethodMapping().add(caller="fit", callee="fit")
-    router = MetadataRouter(owner=owner).add_self_request(owner)
-    return router.add(estimator=owner.estimator, method_mapping=fit)
+class RoutesToEstimator:
+    """Mixin of meta-estimators whose `fit` fits their `estimator`."""
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return the router of metadata: weights are used here and in `estimator`.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            The router.
+        """
+        fit = MethodMapping().add(caller="fit", callee="fit")
+        router = MetadataRouter(owner=self).add_self_request(self)
+        return router.add(estimator=self.estimator, method_mapping=fit)
 
 
 def check_trainable(estimator, name):

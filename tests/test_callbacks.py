@@ -30,12 +30,14 @@ from sklearn_advsec.defense import (
     RobustRandomForestClassifier,
     TRADESClassifier,
 )
+from sklearn_advsec.encryption import DiscretizedMLPClassifier
 from sklearn_advsec.evasion import (
     AdversarialPatch,
     ProjectedGradientDescent,
     UniversalPerturbation,
 )
 from sklearn_advsec.extraction import ActiveExtraction, EquationSolving, PathFinding
+from sklearn_advsec.poisoning import MatrixFactorization
 from sklearn_advsec.privacy import (
     RMIA,
     BoundaryDistance,
@@ -43,6 +45,8 @@ from sklearn_advsec.privacy import (
     GapAttack,
     LikelihoodRatio,
     ModelInversion,
+    PrivacyAudit,
+    PropertyInference,
     ShadowModels,
 )
 
@@ -128,6 +132,11 @@ class Appended:
             return [line.rstrip("\n").split(" ", 1) for line in file]
 
 
+def bright(rows):
+    """A group of records."""
+    return rows.sum(axis=1) > np.median(rows.sum(axis=1))
+
+
 def left_behind(estimator):
     names = ("_reporting", "callback_ctx", "callback_fit_ctx", "to_teardown")
     return [name for name in vars(estimator) if name.endswith(names)]
@@ -169,6 +178,11 @@ STOPPABLE = {
         5,
     ),
     "universal": (UniversalPerturbation(LINEAR, max_iter=4), "pass", 4),
+    "discretized": (
+        DiscretizedMLPClassifier((4,), max_epochs=3, random_state=0),
+        "epoch",
+        3,
+    ),
     "dpsgd": (DPSGDClassifier(net64(), random_state=0), "epoch", 4),
 }
 COMPLETE = {
@@ -198,6 +212,16 @@ COMPLETE = {
         ),
         "shadow model",
         5,
+    ),
+    "property": (
+        PropertyInference(
+            LINEAR,
+            group=bright,
+            shadow_estimator=SHADOW,
+            n_shadow_models=8,
+        ),
+        "shadow model",
+        8,
     ),
     "boundary": (
         BoundaryDistance(
@@ -291,7 +315,9 @@ def test_stop_leaves_a_usable_estimator(estimator, name, n):
     fit(estimator := clone(estimator).set_callbacks(recorder))
     assert recorder.of("end") == [(name, 0), (name, 1)] == recorder.of("begin")
     assert recorder.events[-2:] == [("end", "fit", "fit"), "teardown"]
-    if name == "epoch" and not isinstance(estimator, DPSGDClassifier):
+    if isinstance(estimator, DiscretizedMLPClassifier):
+        assert estimator.n_iter_ == 2
+    elif name == "epoch" and not isinstance(estimator, DPSGDClassifier):
         assert len(estimator.estimator_.history) == 2
     if isinstance(estimator, ModelInversion):
         assert estimator.n_iter_ == 2
@@ -313,6 +339,18 @@ def test_what_needs_everything_goes_on(estimator, name, n):
         assert len(estimator.shadow_estimators_) == n
     else:
         assert estimator.n_queries_ == fit(clone(estimator).set_callbacks()).n_queries_
+
+
+def test_shadow_models_of_an_audit_and_iterations_are_tasks():
+    recorder = Recorder()
+    audit = PrivacyAudit(LINEAR, shadow_estimator=SHADOW, n_shadow_models=4)
+    audit.set_callbacks(recorder).fit(RECORDS, members=np.arange(75))
+    assert recorder.of("end") == [("shadow model", i) for i in range(4)]
+    recorder = Recorder(stop_after=2)
+    model = MatrixFactorization(n_factors=2, max_iter=4).set_callbacks(recorder)
+    scores = model.fit(X).predict(X)
+    assert recorder.of("end") == [("iteration", i) for i in range(2)]
+    assert scores.shape == X.shape and not left_behind(model)
 
 
 def test_bound_of_dpsgd_holds_whenever_it_stops():

@@ -10,17 +10,24 @@ import pandas as pd
 import pytest
 from registry import EVASION, EXPECTED_FAILURES, FAMILIES, NOT_CHECKED
 from scipy.sparse import csr_matrix
-from sklearn.base import clone
+from sklearn import config_context
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from sklearn.utils.metadata_routing import MetadataRouter
 
+from sklearn_advsec import differentiable
 from sklearn_advsec._estimators import is_net
+from sklearn_advsec.extraction import LabelsOnly, PRADADetector
+from sklearn_advsec.extraction._wrappers import ProbabilityWrapper
+from sklearn_advsec.privacy import AttributeInference, MembershipAttack
 
 INSTANCES = [instance for family in FAMILIES.values() for instance in family]
 
@@ -56,6 +63,7 @@ def _contract():
 
 # Some rows of the checks are such that a victim is certain of them.
 @pytest.mark.filterwarnings("ignore:the copy agrees on all:UserWarning")
+@pytest.mark.filterwarnings("ignore:the victim gave the same label:UserWarning")
 @pytest.mark.parametrize(("estimator", "check"), list(_contract()))
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
@@ -111,6 +119,94 @@ def test_no_more_is_claimed_than_the_victim_can_do(estimator, victim):
             return
     for data in claimed:
         _use(clone(estimator), data, labels)
+
+
+class Weighed(ClassifierMixin, BaseEstimator):
+    """A classifier that remembers the weights that it was trained with."""
+
+    def fit(self, X, y, sample_weight=None):
+        self.inner_ = LogisticRegression().fit(X, y, sample_weight)
+        self.classes_, self.n_features_in_ = self.inner_.classes_, X.shape[1]
+        self.weights_ = sample_weight
+        return self
+
+    def predict(self, X):
+        return self.inner_.predict(X)
+
+    def predict_proba(self, X):
+        return self.inner_.predict_proba(X)
+
+
+@differentiable.register(Weighed)
+def weighed(estimator):
+    return differentiable.view(estimator.inner_)
+
+
+# What is made of several models, or of something else than a classifier with weights.
+NOT_WEIGHED = {
+    "BaggingCertified": "its members draw rows",
+    "DeepPartitionAggregation": "its members have rows of their own",
+    "EncryptedClassifier": "it reads what it knows",
+    "EncryptedRegressor": "it reads what it knows",
+    "LastHiddenLayer": "it reads what it knows",
+    "RandomizedSmoothingClassifier": "it trains on copies, as its own test knows",
+    "NeuralCleanse": "it looks at trained models",
+    "PathFinding": "it needs a tree",
+    "TreeCoordinateAttack": "it needs trees",
+    "TreeExactAttack": "it needs trees",
+}
+
+
+def _takes_weights(estimator):
+    known = "estimator" in estimator.get_params(deep=False)
+    resamples = hasattr(estimator, "fit_resample")
+    trained = estimator.get_params(deep=False).get("estimator")
+    of_targets = isinstance(estimator, (MembershipAttack, AttributeInference)) or type(
+        estimator
+    ).__name__ in ("NumericAttributeInference", "PropertyInference")
+    return not (
+        not known
+        or resamples
+        or of_targets  # their targets are trained already
+        or is_net(trained)
+        or type(estimator).__name__ in NOT_WEIGHED
+    )
+
+
+WEIGHING = [estimator for estimator in INSTANCES if _takes_weights(estimator)]
+WEIGHTS = np.random.RandomState(0).randint(1, 4, 150).astype(float)
+
+
+@pytest.mark.parametrize("estimator", WEIGHING, ids=lambda e: type(e).__name__)
+def test_weights_reach_the_victim_with_and_without_routing(estimator):
+    # These have no weights of their own: what they are given is passed on as it is.
+    passes = isinstance(estimator, LabelsOnly | PRADADetector | ProbabilityWrapper)
+    plain = clone(estimator).set_params(estimator=Weighed())
+    fitted = clone(plain).fit(X, y, sample_weight=WEIGHTS)
+    assert _kinds(fitted.estimator_.weights_) == {1, 2, 3}
+    assert _kinds(clone(plain).fit(X, y).estimator_.weights_) <= {1}
+    behind = clone(plain).set_params(estimator=make_pipeline(MinMaxScaler(), Weighed()))
+    name = "weighed__sample_weight" if passes else "sample_weight"
+    fitted = clone(behind).fit(X, y, **{name: WEIGHTS})
+    assert _kinds(fitted.estimator_[-1].weights_) == {1, 2, 3}
+    with config_context(enable_metadata_routing=True):
+        assert isinstance(plain.get_metadata_routing(), MetadataRouter)
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            clone(plain).fit(X, y, sample_weight=WEIGHTS)
+        plain.estimator.set_fit_request(sample_weight=True)
+        fitted = clone(plain).fit(X, y, sample_weight=WEIGHTS)
+        assert _kinds(fitted.estimator_.weights_) == {1, 2, 3}
+        plain.estimator.set_fit_request(sample_weight=False)
+        if passes:
+            with pytest.raises(TypeError, match="not routed to any object"):
+                clone(plain).fit(X, y, sample_weight=WEIGHTS)
+            return
+        fitted = clone(plain).fit(X, y, sample_weight=WEIGHTS)
+        assert _kinds(fitted.estimator_.weights_) <= {1}
+
+
+def _kinds(weights):
+    return set() if weights is None else set(np.unique(weights))
 
 
 # The evasion family -------------------------------------------------------------------

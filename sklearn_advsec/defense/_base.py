@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from numbers import Real
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,16 +30,13 @@ from sklearn.utils.validation import (
 )
 
 from .. import differentiable
-from .._estimators import has_one_logit, is_net, name_of, route_to_estimator
+from .._estimators import RoutesToEstimator, has_one_logit, is_net, name_of
 from .._labels import class_positions, several_classes
 from .._progress import ReportsProgress
 from .._rows import check_rows, check_weights, is_dataframe, same_shape
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import HasMethods, _check_y, fit_context, validate_data
 from ..victim import ask_labels, ask_scores
-
-if TYPE_CHECKING:
-    from sklearn.utils.metadata_routing import MetadataRouter
 
 # What modules call the width of their input and of their output.
 _INPUT_NAMES = (
@@ -91,7 +88,11 @@ def check_ramp(ramp):
 
 
 class TrainingDefense(
-    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    ReportsProgress,
+    RoutesToEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Base of the meta-estimators that train their classifier in a way of their own.
 
@@ -300,16 +301,6 @@ class TrainingDefense(
             force_writeable=True,  # a DataFrame's array is not, of which torch warns
         )
         return same_shape(self, X, reset=reset)
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return the router of metadata: `sample_weight` is used here and in `estimator`.
-
-        Returns
-        -------
-        routing : MetadataRouter
-            The router.
-        """
-        return route_to_estimator(self)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import differentiable
-from .._estimators import is_net, route_to_estimator, weight_params
+from .._estimators import RoutesToEstimator, is_net, weight_params
 from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_weights, same_shape
@@ -30,9 +30,6 @@ from ..victim._fitting import (
 )
 from ..victim._validation import check_victim
 from ._base import TrainingDefense, check_classifier
-
-if TYPE_CHECKING:
-    from sklearn.utils.metadata_routing import MetadataRouter
 
 
 class AugmentedClassifier(TrainingDefense):
@@ -80,7 +77,11 @@ class AugmentedClassifier(TrainingDefense):
 
 
 class WrappingDefense(
-    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    ReportsProgress,
+    RoutesToEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Base of the defenses around a classifier that may be fitted already.
 
@@ -180,16 +181,6 @@ class WrappingDefense(
         import pandas as pd
 
         return pd.DataFrame(array, columns=names)
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Return the router of metadata: `sample_weight` is used here and in `estimator`.
-
-        Returns
-        -------
-        routing : MetadataRouter
-            The router.
-        """
-        return route_to_estimator(self)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

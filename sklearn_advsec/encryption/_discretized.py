@@ -14,12 +14,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .._labels import class_positions, several_classes
+from .._progress import ReportsProgress
 from .._seeding import seeded_torch
 from .._sklearn import Interval, StrOptions, fit_context, validate_data
 from ._graph import Activation, Affine, Graph, register_graph
 
 
-class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
+class DiscretizedMLPClassifier(ReportsProgress, ClassifierMixin, BaseEstimator):
     """A perceptron with small integer weights, sign activations and binary inputs.
 
     The discretized network of FHE-DiNN [1]_. It is trained in floats, of which rounded
@@ -153,10 +154,13 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
             )
         self.thresholds_ = self._make_thresholds(X)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with seeded_torch(seed):
-            self._train(self._binary(X), codes, [X.shape[1], *sizes, len(self.classes_)])
-        self.n_iter_ = self.max_epochs
+        sizes = [X.shape[1], *sizes, len(self.classes_)]
+        with seeded_torch(seed), self._reported(X, y):
+            self._train(self._binary(X), codes, sizes)
         return self
+
+    def _n_tasks(self):
+        return self.max_epochs
 
     def _make_thresholds(self, X):
         if self.threshold is None:
@@ -185,7 +189,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate)
         n_steps = self.max_epochs * -(-len(X) // self.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-        for _ in range(self.max_epochs):
+        for epoch in self._tasks(range(self.max_epochs), "epoch"):
             for rows in torch.randperm(len(X)).split(int(self.batch_size)):
                 optimizer.zero_grad()
                 scores, sums = self._forward(X[rows], weights, biases)
@@ -199,6 +203,7 @@ class DiscretizedMLPClassifier(ClassifierMixin, BaseEstimator):
                 with torch.no_grad():
                     for weight in weights:
                         weight.clamp_(-1, 1)
+            self.n_iter_ = epoch + 1
         self.coefs_ = [
             np.rint(self.max_weight * w.detach().numpy()).astype(np.int64)
             for w in weights

@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
 from .. import differentiable
-from .._estimators import as_nets_take_them, name_of, unwrap
+from .._estimators import RoutesToEstimator, as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
 from .._sklearn import (
     Interval,
@@ -110,7 +110,7 @@ def _hands_out_probabilities(self):
     return _estimator_has("predict_proba")(self)
 
 
-class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
+class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
     """What the encrypted classifier and the encrypted regressor share."""
 
     _parameter_constraints = {
@@ -128,7 +128,12 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train the estimator (a frozen one is kept) and compile it.
 
         Parameters
@@ -139,6 +144,8 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             is left out of the fit of the polynomials, to measure how well these agree.
         y : array-like of shape (n_samples,), default=None
             Their labels or targets. Not needed for an estimator that is frozen.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the estimator only.
 
         Returns
         -------
@@ -168,7 +175,9 @@ class _EncryptedPredictor(MetaEstimatorMixin, BaseEstimator):
             if is_classifier(self):
                 check_classification_targets(y)
         rows = given if is_dataframe(given) else as_nets_take_them(X, self._inner())
-        self.estimator_ = fit_victim(self.estimator, rows, y, owner=self)
+        self.estimator_ = fit_victim(
+            self.estimator, rows, y, owner=self, sample_weight=sample_weight
+        )
         self._check_kind()
         self.n_iter_ = 1
         self._row_shape = X.shape[1:]

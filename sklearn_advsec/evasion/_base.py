@@ -25,7 +25,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan, may_take_nan, name_of
+from .._estimators import RoutesToEstimator, allows_nan, may_take_nan, name_of
 from .._labels import class_positions
 from .._parallel import in_parallel
 from .._progress import LOG, ReportsProgress, with_callbacks
@@ -278,6 +278,7 @@ def _total_spent(work):
 
 class EvasionAttack(
     ReportsProgress,
+    RoutesToEstimator,
     OneToOneFeatureMixin,
     TransformerMixin,
     MetaEstimatorMixin,
@@ -462,7 +463,12 @@ class EvasionAttack(
     # What a user calls ------------------------------------------------------------------
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
         Parameters
@@ -472,6 +478,8 @@ class EvasionAttack(
             Data on which the victim is fitted and from which `bounds` are learned.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
@@ -499,7 +507,9 @@ class EvasionAttack(
         self._check_parameters(self.row_shape_)
         if getattr(self, "eps", None) is not None:
             self._warn_of_tiny_eps(X)
-        self.estimator_ = fit_victim(self.estimator, X, y, owner=self)
+        self.estimator_ = fit_victim(
+            self.estimator, X, y, owner=self, sample_weight=sample_weight
+        )
         check_victim(self.estimator_)
         self._check_target(self.target, self.goal, n_rows=None)
         self.box_ = self._make_box(X)

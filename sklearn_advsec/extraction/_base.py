@@ -21,7 +21,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from .._estimators import allows_nan, as_nets_take_them, may_take_nan, unwrap
+from .._estimators import (
+    RoutesToEstimator,
+    allows_nan,
+    as_nets_take_them,
+    may_take_nan,
+    unwrap,
+)
 from .._labels import in_columns
 from .._progress import ReportsProgress
 from .._rows import (
@@ -240,7 +246,7 @@ class StolenModel(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return getattr(self, "_stolen", False)
 
 
-class ExtractionAttack(ReportsProgress, StolenModel):
+class ExtractionAttack(ReportsProgress, RoutesToEstimator, StolenModel):
     """Base of the attacks that copy a model by asking it.
 
     A subclass lists, of the parameters below, those that it has, and writes
@@ -347,7 +353,12 @@ class ExtractionAttack(ReportsProgress, StolenModel):
     }
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Steal the victim.
 
         Parameters
@@ -358,6 +369,8 @@ class ExtractionAttack(ReportsProgress, StolenModel):
             on them first.
         y : array-like of shape (n_samples,), default=None
             Labels for an unfitted victim.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of an unfitted victim only.
 
         Returns
         -------
@@ -381,7 +394,7 @@ class ExtractionAttack(ReportsProgress, StolenModel):
             check_consistent_length(X, y)
         self._check_parameters()
         if warm is None:
-            self.estimator_ = self._open_victim(X, y)
+            self.estimator_ = self._open_victim(X, y, sample_weight)
         self._victim = self.estimator
         with self._reported(X, y):
             oracle = self._open_oracle(X, warm)
@@ -450,14 +463,14 @@ class ExtractionAttack(ReportsProgress, StolenModel):
 
     # The machinery ---------------------------------------------------------------------
 
-    def _open_victim(self, X, y):
+    def _open_victim(self, X, y, sample_weight):
         victim = as_victim(self.estimator)
         if not is_estimator(victim):
             return victim
         if y is not None and not isinstance(victim, FrozenEstimator):
             if not is_regressor(victim):
                 check_classification_targets(y)
-        victim = fit_victim(victim, X, y, owner=self)
+        victim = fit_victim(victim, X, y, owner=self, sample_weight=sample_weight)
         self._check_fitted_victim(victim)
         return victim
 

@@ -10,10 +10,12 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import Interval, fit_context
+from .._estimators import RoutesToEstimator
+from .._sklearn import Interval, _routing_enabled, fit_context
 from ..victim import ask_labels, ask_scores
 from ..victim._fitting import (
     CLASSIFIER,
@@ -31,7 +33,9 @@ def _has_probabilities(self):
     return True
 
 
-class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class AnsweringClassifier(
+    RoutesToEstimator, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+):
     """Base of the wrappers: fits the classifier and passes its labels on."""
 
     _parameter_constraints = {"estimator": CLASSIFIER}
@@ -47,7 +51,7 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y : array-like of shape (n_samples,), default=None
             Their labels. Not needed for a frozen classifier.
         **fit_params : dict
-            Passed on to the classifier.
+            Passed on to the classifier; with metadata routing, what it requests.
 
         Returns
         -------
@@ -56,6 +60,8 @@ class AnsweringClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         if y is None and self.__sklearn_tags__().target_tags.required:
             raise ValueError(labels_missing(self, self.estimator))
+        if fit_params and _routing_enabled():
+            fit_params = process_routing(self, "fit", **fit_params).estimator.fit
         self.estimator_ = fit_victim(self.estimator, X, y, owner=self, **fit_params)
         check_victim(self.estimator_)
         self.classes_ = np.asarray(self.estimator_.classes_)

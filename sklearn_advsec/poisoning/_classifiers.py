@@ -13,11 +13,17 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import differentiable
-from .._estimators import allows_nan, check_trainable, is_net
+from .._estimators import (
+    RoutesToEstimator,
+    allows_nan,
+    check_trainable,
+    is_net,
+    weight_params,
+)
 from .._labels import find_positions, in_columns
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
-from .._sklearn import HasMethods, fit_context, validate_data
+from .._sklearn import HasMethods, _routing_enabled, fit_context, validate_data
 from ._base import train_on
 from ._class_scores import class_scores
 
@@ -36,7 +42,11 @@ def _estimator_has(name):
 
 
 class ResampledClassifier(
-    ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    ReportsProgress,
+    RoutesToEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    BaseEstimator,
 ):
     """Base of the classifiers that train on what a sampler makes of their data.
 
@@ -78,8 +88,11 @@ class ResampledClassifier(
         sampler = lend(clone(getattr(self, self._sampler_name)), self.estimator)
         data = (X, y) if sample_weight is None else (X, y, sample_weight)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        wanted = not _routing_enabled() or weight_params(self, sample_weight)
         with self._reported(X, y):
             resampled = sampler.fit_resample(*data)
+            if not wanted:  # the classifier has not requested weights
+                resampled = resampled[:2]
             self.estimator_ = train_on(self.estimator, *resampled, seed=seed)
         setattr(self, f"{self._sampler_name}_", sampler)
         self.classes_ = np.unique(np.asarray(y))

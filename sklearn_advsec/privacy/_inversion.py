@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
 )
 
 from .. import differentiable
+from .._estimators import RoutesToEstimator
 from .._progress import ReportsProgress
 from .._sklearn import Interval, StrOptions, fit_context, validate_data
 from ..threat import Box
@@ -24,7 +25,9 @@ from ..victim._fitting import VICTIM, fit_victim, labels_missing, needs_labels
 from ._base import check_is_classifier
 
 
-class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
+class ModelInversion(
+    ReportsProgress, RoutesToEstimator, MetaEstimatorMixin, BaseEstimator
+):
     """Reconstruct a representative of each class from a model, by gradient ascent.
 
     From the mean of the attacker's rows, the row is moved to where the target is certain
@@ -124,7 +127,12 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         self.bounds = bounds
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Reconstruct the classes.
 
         Parameters
@@ -135,6 +143,8 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             train a target that is not fitted.
         y : array-like of shape (n_samples,), default=None
             Their labels. Not needed for a target that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the target only.
 
         Returns
         -------
@@ -145,7 +155,9 @@ class ModelInversion(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(labels_missing(self, self.estimator))
         rows = X
         X = validate_data(self, X, dtype=[np.float64, np.float32], allow_nd=True)
-        self.estimator_ = fit_victim(self.estimator, rows, y, owner=self)
+        self.estimator_ = fit_victim(
+            self.estimator, rows, y, owner=self, sample_weight=sample_weight
+        )
         check_is_classifier(self.estimator_, type(self).__name__)
         self.classes_ = np.asarray(self.estimator_.classes_)
         with self._reported(rows, y):

@@ -20,6 +20,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._estimators import may_take_nan, name_of
+from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe, plain_rows
 from .._sklearn import (
     BaseSearchCV,
@@ -75,7 +76,7 @@ _TAIL = 0.02
 _WATCHED, _DOUBT, _DEVIATIONS = (0.01, 0.05, 0.2), 0.01, 3
 
 
-class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
+class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     """The privacy of one fitted model: what an auditor signs before it is released.
 
     All attacks ask about the same records, and share one set of shadow models. For every
@@ -257,7 +258,8 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         member, known = self._check_membership(taken, members, non_members)
         names = self._names_of_attacks()
         answers = _ask(self.estimator_, taken)
-        shadows, trained = self._shadows(taken, names, answers, member)
+        with self._reported(records, None):
+            shadows, trained = self._shadows(taken, names, answers, member)
         folds = isinstance(self.shadow_estimator, FoldShadows)
         attacks = _offline(names) if folds else {name: _ATTACKS[name] for name in names}
         scored = _score_all(attacks, answers, shadows, trained, taken)
@@ -515,6 +517,9 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
         self._limits.append(("attacks by probabilities", f"{model} gives none"))
         return ["GapAttack"]
 
+    def _n_tasks(self):
+        return None  # shadow models are trained where an attack needs some
+
     def _shadows(self, taken, names, answers, member):
         """Train shadow models, and ask them once; return answers, and on what trained."""
         if not set(names) & set(_WITH_SHADOWS):
@@ -533,7 +538,10 @@ class PrivacyAudit(MetaEstimatorMixin, BaseEstimator):
             memory=self.memory,
             n_jobs=self.n_jobs,
             random_state=self.random_state,
-        ).fit(taken.rows)
+        )
+        if hasattr(self, "_reporting"):  # the shadow models are tasks of this audit
+            trainer._reporting = self._reporting
+        trainer.fit(taken.rows)
         trained = trainer.trained_on(taken)
         usual, n_members = trained.sum(axis=1).mean(), int(member.sum())
         if not 0.5 <= usual / n_members <= 2:

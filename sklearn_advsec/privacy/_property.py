@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
 from .._estimators import allows_nan, may_take_nan
+from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import HasMethods, Interval, _safe_indexing, fit_context, validate_data
 from ..batched import fit_many
@@ -43,7 +44,7 @@ _FEWEST = 8
 _LEAST = 1e-3
 
 
-class PropertyInference(MetaEstimatorMixin, BaseEstimator):
+class PropertyInference(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     """Infer the share of a group in the training set, from the answers of the model.
 
     What leaks is not who was in, but a fact about all who were: the share of women among
@@ -250,21 +251,28 @@ class PropertyInference(MetaEstimatorMixin, BaseEstimator):
             subsets.append(np.sort(np.r_[group[:count], others[: size - count]]))
         self.shadow_shares_ = counts / size
         recipe = shadow_recipe(self.estimator_, self.shadow_estimator)
-        self.shadow_estimators_ = fit_many(
-            recipe,
-            as_recipe_takes_them(records.features, recipe),
-            records.labels,
-            subsets,
-            rng.randint(2**31 - 1, size=self.n_shadow_models),
-            n_jobs=self.n_jobs,
-            memory=self.memory,
-            device=self.device,
-        )
+        with self._reported(X, None):
+            tasks = self._tasks(range(self.n_shadow_models), "shadow model", stops=False)
+            next(tasks)
+            self.shadow_estimators_ = fit_many(
+                recipe,
+                as_recipe_takes_them(records.features, recipe),
+                records.labels,
+                subsets,
+                rng.randint(2**31 - 1, size=self.n_shadow_models),
+                n_jobs=self.n_jobs,
+                memory=self.memory,
+                device=self.device,
+                callback=lambda *_: next(tasks, None),
+            )
         self.queries_ = _safe_indexing(X, queries)
         asked = _safe_indexing(records.features, queries)
         told = np.stack([self._ask(model, asked) for model in self.shadow_estimators_])
         self._learn(told, self._ask(self.estimator_, asked), PredefinedSplit(half))
         return self
+
+    def _n_tasks(self):
+        return self.n_shadow_models
 
     def _learn(self, told, target, halves):
         shares, regressor = self.shadow_shares_, self.attack_estimator

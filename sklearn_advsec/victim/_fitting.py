@@ -14,8 +14,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from .._estimators import is_untrained_net, unwrap
-from .._sklearn import HasMethods
+from .._estimators import is_untrained_net, unwrap, weight_params
+from .._rows import check_weights
+from .._sklearn import HasMethods, _num_samples
 from ..exceptions import FittedVictimWarning
 from ..pretrained import PretrainedModule
 
@@ -52,6 +53,7 @@ def fit_victim(
     y: ArrayLike | None = None,
     *,
     owner: Any,
+    sample_weight: ArrayLike | None = None,
     **fit_params: Any,
 ) -> Any:
     """Fit a clone of a victim, and warn where that is another model than the user's.
@@ -68,7 +70,11 @@ def fit_victim(
     y : array-like of shape (n_samples,), default=None
         Their labels.
     owner : object
-        The estimator that attacks or wraps the victim, for messages.
+        The estimator that attacks or wraps the victim, for messages, and for the routing
+        of metadata.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows, for a victim that is trained: with metadata routing where it
+        requests them, else to it, or to the last step of a pipeline.
     **fit_params : dict
         Passed on to the victim.
 
@@ -80,7 +86,9 @@ def fit_victim(
     Raises
     ------
     ValueError
-        Where the victim needs labels and there are none.
+        Where the victim needs labels and there are none, or weights are not such.
+    TypeError
+        Where the victim takes no weights.
 
     Warns
     -----
@@ -109,6 +117,9 @@ def fit_victim(
     warn_if_fitted(victim, owner, stacklevel=5)
     if isinstance(victim, FrozenEstimator):
         _check_width(victim, X)
+    if sample_weight is not None:
+        weights = check_weights(sample_weight, _num_samples(X))
+        fit_params = fit_params | weight_params(owner, weights)
     return clone(victim).fit(X, y, **fit_params)
 
 

@@ -213,7 +213,12 @@ class AutoAttack(ComposedAttack):
         for _, attack in self._make_attacks(None):
             attack._check_parameters(row_shape)
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
         Parameters
@@ -223,13 +228,15 @@ class AutoAttack(ComposedAttack):
             Data on which the victim is fitted and from which `bounds` are learned.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         victim = FrozenEstimator(self.estimator_)
         self.attacks_ = [
             (name, attack.fit(X)) for name, attack in self._make_attacks(victim)

@@ -211,7 +211,12 @@ class ExpectationOverTransformation(CraftedAttack):
     def _bounds(self):
         return self._prototype.bounds if self.bounds is None else self.bounds
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept) and learn the range of the data.
 
         Parameters
@@ -221,13 +226,15 @@ class ExpectationOverTransformation(CraftedAttack):
             Data on which the victim is fitted and from which bounds are learned.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         if not (
             np.isfinite(self.box_.lower).all() and np.isfinite(self.box_.upper).all()
         ):

@@ -9,7 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from ..._estimators import allows_nan, check_each_fits, name_of
+from ..._estimators import allows_nan, check_each_fits, name_of, weight_params
+from ..._rows import check_weights
+from ..._sklearn import _num_samples
 from ...victim._fitting import VICTIM, as_victim, fit_victim
 from ...victim._validation import check_victim
 from ._base import CraftedAttack, MeanClassifier
@@ -152,7 +154,12 @@ class TransferAttack(CraftedAttack):
             )
         self._prototype._check_parameters(row_shape)
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit victim and surrogates (frozen ones are kept) and learn the range.
 
         Parameters
@@ -162,18 +169,21 @@ class TransferAttack(CraftedAttack):
             Data on which victim and surrogates are fitted.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed where all are fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
+        weights = weight_params(self, check_weights(sample_weight, _num_samples(X)))
         given = self.estimator if self.surrogate is None else self.surrogate
         given = given if isinstance(given, (list, tuple)) else [given]
         self.surrogates_ = [
             # The victim's own recipe is meant to be trained once more.
-            clone(as_victim(surrogate)).fit(X, y)
+            clone(as_victim(surrogate)).fit(X, y, **weights)
             if surrogate is self.estimator
             else fit_victim(surrogate, X, y, owner=self)
             for surrogate in given

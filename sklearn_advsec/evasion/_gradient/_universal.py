@@ -175,7 +175,12 @@ class UniversalPerturbation(GradientAttack):
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept), and learn the perturbation.
 
         Parameters
@@ -185,13 +190,15 @@ class UniversalPerturbation(GradientAttack):
             Rows that the perturbation is to fool the victim on.
         y : array-like of shape (n_samples,), default=None
             Their labels, for the victim's fit only.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         X = self._check_X(X, reset=False)
         target = self._check_target(self.target, self.goal, len(X))
         chunk = Chunk(X, np.arange(len(X)), target=target, goal=self.goal)

@@ -199,7 +199,12 @@ class AdversarialPatch(EvasionAttack):
             )
 
     @with_callbacks
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept) and learn the patch.
 
         Parameters
@@ -209,13 +214,15 @@ class AdversarialPatch(EvasionAttack):
             Data on which the victim is fitted and the patch is learned.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         X = self._check_X(X, reset=False)
         if RowCodec(X).mutable is not None:
             raise ValueError("X has columns that are not numeric: no patch covers them.")

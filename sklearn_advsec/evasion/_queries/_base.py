@@ -99,7 +99,12 @@ class StartingAttack(BoxAttack):
         **shared("goal", "target", "random_state"),
     }
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept), learn the range, keep some rows.
 
         Parameters
@@ -110,13 +115,15 @@ class StartingAttack(BoxAttack):
             which some rows are kept to start from.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         X = self._check_X(X, reset=False)
         rng = np.random.RandomState(check_random_state(self.random_state).randint(2**31))
         at = np.sort(rng.permutation(len(X))[:_KEPT])

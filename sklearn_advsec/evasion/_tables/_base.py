@@ -36,7 +36,12 @@ class TabularAttack(EvasionAttack):
         **shared("bounds", "max_total_queries", "batch_size", "random_state"),
     }
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept) and learn what the data looks like.
 
         Parameters
@@ -46,6 +51,8 @@ class TabularAttack(EvasionAttack):
             where there are none.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
@@ -64,7 +71,7 @@ class TabularAttack(EvasionAttack):
             constraints = FeatureConstraints.from_frame(rows)
         columns = list(rows.columns) if is_dataframe(rows) else None
         self.constraints_ = constraints.in_order(columns)
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         encoded = self.constraints_.encode(rows).numpy()
         shares = np.linspace(0, 1, _QUANTILES)
         with np.errstate(invalid="ignore"):

@@ -433,7 +433,12 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept), and learn where features may go.
 
         Parameters
@@ -443,13 +448,15 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
             there are none, and of which some rows are kept.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         rows = self._check_X(X, reset=False)
         thresholds = tree_thresholds(self.estimator_, rows[:100])
         features = self.constraints_.features.values()

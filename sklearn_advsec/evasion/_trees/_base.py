@@ -158,7 +158,12 @@ class TreeAttack(EvasionAttack):
         "min_step": [Interval(Real, 0, None, closed="left"), "array-like"],
     }
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept), read its trees and cut the columns.
 
         Parameters
@@ -167,13 +172,15 @@ class TreeAttack(EvasionAttack):
             Data on which the victim is fitted and from which `bounds` are learned.
         y : array-like of shape (n_samples,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        super().fit(X, y)
+        super().fit(X, y, sample_weight)
         X = self._check_X(X, reset=False)
         self.ensemble_ = tree_ensemble(self.estimator_)
         self._constrained = None

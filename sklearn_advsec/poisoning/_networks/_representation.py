@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ... import differentiable
-from ..._estimators import is_net, name_of
+from ..._estimators import RoutesToEstimator, is_net, name_of
 from ..._rows import is_dataframe, writable
 from ..._sklearn import HasMethods, Interval, fit_context, validate_data
 from ...differentiable._neural import module_view
@@ -200,7 +200,9 @@ def represent(estimator, rows):
     return np.concatenate(parts)
 
 
-class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
+class LastHiddenLayer(
+    RoutesToEstimator, TransformerMixin, MetaEstimatorMixin, BaseEstimator
+):
     """The last hidden layer of a network, as a transformer.
 
     With a linear classifier behind it, this is transfer learning: features that stay, and
@@ -244,7 +246,12 @@ class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
         self.estimator = estimator
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the network; one that is trained stays as it is.
 
         Parameters
@@ -253,6 +260,8 @@ class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
             Rows.
         y : array-like of shape (n_samples,), default=None
             Their labels. Not needed for a network that is trained already.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for the fit of the network only.
 
         Returns
         -------
@@ -260,7 +269,9 @@ class LastHiddenLayer(TransformerMixin, MetaEstimatorMixin, BaseEstimator):
             The fitted transformer.
         """
         X = self._check_X(X, reset=True)
-        self.estimator_ = fit_victim(self.estimator, X, y, owner=self)
+        self.estimator_ = fit_victim(
+            self.estimator, X, y, owner=self, sample_weight=sample_weight
+        )
         self._n_features_out = represent(self.estimator_, X[:1]).shape[1]
         return self
 

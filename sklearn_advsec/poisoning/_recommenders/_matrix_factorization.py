@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ..._progress import ReportsProgress
 from ..._sklearn import Interval, StrOptions, fit_context
 from ._ratings import check_ratings, top_items
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _CHUNK = 4096  # rows that are solved at once, so that large tables fit in memory
 
 
-class MatrixFactorization(BaseEstimator):
+class MatrixFactorization(ReportsProgress, BaseEstimator):
     """Recommend items by the product of factors of users and of items.
 
     It is small enough to be retrained hundreds of times, as attacks on recommenders do.
@@ -128,10 +129,14 @@ class MatrixFactorization(BaseEstimator):
         self.item_factors_ = rng.normal(scale=0.1, size=(n_items, self.n_factors))
         self.item_biases_ = np.zeros(n_items)
         by_item = ratings.T.tocsr()
-        for _ in range(self.max_iter):
-            users, biases = self._solve(ratings, self.item_factors_, self.item_biases_)
-            self.item_factors_, self.item_biases_ = self._solve(by_item, users, biases)
+        with self._reported(ratings, None):
+            for _ in self._tasks(range(self.max_iter), "iteration"):
+                factors = self._solve(ratings, self.item_factors_, self.item_biases_)
+                self.item_factors_, self.item_biases_ = self._solve(by_item, *factors)
         return self
+
+    def _n_tasks(self):
+        return self.max_iter
 
     def predict(self, ratings: ArrayLike | spmatrix | sparray) -> np.ndarray:
         """Compute the score of each item for users, from what they have rated.
