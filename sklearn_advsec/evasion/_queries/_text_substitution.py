@@ -339,7 +339,12 @@ class TextSubstitution(QueryAttack):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Fit the victim (a frozen one is kept).
 
         Parameters
@@ -348,13 +353,15 @@ class TextSubstitution(QueryAttack):
             Documents, or a table with them, on which the victim is fitted.
         y : array-like of shape (n_documents,), default=None
             Its labels. Not needed for a victim that is fitted already.
+        sample_weight : array-like of shape (n_documents,), default=None
+            Weights of the documents, for the fit of the victim only.
 
         Returns
         -------
         self : object
             The fitted attack.
         """
-        return super().fit(X, y)
+        return super().fit(X, y, sample_weight)
 
     def _check_X(self, X, *, reset):
         """Validate documents; a table stays one."""
