@@ -21,7 +21,7 @@ from sklearn.base import (
     is_outlier_detector,
     is_regressor,
 )
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -30,12 +30,20 @@ from sklearn.utils.validation import (
 )
 
 from .. import differentiable
-from .._estimators import RoutesToEstimator, has_one_logit, is_net, name_of
+from .._estimators import (
+    RoutesToEstimator,
+    allows_nan,
+    has_one_logit,
+    is_net,
+    may_take_nan,
+    name_of,
+)
 from .._labels import class_positions, several_classes
 from .._progress import ReportsProgress
 from .._rows import check_rows, check_weights, is_dataframe, same_shape
 from .._seeding import seeded_torch, undisturbed
 from .._sklearn import HasMethods, _check_y, fit_context, validate_data
+from ..differentiable._registry import subview
 from ..victim import ask_labels, ask_scores
 
 # What modules call the width of their input and of their output.
@@ -284,13 +292,19 @@ class TrainingDefense(
             )
 
     def _check_X(self, X, *, reset):
+        allow_nan = may_take_nan(self.estimator)
         if is_dataframe(X) and not is_net(self.estimator):
             validate_data(self, X, reset=reset, skip_check_array=True)
-            allow_nan = self.__sklearn_tags__().input_tags.allow_nan
             return check_rows(X, type(self).__name__, allow_nan=allow_nan)
         if not is_net(self.estimator):
-            dtype = [np.float64, np.float32]
-            X = validate_data(self, X, reset=reset, dtype=dtype, allow_nd=True)
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                allow_nd=True,
+                ensure_all_finite="allow-nan" if allow_nan else True,
+            )
             return same_shape(self, X, reset=reset)
         X = validate_data(
             self,
@@ -305,7 +319,7 @@ class TrainingDefense(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         if not is_net(self.estimator):
-            tags.input_tags.allow_nan = get_tags(self.estimator).input_tags.allow_nan
+            tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
 
 
@@ -324,9 +338,9 @@ def set_sizes(net, X, n_classes):
     )
 
 
-@differentiable.register(TrainingDefense)
+@differentiable.register(TrainingDefense, takes_codes=True)
 def training_defense(estimator):
     """View the classifier inside; its labels are the outer ones."""
-    view = differentiable.view(estimator.estimator_)
+    view = subview(estimator.estimator_)
     view.classes = estimator.classes_
     return view

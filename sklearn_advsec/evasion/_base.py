@@ -77,7 +77,7 @@ _CHUNK_BATCHES, _PARTS = 8, 2
 # How many seconds lie between two reports of progress.
 _TELL_EVERY = 2.0
 # A change by a smaller share of a column's range makes no difference.
-_TINY = 1e-3
+_TINY, _TINY_IN_TABLES = 1e-3, 1e-2
 # Under a total, this many rows go first where their cost is not known beforehand.
 _FIRST_ROWS = 8
 
@@ -1046,12 +1046,15 @@ class EvasionAttack(
         ranges[free] = np.nanmax(rows[:, free], axis=0) - np.nanmin(rows[:, free], axis=0)
         share = np.zeros_like(ranges)
         np.divide(self.eps_, ranges, out=share, where=ranges > 0)
-        if share.max() >= _TINY or not ranges.any():
+        # Pixels and scaled features may well move by little; columns with names have
+        # units, and one size for all of them is soon too small for each.
+        least = _TINY_IN_TABLES if codec.columns else _TINY
+        if share.max() >= least or not ranges.any():
             return
         at = int(share.argmax())
         names = codec.columns.names if codec.columns else range(len(ranges))
         warnings.warn(
-            f"eps={self.eps!r} is less than a thousandth of the range of every column, "
+            f"eps={self.eps!r} is less than {least:.1%} of the range of every column, "
             f"even of {list(names)[at]!r}, whose range is {ranges[at]:.3g}, and will "
             f"change next to nothing. For that column, {0.1 * ranges[at]:.2g} is usable; "
             "eps=0.1 with eps_unit='range' is for all of them.",

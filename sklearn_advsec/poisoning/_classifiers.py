@@ -24,6 +24,7 @@ from .._labels import find_positions, in_columns
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
 from .._sklearn import HasMethods, _routing_enabled, fit_context, validate_data
+from ..differentiable._registry import subview
 from ._base import train_on
 from ._class_scores import class_scores
 
@@ -302,10 +303,10 @@ def lend(sampler, estimator):
     return sampler
 
 
-@differentiable.register(ResampledClassifier)
+@differentiable.register(ResampledClassifier, takes_codes=True)
 def resampled_classifier(estimator):
     """View the classifier inside; classes that it does not know are never predicted."""
-    inside, classes = differentiable.view(estimator.estimator_), estimator.classes_
+    inside, classes = subview(estimator.estimator_), estimator.classes_
     if len(classes) == len(inside.classes):
         return inside
     known = find_positions(np.asarray(inside.classes), classes)[0]

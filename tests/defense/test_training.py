@@ -3,16 +3,19 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nets import MLP, net
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_digits, load_iris
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -31,6 +34,7 @@ from sklearn_advsec.defense import (
 from sklearn_advsec.defense._training._attacked import divergence
 from sklearn_advsec.evasion import ProjectedGradientDescent
 from sklearn_advsec.metrics import certified_accuracy_scorer, robust_accuracy_scorer
+from sklearn_advsec.poisoning import LabelFlipping, PoisonedClassifier
 
 PGD = ProjectedGradientDescent(eps=0.1, step_size=0.03, max_iter=7, bounds=(0, 1))
 PGD20 = ProjectedGradientDescent(eps=0.1, step_size=0.02, max_iter=20, bounds=(0, 1))
@@ -436,3 +440,31 @@ def test_rows_of_another_shape_are_refused_by_name():
     for method in (defense.predict, defense.predict_proba, detector.predict):
         with pytest.raises(ValueError, match=r"X has rows of shape \(4, 2\)"):
             method(cube)
+
+
+def test_mixed_tables_with_gaps_are_trained_on_and_attacked_through():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "size": rng.normal(0, 50, 200),
+            "weight": np.where(rng.random(200) < 0.1, np.nan, rng.normal(0, 80, 200)),
+            "kind": rng.choice(["a", "b"], 200),
+        }
+    )
+    labels = np.where(table["size"] + 20 * (table["kind"] == "a") > 0, "big", "small")
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    columns = make_column_transformer(
+        (numbers, ["size", "weight"]), (OneHotEncoder(), ["kind"])
+    )
+    pipe = make_pipeline(columns, LogisticRegression())
+    attack = ProjectedGradientDescent(eps=0.3, eps_unit="std")
+    trained = AdversarialTrainingClassifier(pipe, attack, n_rounds=1, random_state=0)
+    poisoned = PoisonedClassifier(pipe, LabelFlipping(strategy="random", budget=5))
+    for victim in (trained, poisoned):
+        assert victim.__sklearn_tags__().input_tags.allow_nan
+        attack.set_params(estimator=FrozenEstimator(victim.fit(table, labels)))
+        result = attack.fit(table).run(table, labels)
+        assert result.robust_accuracy < result.clean_accuracy - 0.1
+        assert result.X_adv["kind"].equals(table["kind"])
+    with pytest.warns(UserWarning, match=r"less than 1\.0% of the range of every column"):
+        attack.set_params(eps=0.1, eps_unit="feature").fit(table)
