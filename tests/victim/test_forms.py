@@ -219,7 +219,7 @@ def test_one_column_by_itself_is_no_table(kind):
     attack = evasion.SquareAttack(LogisticRegression())
     with pytest.raises(ValueError, match="2D array, got 1D|2-dimensional"):
         attack.fit(library.Series(np.arange(20.0)), y)
-    with pytest.raises(ValueError, match="vectorizer"):
+    with pytest.raises(TypeError, match="TextSubstitution"):
         attack.fit(library.Series(["some words"] * 20), y)
 
 
