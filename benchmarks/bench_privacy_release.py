@@ -141,6 +141,11 @@ def audited(args, name):
         "its figure is shown, and is not among the best. kNN takes no random_state, "
         "which SACRO-ML sets: there, LiRA cannot run."
     )
+    if any("targets" not in row for row in rows):
+        remark += (
+            " A row without a number of targets is of an earlier run, with one target, "
+            "32 shadow models of ours, and all attacks together among the best."
+        )
     return [Table(title, rows, claims, [remark])]
 
 
