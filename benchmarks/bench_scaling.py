@@ -1,11 +1,12 @@
-"""Scaling out: shadow models on the workers of a dask cluster.
+"""Scaling out: the same calls in this process, and on the workers of dask and of ray.
 
-    python benchmarks/bench_scaling.py --rounds 2 --write
+    python benchmarks/bench_scaling.py --write
+    python benchmarks/bench_scaling.py --backends ray --loads smoothing --write
 
-Nothing in the package knows of dask: ``joblib.parallel_config(backend="dask")`` sends the
-same tasks elsewhere. Workers are local processes of one thread each. Wall-clock seconds
-say nothing where others use the machine as well, so CPU seconds of all processes are
-counted beside them, and the load of the machine is stated.
+Nothing in the package knows of dask or ray: ``joblib.parallel_config(backend=...)`` sends
+the same tasks elsewhere. Workers are local processes of one thread each. Wall-clock
+seconds say nothing where others use the machine as well, so CPU seconds of all processes
+are counted beside them, and the load of the machine is stated.
 """
 
 import argparse
@@ -13,39 +14,130 @@ import os
 import pickle
 import shlex
 import sys
+import threading
 import time
 import warnings
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
 
 import _privacy_data as data
 import dask
 import joblib
 import numpy as np
+import psutil
 import torch
-from _results import Table, record
+from _results import Claim, Table, record
 from distributed import Client, LocalCluster
+from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 
 from sklearn_advsec import batched
 from sklearn_advsec.batched import _fit_many
+from sklearn_advsec.defense import RandomizedSmoothingClassifier
+from sklearn_advsec.evasion import TreeExactAttack
 
-# Name, recipe, number of models, and models per task.
-LOADS = (
-    (
-        "perceptrons 446-128-64-30, batched",
-        data.location_net().set_params(max_iter=20),
-        64,
-        _fit_many._CHUNK,
+# Loads ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Load:
+    """What is done everywhere: `run` returns an array, and the bytes of all results."""
+
+    name: str
+    run: Callable
+    n_tasks: int | None = None
+
+
+@cache
+def records():
+    return data.binary_records(2400)
+
+
+def train(recipe, n_models, scores=False):
+    """Train shadow models on halves of 2,400 rows, and fetch them, or their scores."""
+    X, y = records()
+    rng = np.random.RandomState(0)
+    subsets = [rng.permutation(2400)[:1200] for _ in range(n_models)]
+    result = partial(label_probabilities, X, y) if scores else None
+    models = batched.fit_many(recipe, X, y, subsets, range(n_models), result=result)
+    size = len(pickle.dumps(models))
+    if scores:
+        return np.stack(models), size
+    return np.stack([model.predict(X[:50]) for model in models[::8]]), size
+
+
+def label_probabilities(X, y, model):
+    """Return what a shadow model gives the label of each record."""
+    return model.predict_proba(X)[np.arange(len(y)), y]
+
+
+@cache
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return np.tile(X / 16, (2, 1)), np.tile(y, 2)
+
+
+@cache
+def smoothed():
+    X, y = digits()
+    forest = RandomForestClassifier(20, max_depth=8, random_state=0).fit(X, y)
+    return RandomizedSmoothingClassifier(FrozenEstimator(forest), sigma=0.2).fit(X, y)
+
+
+def certified(n):
+    """Certify rows by the votes of a forest under 1,100 draws of noise."""
+    certificate = smoothed().certify(digits()[0][:n])
+    return np.stack([certificate.radius, certificate.y_pred]), certificate.radius.nbytes
+
+
+@cache
+def exact_attack():
+    X, y = digits()
+    boosted = HistGradientBoostingClassifier(max_iter=10, max_depth=4).fit(X, y)
+    return TreeExactAttack(FrozenEstimator(boosted)).fit(X, y)
+
+
+def attacked(n):
+    """Find the nearest rows of another class, to the optimum."""
+    result = exact_attack().run(digits()[0][:n])
+    return result.X_adv, len(pickle.dumps(result))
+
+
+FOREST = RandomForestClassifier(30)
+LOADS = {
+    "perceptrons": Load(
+        "64 shadows, perceptrons 446-128-64-30, batched",
+        partial(train, data.location_net().set_params(max_iter=20), 64),
+        64 // _fit_many._CHUNK,
     ),
-    (
-        "boosted trees, one by one",
-        HistGradientBoostingClassifier(max_iter=4, early_stopping=False),
+    "boosted": Load(
+        "16 shadows, boosted trees, one by one",
+        partial(
+            train, HistGradientBoostingClassifier(max_iter=4, early_stopping=False), 16
+        ),
         16,
-        1,
     ),
-    ("forests of 30 trees, one by one", RandomForestClassifier(30), 48, 1),
-)
+    "forests": Load(
+        "48 shadows, forests of 30 trees, one by one", partial(train, FOREST, 48), 48
+    ),
+    "scores": Load(
+        "48 shadows, the same forests, of which the scores come back",
+        partial(train, FOREST, 48, scores=True),
+        48,
+    ),
+    "smoothing": Load("smoothing: certificates of 2,048 rows", partial(certified, 2048)),
+    "exact": Load("exact attack: 400 rows, boosted trees", partial(attacked, 400)),
+}
+GROUPS = {
+    "Shadow models": ("perceptrons", "boosted", "forests", "scores"),
+    "Certificates and exact attacks": ("smoothing", "exact"),
+}
+BACKENDS = ["dask", "ray"]
 # Dask starts workers with this variable. Once it is set, to whatever value, glibc returns
 # every array of 128 kB or more to the system, and fetches the next, page by page.
 MALLOC = "MALLOC_TRIM_THRESHOLD_"
@@ -53,51 +145,95 @@ AS_SHIPPED = f"dask, 1 worker, with {MALLOC}"
 N_EMPTY = 200  # models that take no time to train, to see what a task costs
 
 
-def train(recipe, n_models, client=None):
-    """Train shadow models on halves of 2,400 rows.
+# Places ---------------------------------------------------------------------------------
 
-    Returns wall-clock seconds, CPU seconds of this process and the workers, and
-    predictions, and the size of the models.
+
+class CpuSeconds(threading.Thread):
+    """Adds up the CPU seconds of this process and those below it, ended ones too."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self._ended = threading.Event()
+        self._seen = {}
+        self.start()
+
+    def run(self):
+        while not self._ended.wait(0.2):
+            self.total()
+
+    def total(self):
+        here = psutil.Process()
+        for process in [here, *here.children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            self._seen[process.pid, process.create_time()] = times.user + times.system
+        return sum(self._seen.values())
+
+    def stop(self):
+        self._ended.set()
+
+
+@contextmanager
+def here():
+    yield
+
+
+@contextmanager
+def on_dask(n_workers, as_shipped=False):
+    """Workers have two threads, of which one is given tasks.
+
+    Joblib does not use a cluster with one thread in all.
     """
-    X, y = data.binary_records(2400)
-    rng = np.random.RandomState(0)
-    subsets = [rng.permutation(2400)[:1200] for _ in range(n_models)]
-    start, used = time.perf_counter(), _cpu_seconds(client)
-    models = batched.fit_many(recipe, X, y, subsets, range(n_models))
-    wall, used = time.perf_counter() - start, _cpu_seconds(client) - used
-    predicted = np.stack([model.predict(X[:50]) for model in models[::8]])
-    return wall, used, predicted, len(pickle.dumps(models))
+    with (
+        malloc_as_shipped(as_shipped),
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=2,
+            resources={"slot": 1},
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster),
+        joblib.parallel_config(backend="dask", resources={"slot": 1}),
+    ):
+        yield
 
 
-def _cpu_seconds(client):
-    workers = client.run(time.process_time).values() if client else ()
-    return time.process_time() + sum(workers)
+@contextmanager
+def on_ray(n_workers):
+    import ray
+    from ray.util.joblib import register_ray
+
+    ray.init(
+        num_cpus=n_workers,
+        include_dashboard=False,
+        object_store_memory=2**28,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    register_ray()
+    try:
+        with joblib.parallel_config(backend="ray", n_jobs=n_workers):
+            yield
+    finally:
+        ray.shutdown()
 
 
-def places(n_workers):
-    """Yield where to train: a name, the number of workers, the client, and its start.
-
-    Workers have two threads, of which one is given tasks: joblib does not use a cluster
-    with one thread in all.
-    """
-    yield "in this process", 1, None, 0.0
-    names = {f"dask, {n} worker{'s' * (n > 1)}": n for n in n_workers}
-    for name, n in (names | {AS_SHIPPED: 1}).items():
-        start = time.perf_counter()
-        with (
-            malloc_as_shipped(name == AS_SHIPPED),
-            LocalCluster(
-                n_workers=n,
-                threads_per_worker=2,
-                resources={"slot": 1},
-                dashboard_address=None,
-            ) as cluster,
-            Client(cluster) as client,
-            joblib.parallel_config(backend="dask", resources={"slot": 1}),
-        ):
-            train(DummyClassifier(), 8 * n)  # workers import what they need
-            cold = time.perf_counter() - start
-            yield name, n, client, cold
+def places(backend, loads, n_workers):
+    """Return where to run: by name, the number of workers, and how to get there."""
+    found = {"in this process": (1, here)}
+    if backend == "dask":
+        for n in n_workers:
+            name = f"dask, {n} worker{'s' * (n > 1)}"
+            found[name] = n, partial(on_dask, n)
+        if LOADS["boosted"] in loads:
+            found[AS_SHIPPED] = 1, partial(on_dask, 1, as_shipped=True)
+    else:  # joblib takes a pool of one for this process
+        found |= {
+            f"ray, {n} workers": (n, partial(on_ray, n)) for n in n_workers if n > 1
+        }
+    return found
 
 
 @contextmanager
@@ -112,67 +248,146 @@ def malloc_as_shipped(wanted):
             os.environ.pop(MALLOC, None)  # dask sets it in this process as well
 
 
-def measure(args):
-    """Return the least seconds of the rounds, by place and load, and of empty tasks."""
-    seconds, answers, empty, cold = {}, {}, {}, {}
-    for place, n, client, start in places(args.workers):
-        cold[place] = start
-        for load, recipe, n_models, _ in LOADS:
-            found = [train(recipe, n_models, client) for _ in range(args.rounds)]
-            walls, used, predicted, sizes = zip(*found, strict=True)
-            seconds[place, load] = n, min(walls), min(used), sizes[0]
-            same = answers.setdefault(load, predicted[0])
-            assert all(np.array_equal(one, same) for one in predicted)
-            print(place, load, *seconds[place, load], file=sys.stderr)
-        empty[place] = min(
-            train(DummyClassifier(), N_EMPTY, client)[1] for _ in range(args.rounds)
-        )
-    return seconds, empty, cold
+# Figures --------------------------------------------------------------------------------
 
 
-def report(args):
-    seconds, empty, cold = measure(args)
-    alone = "in this process"
-    rows = []
-    for load, _, n_models, per_task in LOADS:
-        _, base_wall, base, _ = seconds[alone, load]
-        n_tasks = -(-n_models // per_task)
-        for (place, name), (n, wall, used, size) in seconds.items():
-            if name != load:
-                continue
-            rows.append(
-                {
-                    "load": f"{n_models} {load}",
-                    "tasks": n_tasks,
-                    "MB per result": size / n_tasks / 1e6,
-                    "where": place,
-                    "CPU s": used,
-                    "overhead": f"{used / base - 1:+.0%}",
-                    "speed-up that it leaves": n * base / used,
-                    "wall s": wall,
-                    "speed-up measured": base_wall / wall,
-                    "start of the cluster, s": "" if place == alone else cold[place],
-                }
+def measure(backend, loads, args):
+    """Return the least seconds of the rounds by place and load, and of starts."""
+    seconds, answers, starts = {}, {}, {}
+    meter = CpuSeconds()
+
+    def timed(run):
+        begin, used = time.perf_counter(), meter.total()
+        found = run()
+        return time.perf_counter() - begin, meter.total() - used, found
+
+    nothing = partial(train, DummyClassifier())
+    for place, (n, enter) in places(backend, loads, args.workers).items():
+        # What this is about are arrays that are made again and again.
+        chosen = [x for x in loads if place != AS_SHIPPED or x is LOADS["boosted"]]
+        with ExitStack() as stack:
+            wall, used, _ = timed(lambda e=enter, s=stack: s.enter_context(e()))
+            warm, warm_used, _ = timed(partial(nothing, 8 * n))  # workers import
+            # Ray starts a pool for every call of joblib; dask's workers are there.
+            call, many = (
+                min(timed(partial(nothing, m))[1] for _ in range(args.rounds))
+                for m in (8, N_EMPTY)
             )
-    largest = [name for name in empty if name != AS_SHIPPED][-1]
-    cost = (empty[largest] - empty[alone]) / N_EMPTY
-    busy = 100 * cost
+            starts[place] = wall + warm, used + warm_used, call, many
+            for load in chosen:
+                found = [timed(load.run) for _ in range(args.rounds)]
+                walls, useds, results = zip(*found, strict=True)
+                answer, size = results[0]
+                same = answers.setdefault(load.name, answer)
+                equal = all(
+                    np.array_equal(one, same, equal_nan=True) for one, _ in results
+                )
+                assert equal, (place, load.name)
+                seconds[place, load.name] = n, min(walls), min(useds), size
+                print(place, load.name, *seconds[place, load.name], file=sys.stderr)
+    meter.stop()
+    return seconds, starts
+
+
+def report(backend, group, loads, args):
+    seconds, starts = measure(backend, loads, args)
+    alone = "in this process"
+    rows, claims = [], []
     # A virtual machine's load says nothing of its neighbours; the cores that we got do.
     n = max(args.workers)
     cores = max(used / wall for m, wall, used, _ in seconds.values() if m == n)
     alone_here = cores > 0.8 * n
-    trust = "to be trusted" if alone_here else "that of a busy machine, not of the code"
-    base = seconds[alone, LOADS[0][0]][2] * _fit_many._CHUNK / LOADS[0][2]
+    for load in loads:
+        _, base_wall, base, _ = seconds[alone, load.name]
+        for (place, name), (m, wall, used, size) in seconds.items():
+            if name != load.name:
+                continue
+            pool = starts[place][2] - starts[alone][2] if backend == "ray" else 0.0
+            used -= pool if place != alone else 0.0
+            row = {
+                "load": load.name,
+                "tasks": load.n_tasks or "",
+                "MB per result": size / load.n_tasks / 1e6 if load.n_tasks else "",
+                "where": place,
+                "CPU s": used,
+                "overhead": f"{used / base - 1:+.0%}",
+                "speed-up that it leaves": m * base / used,
+                "wall s": wall,
+                "speed-up measured": base_wall / wall,
+            }
+            if place != alone:
+                row["start of the workers, s"] = starts[place][0]
+            if backend == "ray" and place != alone:
+                row["CPU s of each call's pool"] = pool
+            rows.append(row)
+            if m == n and place != alone:
+                claims += judged(load, row, place, m, alone_here)
+    remarks = remarks_on(backend, loads, seconds, starts, cores, args)
+    title = f"{group} on the workers of {backend}"
+    return Table(title, rows, claims, remarks)
+
+
+def judged(load, row, place, n, alone_here):
+    """Return what was wanted of a load on several workers."""
+    overhead = n / row["speed-up that it leaves"] - 1
+    claims = [
+        Claim(
+            f"{load.name} on {place}: CPU overhead",
+            f"{overhead:+.0%}",
+            overhead <= 0.1,
+            "<= 10 %",
+        )
+    ]
+    if alone_here:
+        speed_up = row["speed-up measured"]
+        met = speed_up >= 0.9 * n
+        claims.append(
+            Claim(
+                f"{load.name} on {place}: speed-up on the clock",
+                f"{speed_up:.2f}",
+                met,
+                f">= {0.9 * n:.1f}",
+            )
+        )
+    return claims
+
+
+def remarks_on(backend, loads, seconds, starts, cores, args):
+    n, alone = max(args.workers), "in this process"
+    trust = (
+        "to be trusted" if cores > 0.8 * n else "that of a busy machine, not of the code"
+    )
+    common = f"""\
+CPU seconds are those of this process and all below it, the scheduler and the workers
+among them; each figure is the least of {args.rounds} rounds. Results are equal to the
+last bit everywhere, which the run checks. Of the {os.cpu_count()} cores of the machine,
+{n} workers got {cores:.1f} at best: the speed-up on the clock is {trust}."""
+    if backend == "ray":
+        return [
+            common
+            + """
+
+Ray starts a pool of processes for every call of joblib, which import what they need: its
+CPU seconds stand apart, and are not in the overhead. Use it for calls that take minutes.
+A pool of one worker is this process: joblib sends nothing elsewhere. Ray's backend has no
+generators, so that results come all at the end."""
+        ]
+    if LOADS["boosted"] not in loads:
+        return [common]
+    names = [place for place in starts if place not in (alone, AS_SHIPPED)]
+    largest = names[-1]
+    empty = [starts[place][3] - starts[place][2] for place in (largest, alone)]
+    cost = (empty[0] - empty[1]) / (N_EMPTY - 8)
+    busy = 100 * cost
+    batch = "64 shadows, perceptrons 446-128-64-30, batched"
+    base = seconds.get((alone, batch), (0, 0, 0.0))[2] * _fit_many._CHUNK / 64
     plan = f"""\
-CPU seconds are those of this process, the scheduler in it, and the workers; each figure
-is the least of {args.rounds} rounds. Results are equal to the last bit everywhere, which
-the run checks. Of the {os.cpu_count()} cores of the machine, {n} workers got {cores:.1f}
-at best: the speed-up measured on the wall clock is {trust}.
+{common}
 
 A task that does nothing takes {1000 * cost:.1f} ms of CPU, most of which the scheduler
 and this process spend one task after the other.
 
-The last rows of each load have workers as dask ships them, with `{MALLOC}` set:
+One row of the boosted trees has workers as dask ships them, with `{MALLOC}` set:
 to whatever value, it switches off the threshold by which glibc learns to keep large
 arrays, and boosted trees take a new array per node (21 million page faults here in place
 of 5,000; the seconds are the system's). All other rows are without it, see the notes of
@@ -187,9 +402,9 @@ for the scheduler. One batch of {_fit_many._CHUNK} of the perceptrons above take
 300. That is 300 models that are trained one by one (a grid of pipelines or skorch nets,
 64 shadows each, in one call of `cross_validate`), or {300 * _fit_many._CHUNK} small
 perceptrons, for which one machine mostly does.
-* Every fitted model comes back to this process, which takes about as long as training
-where models are large and quick to fit, as these forests are: give such recipes smaller
-trees, or train them here.
+* Fitted models come back to this process, which takes about as long as training where
+they are large and quick to fit, as these forests are: `fit_many(result=)` sends what is
+wanted of them in their place, as `PrivacyAudit` does.
 * Rows are sent once to each worker that needs them, and not with every task. With 100
 workers and 1 GB of rows that is 100 GB through the network of this process at first;
 beyond that, put the rows where workers read them (a memory-mapped file on a shared disk).
@@ -199,23 +414,29 @@ a new start costs only the tasks that were under way.
 Kubernetes); `Client(address)` and `joblib.parallel_config(backend="dask")` is all that
 changes in the code. Nested `n_jobs` stays None: one thread per worker.
 """
-    return Table("Shadow models on the workers of a dask cluster", rows, remarks=[plan])
+    return [plan]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
     parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = report(args)
-    print(table)
-    if args.write:
-        command = shlex.join(["python", "benchmarks/bench_scaling.py", *sys.argv[1:]])
-        record("scaling", "scaling", command, [table])
+    command = shlex.join(["python", "benchmarks/bench_scaling.py", *sys.argv[1:]])
+    for backend, group in product(args.backends, GROUPS):
+        loads = [LOADS[name] for name in GROUPS[group] if name in args.loads]
+        if not loads:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = report(backend, group, loads, args)
+        print(table, flush=True)
+        if args.write:
+            record("scaling", "scaling", command, [table])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """What `n_jobs` shares out: to whom it goes, how often, and what comes back."""
 
 import os
+import signal
 import threading
 import time
+from collections import Counter
+from concurrent.futures.process import BrokenProcessPool
 
 import joblib
 import numpy as np
 import pytest
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -169,3 +173,92 @@ def test_certificates_do_not_depend_on_the_number_of_workers(norm):
         found = [certify(model, X, norm=norm, n_jobs=n).radius for n in (None, 2)]
     assert (found[0] >= 0).all() and found[0].max() > 0
     np.testing.assert_array_equal(*found)
+
+
+# Faults ---------------------------------------------------------------------------------
+
+
+def half_way(n, act):
+    """Return a callback of `fit_many` that acts when half of the models are here."""
+    seen = []
+
+    def callback(i, model):
+        seen.append(i)
+        if len(seen) == n // 2:
+            act()
+
+    return callback
+
+
+def predicted(models):
+    return np.stack([model.predict_proba(X) for model in models])
+
+
+@pytest.mark.slow  # workers that import torch; dask comes with the extra `bench` only
+@pytest.mark.filterwarnings("ignore")  # dask tells of the worker that it lost
+def test_a_worker_of_dask_that_dies_costs_its_own_tasks_only(tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs dask (extra bench)")
+    folder, n = str(tmp_path), 24
+
+    class Logged(ExtraTreesClassifier):  # by value: workers do not know this module
+        def fit(self, X, y):
+            import os
+            import time
+            import uuid
+
+            time.sleep(0.1)
+            name = f"{self.random_state}-{os.getpid()}-{uuid.uuid4()}"
+            open(os.path.join(folder, name), "w").close()
+            return super().fit(X, y)
+
+    subsets = [np.random.RandomState(i).permutation(120)[:60] for i in range(n)]
+    alone = predicted(fit_many(Logged(5), X, Y, subsets, range(n)))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+        killed = half_way(n, lambda: os.kill(victim, signal.SIGKILL))
+        models = fit_many(Logged(5), X, Y, subsets, range(n), callback=killed)
+    np.testing.assert_array_equal(predicted(models), alone)
+    fits = [file.name.split("-")[:2] for file in tmp_path.iterdir()]
+    runs = Counter(seed for seed, _ in fits)
+    assert set(runs) == {str(i) for i in range(n)}
+    again = {seed for seed, times in runs.items() if times > 1}
+    assert again <= {seed for seed, pid in fits if pid == str(victim)}
+    assert len(again) < n / 2  # what was here already is not done again
+
+
+@pytest.mark.slow  # workers that import torch
+def test_a_run_that_died_with_its_worker_is_resumed(tmp_path):
+    n, recipe, marker = 16, ExtraTreesClassifier(100), str(tmp_path / "asked")
+    subsets = [np.random.RandomState(i).permutation(120)[:60] for i in range(n)]
+
+    def asked(model):  # in a worker, which dies at half time
+        import os
+        import signal
+
+        with open(marker, "a") as file:
+            file.write(".")
+        if os.path.getsize(marker) == n // 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return model.predict_proba(X)
+
+    def kept():
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")}
+
+    arguments = (recipe, X, Y, subsets, range(n))
+    with pytest.raises(BrokenProcessPool):
+        fit_many(*arguments, n_jobs=2, memory=str(tmp_path), result=asked)
+    before = kept()
+    assert n / 2 <= len(before) < n
+    found = fit_many(*arguments, n_jobs=2, memory=str(tmp_path), result=asked)
+    after = kept()
+    assert len(after) == n
+    assert before.items() <= after.items()  # none of these was trained again
+    np.testing.assert_array_equal(np.stack(found), predicted(fit_many(*arguments)))
