@@ -28,3 +28,12 @@ def test_all_families_have_a_line_and_pictures_are_there():
         assert f"| `{family}` |" in text
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
         assert (README.parent / picture).exists(), picture
+
+
+def test_what_is_said_of_more_machines_runs():
+    """But for the cluster: the names are there, and the calls take these arguments."""
+    blocks = re.findall(r"```text\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block, backend in zip(blocks, ("dask", "ray"), strict=True):
+        assert f'parallel_config(backend="{backend}"' in block
+        compile(block, str(README), "exec")
