@@ -97,7 +97,7 @@ class Table:
         return "\n\n".join(part for part in [*parts, *self.remarks] if part)
 
 
-def record(name, family, command, tables):
+def record(name, family, command, tables, **environment_options):
     """Write tables into ``results/<name>.json``; tables of other titles stay in it.
 
     Parameters
@@ -109,13 +109,16 @@ def record(name, family, command, tables):
     command : str
         How to run it again.
     tables : list of Table
+    **environment_options
+        What :func:`environment` is told.
     """
     path = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     found = {"family": family, "environments": [], "tables": []}
     if path.exists():
         found |= json.loads(path.read_text())
-    here, by_title = environment(), {table["title"]: table for table in found["tables"]}
+    here = environment(**environment_options)
+    by_title = {table["title"]: table for table in found["tables"]}
     if here not in found["environments"]:
         found["environments"].append(here)
     for table in tables:
@@ -197,8 +200,11 @@ def has_bf16():
     return any(capabilities.get(key) for key in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def environment():
-    """Describe the machine and the installed libraries, in two sentences."""
+def environment(measured="one thread, CPU seconds"):
+    """Describe the machine and the installed libraries, in two sentences.
+
+    `measured` says what of it was used, and which seconds were counted.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next(li.partition(":")[2].strip() for li in lines if "model name" in li)
@@ -213,6 +219,6 @@ def environment():
     return (
         f"{cpu}, {os.cpu_count()} cores, best vector unit "
         f"{torch.backends.cpu.get_cpu_capability()}, bfloat16 arithmetic in hardware: "
-        f"{'yes' if has_bf16() else 'no'}; one thread, CPU seconds. "
+        f"{'yes' if has_bf16() else 'no'}; {measured}. "
         f"{', '.join(versions)}."
     )

@@ -2,6 +2,7 @@
 
     python benchmarks/bench_scaling.py --write
     python benchmarks/bench_scaling.py --backends ray --loads smoothing --write
+    python benchmarks/bench_scaling.py --memory --write
 
 Nothing in the package knows of dask or ray: ``joblib.parallel_config(backend=...)`` sends
 the same tasks elsewhere. Workers are local processes of one thread each. Wall-clock
@@ -10,8 +11,11 @@ are counted beside them, and the load of the machine is stated.
 """
 
 import argparse
+import ctypes
+import multiprocessing
 import os
 import pickle
+import re
 import shlex
 import sys
 import threading
@@ -22,6 +26,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
+from pathlib import Path
 
 import _privacy_data as data
 import dask
@@ -35,11 +40,11 @@ from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
-from sklearn_advsec import batched
+from sklearn_advsec import batched, evasion
 from sklearn_advsec.batched import _fit_many
 from sklearn_advsec.defense import RandomizedSmoothingClassifier
-from sklearn_advsec.evasion import TreeExactAttack
 
 # Loads ----------------------------------------------------------------------------------
 
@@ -99,7 +104,7 @@ def certified(n):
 def exact_attack():
     X, y = digits()
     boosted = HistGradientBoostingClassifier(max_iter=10, max_depth=4).fit(X, y)
-    return TreeExactAttack(FrozenEstimator(boosted)).fit(X, y)
+    return evasion.TreeExactAttack(FrozenEstimator(boosted)).fit(X, y)
 
 
 def attacked(n):
@@ -138,6 +143,7 @@ GROUPS = {
     "Certificates and exact attacks": ("smoothing", "exact"),
 }
 BACKENDS = ["dask", "ray"]
+MEASURED = "workers of one thread, CPU seconds and seconds of the clock"
 # Dask starts workers with this variable. Once it is set, to whatever value, glibc returns
 # every array of 128 kB or more to the system, and fetches the next, page by page.
 MALLOC = "MALLOC_TRIM_THRESHOLD_"
@@ -417,16 +423,106 @@ changes in the code. Nested `n_jobs` stays None: one thread per worker.
     return [plan]
 
 
+# Memory ---------------------------------------------------------------------------------
+
+# Every attack takes a few steps only: more of them need no more memory.
+ATTACKS = {
+    "FGSM": evasion.FastGradientMethod(eps=0.05),
+    "PGD, 5 steps": evasion.ProjectedGradientDescent(eps=0.05, max_iter=5),
+    "PGD, L2, 5 steps": evasion.ProjectedGradientDescent(eps=0.1, norm=2, max_iter=5),
+    "APGD, 10 steps": evasion.AutoProjectedGradientDescent(eps=0.05, max_iter=10),
+    "DeepFool, 5 steps": evasion.DeepFool(max_iter=5),
+    "FMN, 5 steps": evasion.FastMinimumNorm(max_iter=5),
+    "Square, 10 queries": evasion.SquareAttack(eps=0.05, max_queries=10),
+    "SimBA, 10 queries": evasion.SimBA(max_queries=10),
+    "RayS, 20 queries": evasion.RayS(max_queries=20),
+    "HopSkipJump, 50 queries": evasion.HopSkipJump(max_queries=50),
+    "CAPGD, 5 steps": evasion.ConstrainedAPGD(eps=0.3, max_iter=5),
+    "greedy, 50 queries": evasion.GreedyFeatureAttack(n_values=4, max_queries=50),
+}
+M_MMAP_THRESHOLD = -3  # of mallopt
+
+
+def peak_of(attack, X, in_use):
+    """Return by how many bytes the resident memory of a process rises, in a new one."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=attack_and_tell, args=(attack, X, in_use, send))
+    child.start()
+    send.close()
+    found = receive.recv()
+    child.join()
+    return found
+
+
+def attack_and_tell(attack, X, in_use, send):
+    if in_use:  # glibc gives back what is freed, and keeps nothing for later
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
+    attack.run(X[:50])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = _peak()
+    attack.run(X)
+    send.send(_peak() - before)
+
+
+def _peak():
+    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line) * 1024
+
+
+def memory(args):
+    """Return the peak of each attack on a linear model, in units of its data."""
+    rng, rows = np.random.RandomState(0), []
+    X = rng.rand(max(args.rows), 100)
+    y = (X @ rng.normal(size=100) > 0).astype(int)
+    victim = LogisticRegression(C=0.1).fit(X[:1000], y[:1000])
+    for name, attack in ATTACKS.items():
+        attack.set_params(estimator=FrozenEstimator(victim)).fit(X[:1000])
+        row = {"attack": name}
+        for n in args.rows:
+            row[f"{n:,} rows"] = peak_of(attack, X[:n], in_use=True) / X[:n].nbytes
+        row["with what glibc keeps"] = peak_of(attack, X, in_use=False) / X.nbytes
+        rows.append(row)
+        print(row, file=sys.stderr)
+    largest = f"{max(args.rows):,} rows"
+    claims = [
+        Claim(
+            f"{row['attack']}: peak of {largest}, over the data",
+            f"{row[largest]:.2f}",
+            row[largest] <= 2,
+            "<= 2",
+        )
+        for row in rows
+    ]
+    remark = f"""\
+How far the memory of the process rises over what it was before `run`, as a multiple of
+the rows (float64; {X.nbytes / 2**20:.0f} MiB of {largest}): the adversarial rows are 1 of
+it, what an attack keeps of the rows that it is at, is the rest, and does not grow with
+their number; of few rows it is more than they are. That is memory in use: glibc has to
+give back at once what is freed. As it is by default, it keeps blocks for later, between
+those in use, and the process is as large as the last column says."""
+    title = "Peak memory of attacks on 100 columns, one process"
+    return Table(title, rows, claims, [remark])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     command = shlex.join(["python", "benchmarks/bench_scaling.py", *sys.argv[1:]])
+    if args.memory:
+        table = memory(args)
+        print(table, flush=True)
+        if args.write:
+            record("scaling", "scaling", command, [table], measured=MEASURED)
+        return
     for backend, group in product(args.backends, GROUPS):
         loads = [LOADS[name] for name in GROUPS[group] if name in args.loads]
         if not loads:
@@ -436,7 +532,7 @@ def main():
             table = report(backend, group, loads, args)
         print(table, flush=True)
         if args.write:
-            record("scaling", "scaling", command, [table])
+            record("scaling", "scaling", command, [table], measured=MEASURED)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def test_stages_run_on_a_processor_and_are_on_the_page(bench, tmp_path):
     assert all(row.get("victim unchanged", True) for row in rows)
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert len(content["tables"]) == len(names)
+    assert "seconds of the clock" in content["environments"][0]
+    assert "one thread" not in content["environments"][0]
     page = import_module("report").page("gpu", [("gpu", content)])
     assert all(table["title"] in page for table in content["tables"])
 
@@ -80,3 +82,24 @@ def test_claims_are_made_of_our_rows_only(bench):
     ]
     (claim,) = bench.at_most(1.1, "over")(rows)
     assert not claim.met and claim.claim == "ours: over"
+    rows = [{"what": "net", "victim unchanged": same} for same in (True, False)]
+    assert [claim.met for claim in bench.unchanged_victims(rows)] == [True, False]
+
+
+def test_captured_nets_answer_as_they_are(bench, monkeypatch):
+    """But for the capture itself, which takes a GPU."""
+    sizes = []
+
+    def as_it_is(function, samples):
+        return lambda x: sizes.append(len(x)) or function(x)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", as_it_is)
+    net, x = torch.nn.Linear(3, 2), torch.rand(8, 3)
+    captured = bench.Captured(net, x)
+    for n in (8, 5):
+        part = x[:n].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(captured(part).square().sum(), part)
+        (expected,) = torch.autograd.grad(net(part).square().sum(), part)
+        torch.testing.assert_close(captured(x[:n]), net(x[:n]))
+        torch.testing.assert_close(gradient, expected)
+    assert sizes == [8, 8]  # filled up; what needs no gradient goes through the net

@@ -74,6 +74,9 @@ _ACCESS = {"label": LabelAccess, "score": ScoreAccess, "gradient": GradientAcces
 # How many batches of rows are attacked together at most, and in how many parts rows are
 # split for each of several workers.
 _CHUNK_BATCHES, _PARTS = 8, 2
+# An attack keeps some fifteen tensors of the size of its rows: several batches go on
+# together only while the rows take so many bytes, or this share of all.
+_CHUNK_BYTES, _CHUNK_SHARE = 3 * 2**20, 1 / 64
 # How many seconds lie between two reports of progress.
 _TELL_EVERY = 2.0
 # A change by a smaller share of a column's range makes no difference.
@@ -204,6 +207,7 @@ class Progress:
         follows = self.is_read or hasattr(attack, "_reporting")
         self.on_query = self.tell_sometimes if follows else on_query
         self.results, self.state = [], None
+        self._room, self._n_placed = {}, 0
         self.begin = self.last = time.monotonic()
         self.n_told = 0
 
@@ -217,9 +221,32 @@ class Progress:
 
     def add(self, result):
         """Add the result of rows that are through."""
-        self.results.append(result)
+        self.results.append(self._in_place(result))
         self.state = None
         self.tell()
+
+    def _in_place(self, result):
+        """Put what was found where that of all rows will lie, so that it is there once.
+
+        What is kept of one chunk after the other would lie between tensors that go, and
+        the memory between could not be used again.
+        """
+        if len(result) == self.n_rows:
+            return result
+        begin, end, placed = self._n_placed, self._n_placed + len(result), {}
+        for name, values in vars(result).items():
+            if not isinstance(values, np.ndarray) or name == "X":
+                continue
+            if name not in self._room:
+                self._room[name] = np.empty(
+                    (self.n_rows, *values.shape[1:]), values.dtype
+                )
+            place = self._room[name][begin:end]
+            if place.shape == values.shape and place.dtype == values.dtype:
+                place[:] = values
+                placed[name] = place
+        self._n_placed = end
+        return replace(result, **placed)
 
     def tell_sometimes(self):
         """Say how far the attack is, if the last time was some seconds ago."""
@@ -809,7 +836,7 @@ class EvasionAttack(
             return
         if not len(work):
             return
-        n_jobs, size = effective_n_jobs(self.n_jobs), _CHUNK_BATCHES * self.batch_size_
+        n_jobs, size = effective_n_jobs(self.n_jobs), self._chunk_size(work)
         if n_jobs > 1:
             size = min(size, -(-len(work) // (_PARTS * n_jobs)))
         parts = (work.select(at) for at in gen_batches(len(work), size))
@@ -819,6 +846,16 @@ class EvasionAttack(
         else:
             n_parts = -(-len(work) // size)
             yield from in_parallel(self._run_chunk, parts, n_parts, self.n_jobs)
+
+    def _chunk_size(self, work):
+        """How many rows are attacked together: batches stay full as rows leave.
+
+        They are whole batches, so that tensors of few sizes take each other's place.
+        """
+        itemsize = getattr(getattr(work.X, "dtype", None), "itemsize", 8)
+        few = _CHUNK_BYTES // (itemsize * int(np.prod(self.row_shape_)))
+        n_batches = max(few, int(_CHUNK_SHARE * len(work))) // self.batch_size_
+        return min(max(n_batches, 1), _CHUNK_BATCHES) * self.batch_size_
 
     def _results_within_total(self, work, progress):
         """Yield results until a total is spent: it serves some rows to the end.

@@ -262,11 +262,26 @@ def concatenate(results):
             joined[name] = pd.concat(parts)
         else:
             known = all(part is not None for part in parts)
-            joined[name] = np.concatenate(parts) if known else None
+            joined[name] = _joined(parts) if known else None
     joined = type(results[0])(**joined)
     order = np.argsort(joined.rows, kind="stable")
     in_order = np.array_equal(order, np.arange(len(order)))
     return joined if in_order else joined.select(order)
+
+
+def _joined(parts):
+    """Join arrays; those that lie one after the other in memory are joined already."""
+    first, base = parts[0], parts[0].base
+    at = first.__array_interface__["data"][0]
+    for part in parts:
+        beside = part.__array_interface__["data"][0] == at
+        alike = part.dtype == first.dtype and part.shape[1:] == first.shape[1:]
+        whole = part.flags.c_contiguous and part.base is base is not None
+        if not (beside and alike and whole):
+            return np.concatenate(parts)
+        at += part.nbytes
+    shape = (sum(map(len, parts)), *first.shape[1:])
+    return np.lib.stride_tricks.as_strided(first, shape, first.strides)
 
 
 class AttackState:

@@ -9,6 +9,11 @@ import math
 
 import torch
 
+# Where looking at a tensor costs nothing. A GPU would have to be waited for each time:
+# there all rows take so many rounds, and one that needs more ends inside of the ball.
+_SEEN_AT_ONCE = ("cpu",)
+_ROUNDS_L1, _ROUNDS_L2 = 50, 20
+
 
 def project(delta, norm, radius, lower=None, upper=None):
     """Nearest point of ball and box, for perturbations (n_rows, ...) of any sign.
@@ -50,18 +55,20 @@ def project_l1(delta, inside, eps, lower=None, upper=None):
     takes over where one leads out of what is known to hold the root.
     """
     eps = eps.expand(len(delta))
-    over = torch.nonzero(inside.abs().sum(1) > eps).flatten()
-    if not len(over):
+    outside = inside.abs().sum(1) > eps
+    looks = delta.device.type in _SEEN_AT_ONCE
+    over = torch.nonzero(outside).flatten() if looks else slice(None)
+    if looks and not len(over):
         return inside
     m, most, eps = delta[over].abs(), inside[over].abs(), eps[over, None]
     low, high = torch.zeros_like(eps), m.amax(1, keepdim=True)
     t, newton, piece = low, low > 0, low.expand(-1, 2)
-    for _ in range(100):
+    for _ in range(100 if looks else _ROUNDS_L1):
         size = torch.minimum((m - t).clamp_min(0), most)
         reached, below = size.sign(), (most - size).sign()
         before, piece = piece, torch.stack([reached.sum(1), below.sum(1)], dim=1)
         solved = newton & (piece == before).all(1, keepdim=True)
-        if solved.all():
+        if looks and solved.all():
             break
         excess = size.sum(1, keepdim=True) - eps
         low = torch.where(excess > 0, t, low)
@@ -69,13 +76,21 @@ def project_l1(delta, inside, eps, lower=None, upper=None):
         new = t + excess / torch.linalg.vecdot(reached, below)[:, None]
         newton = solved | ((new > low) & (new <= high))
         t = torch.where(solved, t, torch.where(newton, new, (low + high) / 2))
-    return inside.index_copy(0, over, size.copysign(delta[over]))
+    if looks:
+        return inside.index_copy(0, over, size.copysign(delta[over]))
+    # A row that has not come to its end stays inside.
+    size = torch.minimum((m - torch.where(solved, t, high)).clamp_min(0), most)
+    return torch.where(outside[:, None], size.copysign(delta), inside)
 
 
 def project_l2(delta, inside, eps, lower=None, upper=None):
     """Shrink by one factor per row: t delta, cut off at the box, of length eps."""
     eps = eps.expand(len(delta))
-    over = torch.nonzero(torch.linalg.vector_norm(inside, dim=1) > eps).flatten()
+    outside = torch.linalg.vector_norm(inside, dim=1) > eps
+    if delta.device.type not in _SEEN_AT_ONCE:
+        filled = fill_l2(delta, eps[:, None], lower, upper)
+        return torch.where(outside[:, None], filled, inside)
+    over = torch.nonzero(outside).flatten()
     if not len(over):
         return inside
     if lower is not None:
@@ -96,12 +111,13 @@ def fill_l2(delta, eps, lower=None, upper=None):
     if lower is None and upper is None:
         return t * delta
     n_free = torch.full_like(t, delta.shape[1])
-    for _ in range(delta.shape[1] + 1):
+    looks, most = delta.device.type in _SEEN_AT_ONCE, delta.shape[1] + 1
+    for _ in range(most if looks else min(most, _ROUNDS_L2)):
         stretched = t * delta
         inside = torch.clamp(stretched, lower, upper)
         free = _free(stretched, inside)
         before, n_free = n_free, free.sum(1, keepdim=True)
-        if torch.equal(n_free, before):
+        if looks and torch.equal(n_free, before):
             break
         at_box = torch.linalg.vector_norm(inside * (1 - free), dim=1, keepdim=True)
         loose = torch.linalg.vector_norm(delta * free, dim=1, keepdim=True)

@@ -4,6 +4,8 @@ An access counts, and turns rows into what the victim takes; what it may ask is 
 for all. How the answer comes about is here.
 """
 
+from weakref import proxy
+
 import numpy as np
 import torch
 from sklearn.base import is_regressor
@@ -52,7 +54,9 @@ class EstimatorAnswerer:
 
     def __init__(self, access, view):
         victim = access.estimator
-        self.access = access
+        self.access = proxy(
+            access
+        )  # which holds this: no circle, so that rows go at once
         self.view = view
         self.victim = quick_answers(victim)
         self.probability = hasattr(victim, "predict_proba")

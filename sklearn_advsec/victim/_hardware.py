@@ -4,7 +4,7 @@ import torch
 
 # A pass over a network is fastest while what it keeps for the backward pass stays in
 # the last-level cache; with few rows the overhead of small calls grows.
-_CPU_BYTES, _CPU_LEAST, _CPU_ROWS = 2**24, 32, 4096
+_CPU_BYTES, _CPU_LEAST, _CPU_ROWS = 2**24, 32, 2048
 # A GPU is busy only with many rows. Of the memory that is free a quarter is taken: a pass
 # needs room to work in besides what it keeps, and attacks keep tensors of their own.
 _GPU_SHARE, _GPU_ROWS = 0.25, 2**16

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -468,3 +469,43 @@ def test_mixed_tables_with_gaps_are_trained_on_and_attacked_through():
         assert result.X_adv["kind"].equals(table["kind"])
     with pytest.warns(UserWarning, match=r"less than 1\.0% of the range of every column"):
         attack.set_params(eps=0.1, eps_unit="feature").fit(table)
+
+
+@pytest.mark.filterwarnings("ignore")  # of skorch, about the device that it was not told
+def test_nets_under_accelerate_are_searched_in_one_process():
+    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    from skorch.hf import AccelerateMixin
+
+    global AcceleratedNet  # pickles by its name
+
+    class AcceleratedNet(AccelerateMixin, NeuralNetClassifier):
+        pass
+
+    X, y = (part[:200] for part in load_digits(return_X_y=True))
+    X, accelerator = (X / 16).astype(np.float32), accelerate.Accelerator(cpu=True)
+    parameters = {"max_epochs": 1, "lr": 0.1, "criterion": nn.CrossEntropyLoss}
+    parameters |= {"module__n_features": 64, "module__n_classes": 10}
+    attack = ProjectedGradientDescent(eps=0.1, max_iter=2, bounds=(0, 1))
+    answers, fitted = [], []
+    for inside in (
+        AcceleratedNet(MLP, accelerator=accelerator, **parameters),
+        NeuralNetClassifier(MLP, **parameters),
+    ):
+        defense = AdversarialTrainingClassifier(inside, attack, random_state=0)
+        search = GridSearchCV(
+            defense,
+            {"estimator__lr": [0.1, 0.2]},
+            cv=2,
+            scoring=robust_accuracy_scorer(attack),
+            error_score="raise",
+        ).fit(X, y)
+        answers.append(search.predict_proba(X))
+        fitted.append(search.best_estimator_)
+        assert not hasattr(inside, "module_")  # the user's net is as it was
+    np.testing.assert_allclose(*answers, rtol=0, atol=1e-6)
+    # Copies of an accelerator are itself, so that it knows the nets of all folds.
+    assert len(accelerator._models) >= 5
+    accelerator.free_memory()
+    assert not accelerator._models
+    again = pickle.loads(pickle.dumps(fitted[0]))
+    np.testing.assert_array_equal(again.predict_proba(X), answers[0])

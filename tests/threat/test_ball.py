@@ -1,10 +1,12 @@
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.optimize import brentq
 
-from sklearn_advsec.threat import Box, LpBall
+from sklearn_advsec.threat import Box, LpBall, _projection
 from sklearn_advsec.threat._ball import as_norm, resolve_eps
 
 DTYPES = [torch.float32, torch.float64]
@@ -282,3 +284,66 @@ def test_eps_that_names_or_fits_nothing_is_refused(eps, options, message):
 def test_eps_by_name_needs_columns():
     with pytest.raises(ValueError, match="give the columns"):
         LpBall(2, {"age": 1.0})
+
+
+@contextmanager
+def counted_looks(monkeypatch):
+    """Count how often something waits for what a device computes."""
+    looks = []
+
+    def counted(function):
+        def look(*args, **kwargs):
+            looks.append(function)
+            return function(*args, **kwargs)
+
+        return look
+
+    with monkeypatch.context() as patch:
+        for name in (
+            "__bool__",
+            "__int__",
+            "__float__",
+            "item",
+            "cpu",
+            "tolist",
+            "numpy",
+        ):
+            patch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
+        for name in ("nonzero", "equal"):
+            patch.setattr(torch, name, counted(getattr(torch, name)))
+        yield looks
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_projections_wait_for_no_gpu(norm, scaled, monkeypatch):
+    torch.manual_seed(0)
+    delta = torch.randn(500, 40, dtype=torch.float64)
+    delta[::3] *= 0.01  # inside
+    delta[1] = 0
+    lower, upper = -torch.rand_like(delta), torch.rand_like(delta)
+    upper[:, ::7] = 0  # features that stay
+    eps = 0.1 + torch.rand(40, dtype=torch.float64).numpy() if scaled else 0.9
+    ball = LpBall(norm, eps)
+    for box in ((), (lower, upper)):
+        expected = ball.project(delta, *box)
+        with counted_looks(monkeypatch) as usual:
+            ball.project(delta, *box)
+        monkeypatch.setattr(_projection, "_SEEN_AT_ONCE", ())
+        with counted_looks(monkeypatch) as looks:
+            found = ball.project(delta, *box)
+        monkeypatch.undo()
+        assert len(looks) == 0 and (scaled or len(usual) > 0)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_a_projection_that_stops_early_is_inside(norm, monkeypatch):
+    monkeypatch.setattr(_projection, "_SEEN_AT_ONCE", ())
+    monkeypatch.setattr(_projection, f"_ROUNDS_L{norm}", 1)
+    torch.manual_seed(0)
+    delta = 3 * torch.randn(200, 40, dtype=torch.float64)
+    upper = torch.rand_like(delta)
+    found = LpBall(norm, 0.9).project(delta, -upper, upper)
+    assert (torch.linalg.vector_norm(found, ord=norm, dim=1) <= 0.9 + 1e-9).all()
+    assert (found.abs() <= upper).all()

@@ -280,7 +280,7 @@ def test_automatic_batches_fill_a_large_card(monkeypatch):
     view = differentiable.view(PretrainedModule(MLP(4, 3)))
     row = torch.zeros(1, 4)
     each = _hardware._bytes_per_row(view, row)
-    assert _hardware.auto_batch_size(view, row) == min(2**24 // each, 4096)
+    assert _hardware.auto_batch_size(view, row) == min(2**24 // each, 2048)
     monkeypatch.setattr(_hardware, "_is_gpu", lambda device: True)
     for free in (2**16, 2**20, 2**37):
         monkeypatch.setattr(_hardware, "_free_bytes", lambda device, free=free: free)
