@@ -1,4 +1,6 @@
+import gc
 import warnings
+import weakref
 from inspect import signature
 
 import numpy as np
@@ -1274,3 +1276,33 @@ def test_ctrl_c_goes_through_what_needs_all_rows(whole, monkeypatch):
         else:
             AdversarialTrainingClassifier(LogisticRegression(), attack).fit(X, y)
     assert len(n_chunks) == 2
+
+
+@pytest.mark.parametrize("attack", [ProjectedGradientDescent(eps=0.1), SquareAttack()])
+def test_what_a_chunk_held_goes_at_once(digits, attack, monkeypatch):
+    victim, X, y = digits
+    attack = clone(attack).set_params(estimator=FrozenEstimator(victim), batch_size=8)
+    whole = clone(attack).set_params(batch_size=1000).fit(X).run(X[:70], y[:70])
+    opened, still_there = [], []
+
+    def open_access(self, chunk):
+        access = EvasionAttack._open_access(self, chunk)
+        still_there.append(sum(one() is not None for one in opened))
+        opened.append(weakref.ref(access))
+        return access
+
+    attack.fit(X)
+    monkeypatch.setattr(type(attack), "_open_access", open_access)
+    monkeypatch.setattr("sklearn_advsec.evasion._base._CHUNK_BYTES", 0)
+    gc.collect()
+    gc.disable()
+    try:
+        result = attack.run(X[:70], y[:70])
+    finally:
+        gc.enable()
+    assert len(opened) == 9 and max(still_there) <= 1  # the last, of which it is told
+    np.testing.assert_allclose(result.X_adv, whole.X_adv, atol=1e-9)
+    np.testing.assert_array_equal(result.y_pred, whole.y_pred)
+    np.testing.assert_array_equal(result.rows, np.arange(70))
+    assert np.shares_memory(result.X, X)  # and is no copy
+    assert not result.X_adv.flags.owndata  # joined where it lay
