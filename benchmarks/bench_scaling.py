@@ -428,17 +428,17 @@ changes in the code. Nested `n_jobs` stays None: one thread per worker.
 # Every attack takes a few steps only: more of them need no more memory.
 ATTACKS = {
     "FGSM": evasion.FastGradientMethod(eps=0.05),
-    "PGD, 5 steps": evasion.ProjectedGradientDescent(eps=0.05, max_iter=5),
-    "PGD, L2, 5 steps": evasion.ProjectedGradientDescent(eps=0.1, norm=2, max_iter=5),
-    "APGD, 10 steps": evasion.AutoProjectedGradientDescent(eps=0.05, max_iter=10),
-    "DeepFool, 5 steps": evasion.DeepFool(max_iter=5),
-    "FMN, 5 steps": evasion.FastMinimumNorm(max_iter=5),
-    "Square, 10 queries": evasion.SquareAttack(eps=0.05, max_queries=10),
-    "SimBA, 10 queries": evasion.SimBA(max_queries=10),
-    "RayS, 20 queries": evasion.RayS(max_queries=20),
-    "HopSkipJump, 50 queries": evasion.HopSkipJump(max_queries=50),
-    "CAPGD, 5 steps": evasion.ConstrainedAPGD(eps=0.3, max_iter=5),
-    "greedy, 50 queries": evasion.GreedyFeatureAttack(n_values=4, max_queries=50),
+    "PGD": evasion.ProjectedGradientDescent(eps=0.05, max_iter=2),
+    "PGD, L2": evasion.ProjectedGradientDescent(eps=0.1, norm=2, max_iter=2),
+    "APGD": evasion.AutoProjectedGradientDescent(eps=0.05, max_iter=3),
+    "DeepFool": evasion.DeepFool(max_iter=2),
+    "FMN": evasion.FastMinimumNorm(max_iter=2),
+    "Square": evasion.SquareAttack(eps=0.05, max_queries=3),
+    "SimBA": evasion.SimBA(max_queries=3),
+    "RayS": evasion.RayS(max_queries=5),
+    "HopSkipJump": evasion.HopSkipJump(max_queries=12),
+    "CAPGD": evasion.ConstrainedAPGD(eps=0.3, max_iter=2),
+    "greedy": evasion.GreedyFeatureAttack(n_values=2, max_queries=20),
 }
 M_MMAP_THRESHOLD = -3  # of mallopt
 
