@@ -913,9 +913,9 @@ class EvasionAttack(
                 state.y = chunk.y if regression else classes[chunk.y]
             self._attack(state)
             state.finished[:] = True
-            state.search = None  # which knows the state: a circle would outlive the chunk
             self._ask_about_the_rest(state, labelled=chunk.y is not None)
             self._release_budget(access, chunk)
+            state.search = None  # which knows the state: a circle would outlive the chunk
             return self._result(state)
         except BaseException as stop:
             stop.result = self._result_so_far(state, chunk, access, stop)
