@@ -3,8 +3,7 @@
 In a box, no more is gained than what the best leaf of each tree gains that is in reach
 there (where costs add up, after paying for it), and a box where that is too little is
 closed. What is left is cut in two at an
-edge, the nearest box first (Devos et al., arXiv:2205.12190, search boxes of leaves in
-the order of their gain). The boxes that were closed cover the ball around the row: that
+edge (Devos et al., arXiv:2001.11905, search boxes of leaves, too). The boxes that were closed cover the ball around the row: that
 is a proof which others can check, box by box.
 """
 
@@ -32,6 +31,9 @@ class BranchAndBound:
         ``confirm(x)`` says whether a row is a success, for rows that gain hardly enough.
     upper : float
         Only what costs less is looked for.
+    nearest_first : bool, default=False
+        Whether boxes are taken in the order of their cost, so that `lower` grows all the
+        time; by default the newest comes first, which finds successes, and ends, sooner.
 
     Attributes
     ----------
@@ -47,9 +49,10 @@ class BranchAndBound:
         cell of which of the problem's columns; -1 where it is not.
     """
 
-    def __init__(self, problem, flip, confirm, upper):
+    def __init__(self, problem, flip, confirm, upper, nearest_first=False):
         self.problem, self.flip, self.confirm = problem, flip, confirm
         self.cost, self.x, self.unsure = upper, None, np.inf
+        self.nearest_first = nearest_first
         ensemble, grid = flip.row_cells.grid.ensemble, flip.row_cells.grid
         self._whole = ensemble.whole[grid.leaf_node[problem.leaf]]
         self._slack = 1e-9 * (
@@ -58,22 +61,23 @@ class BranchAndBound:
         self.column, self.cell, self.children = [-1], [0], [None]
         n_columns = len(problem.columns)
         low, high = np.zeros(n_columns, dtype=int), problem.size - 1
-        self._open = [(0.0, 0, 0, low, high, np.arange(len(problem.leaf)))]
+        self._open = [(0.0, 0, 0.0, 0, low, high, np.arange(len(problem.leaf)))]
 
     @property
     def lower(self):
         """No success is cheaper."""
-        return min(self.cost, self._open[0][0]) if self._open else self.cost
+        return min([self.cost, *(item[2] for item in self._open)])
 
     def run(self, seconds, max_boxes=np.inf):
         """Search for some time; return whether all boxes are closed."""
         end, n_boxes = time.monotonic() + seconds, 0
-        while self._open and self._open[0][0] < self.cost:
+        while self._open:
             if n_boxes >= max_boxes or time.monotonic() > end:
                 return False
-            self._look_into(*heapq.heappop(self._open)[2:])
-            n_boxes += 1
-        self._open = []
+            _, _, cost, *box = heapq.heappop(self._open)
+            if cost < self.cost:
+                self._look_into(*box)
+                n_boxes += 1
         return True
 
     def _look_into(self, box, low, high, leaves):
@@ -183,8 +187,8 @@ class BranchAndBound:
             self.cell.append(0)
             self.children.append(None)
             if cost < self.cost:
-                # The newest of equally near ones first.
-                item = (cost, -number, number, first, last, leaves)
+                order = cost if self.nearest_first else 0.0
+                item = (order, -number, cost, number, first, last, leaves)
                 heapq.heappush(self._open, item)
 
     def _edges(self, low, high, leaves, ahead):

@@ -315,14 +315,14 @@ def solve(search, flip, time_limit, confirm):
     # one cannot be told beforehand.
     if _run(boxes, search, time_limit, _FIRST_BOXES[problem.norm == np.inf]):
         return search.cost, True
-    share = (end - time.monotonic()) / 4
+    share = (end - time.monotonic()) / 8
     problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
     if problem is None:
         return search.cost, True
     lower, solved = _solve_program(search, problem, flip, share, confirm)
     if solved:
         return lower, True
-    if _run(boxes, search, 2 * share):
+    if _run(boxes, search, 5 * share):
         return search.cost, True
     problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
     if problem is None:

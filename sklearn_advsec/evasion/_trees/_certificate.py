@@ -255,7 +255,7 @@ class _Writer:
         problem = prune(problem, flip.least)
         if problem is None:
             return None, ""
-        boxes = BranchAndBound(problem, flip, lambda x: False, limit)
+        boxes = BranchAndBound(problem, flip, lambda x: False, limit, nearest_first=True)
         closed = boxes.run(self.time_limit)
         why = "constraints" if boxes.cost <= boxes.unsure else "rounding"
         return boxes, why if closed else "time"

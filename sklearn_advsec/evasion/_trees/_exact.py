@@ -153,14 +153,17 @@ class TreeExactResult(EvasionResult):
 
 
 class TreeExactAttack(TreeAttack):
-    r"""Minimal adversarial change of a tree ensemble, by mixed-integer programming.
+    r"""Minimal adversarial change of a tree ensemble, by branch and bound and a program.
 
-    The program has a binary variable per threshold (on which side of it is the row?) and
+    The mixed-integer program of [1]_ has a binary variable per threshold (on which side of it is the row?) and
     one per leaf. Most of it never gets to the solver: a coordinate search (see
     :class:`TreeCoordinateAttack`) gives a distance, and the question that is left is
     whether there is anything *below* it. Leaves beyond it are dropped, and leaves that
     gain too little even with the best leaves of all other trees. What remains is often
-    nothing, which is the proof.
+    nothing, which is the proof. Else boxes are cut in two until none of them can hold
+    anything: leaves that are in reach gain too little there, after paying for what they
+    cost (compare [2]_). Rows that take many boxes are left to the solver for a while, in
+    turns.
 
     Each row says what was proved for it: ``lower`` and ``upper`` bounds of the minimal
     distance, equal where the ``status`` is "optimal".
@@ -174,7 +177,7 @@ class TreeExactAttack(TreeAttack):
     eps : float, default=None
         Nothing beyond this distance is looked for; None sets no limit.
     time_limit : float, default=10.0
-        Seconds per row for the solver.
+        Seconds per row for boxes and solver.
     min_step : float or array-like of shape (n_features,), default=0.0
         How far beyond a threshold a changed value is put, in the units of the features,
         where the next threshold is not nearer. Minimal is then among such rows.
@@ -227,6 +230,9 @@ class TreeExactAttack(TreeAttack):
     .. [1] A. Kantchelian, J. D. Tygar, A. D. Joseph, "Evasion and hardening of tree
        ensemble classifiers", arXiv:1509.07892 (Section 4.1: the program; dropping leaves
        by bounds is ours).
+    .. [2] L. Devos, W. Meert, J. Davis, "Verifying tree ensembles by reasoning about
+       potential instances", arXiv:2001.11905 (boxes and the best leaves in them; prices
+       of leaves, where costs add up, are ours).
 
     Examples
     --------
