@@ -1,10 +1,9 @@
 """The cheapest change of an ensemble's answer, by branch and bound over boxes of cells.
 
 In a box, no more is gained than what the best leaf of each tree gains that is in reach
-there (where costs add up, after paying for it), and a box where that is too little is
-closed. What is left is cut in two at an
-edge (Devos et al., arXiv:2001.11905, search boxes of leaves, too). The boxes that were closed cover the ball around the row: that
-is a proof which others can check, box by box.
+there (Devos et al., arXiv:2010.13880), after paying for it where costs add up. A box
+where that is too little is closed; any other is cut in two at an edge. The boxes that
+were closed cover the ball around the row: a proof which others can check, box by box.
 """
 
 import heapq

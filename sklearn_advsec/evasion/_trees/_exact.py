@@ -155,15 +155,15 @@ class TreeExactResult(EvasionResult):
 class TreeExactAttack(TreeAttack):
     r"""Minimal adversarial change of a tree ensemble, by branch and bound and a program.
 
-    The mixed-integer program of [1]_ has a binary variable per threshold (on which side of it is the row?) and
-    one per leaf. Most of it never gets to the solver: a coordinate search (see
-    :class:`TreeCoordinateAttack`) gives a distance, and the question that is left is
-    whether there is anything *below* it. Leaves beyond it are dropped, and leaves that
-    gain too little even with the best leaves of all other trees. What remains is often
-    nothing, which is the proof. Else boxes are cut in two until none of them can hold
-    anything: leaves that are in reach gain too little there, after paying for what they
-    cost (compare [2]_). Rows that take many boxes are left to the solver for a while, in
-    turns.
+    The mixed-integer program of [1]_ has a binary variable per threshold (on which side
+    of it is the row?) and one per leaf. Most of it never gets to the solver: a coordinate
+    search (see :class:`TreeCoordinateAttack`) gives a distance, and the question that is
+    left is whether there is anything *below* it. Leaves beyond it are dropped, and leaves
+    that gain too little even with the best leaves of all other trees. What remains is
+    often nothing, which is the proof. Else boxes are cut in two until none of them can
+    hold anything: the leaves that are in reach gain too little there, after paying for
+    what they cost (compare [2]_). Rows that take many boxes are left to the solver for a
+    while, in turns.
 
     Each row says what was proved for it: ``lower`` and ``upper`` bounds of the minimal
     distance, equal where the ``status`` is "optimal".
@@ -230,9 +230,9 @@ class TreeExactAttack(TreeAttack):
     .. [1] A. Kantchelian, J. D. Tygar, A. D. Joseph, "Evasion and hardening of tree
        ensemble classifiers", arXiv:1509.07892 (Section 4.1: the program; dropping leaves
        by bounds is ours).
-    .. [2] L. Devos, W. Meert, J. Davis, "Verifying tree ensembles by reasoning about
-       potential instances", arXiv:2001.11905 (boxes and the best leaves in them; prices
-       of leaves, where costs add up, are ours).
+    .. [2] L. Devos, W. Meert, J. Davis, "Versatile verification of tree ensembles",
+       arXiv:2010.13880 (bounds from the best leaves in a box; cutting boxes at edges, and
+       prices of leaves where costs add up, are ours).
 
     Examples
     --------
