@@ -12,7 +12,15 @@ import numpy as np
 
 from .._estimators import name_of, unwrap
 from ..threat import FeatureConstraints
-from ._certificate_file import TOLERANCE, check_keys, digest, need, number, parse
+from ._certificate_file import (
+    TOLERANCE,
+    check_keys,
+    digest,
+    need,
+    number,
+    parse,
+    refusing,
+)
 from ._ensemble import UNCHANGED
 from ._intervals import IntervalTrees, as_rows
 from ._reading import tree_ensemble
@@ -73,18 +81,14 @@ def check_certificate(json_text: str | bytes, model: Any) -> list[dict[str, Any]
     ...
     ValueError: certificate: digest: the content is not that of the digest
     """
-    try:
-        with np.errstate(over="ignore"):
-            return _check(parse(json_text), model)
-    except (RecursionError, MemoryError, OverflowError) as error:
-        reason = f"nested too deeply or too large ({type(error).__name__})"
-        raise ValueError(f"certificate: {reason}") from None
-    except ValueError as error:
-        raise ValueError(f"certificate: {error}") from None
-
-
-def _check(document, model):
+    with refusing():
+        document = parse(json_text)
     ensemble = tree_ensemble(model)
+    with refusing():
+        return _check(document, model, ensemble)
+
+
+def _check(document, model, ensemble):
     form, names, n_columns = ensemble.form(), ensemble.column_names, ensemble.n_columns
     expected = {
         "model": {"name": name_of(unwrap(model)), "hash": digest(form), "trees": form},

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from math import isfinite
+from contextlib import contextmanager
 
 import numpy as np
 
 FORMAT, TOLERANCE = "sklearn_advsec tree certificate 1", 1e-6
 _KEYS = "format digest versions model columns whole norm goal tolerance constraints rows"
 _ROW_KEYS = "row x label reference lower upper point distance bound status note covers"
+_LARGEST = np.finfo(np.float64).max
 VERSIONS = "python sklearn_advsec numpy scikit-learn"
 
 
@@ -28,9 +29,10 @@ def parse(text):
     """
 
     def pairs(items):
-        table, names = dict(items), [key for key, _ in items]
-        twice = [key for key in table if len(table) < len(names) and names.count(key) > 1]
-        need(not twice, f"the key {twice} is there twice")
+        table = {}
+        for key, value in items:
+            need(key not in table, f"the key {key!r:.40} is there twice")
+            table[key] = value
         return table
 
     need(isinstance(text, (str, bytes)), "json_text must be the text of a JSON file")
@@ -91,7 +93,7 @@ def number(value, where, null=None):
     """Return a number, and `null` for what is none."""
     if value is None and null is not None:
         return null
-    fine = type(value) in (int, float) and isfinite(value)
+    fine = type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
     need(fine, f"{where}: {value!r:.40} is no number")
     return float(value)
 
@@ -102,6 +104,19 @@ def check_keys(table, names, where):
     for key in {*names.split(), *table}:
         need(key in table, f"{where}: it lacks the key {key!r}")
         need(key in names.split(), f"{where}: it has the unknown key {key!r:.40}")
+
+
+@contextmanager
+def refusing():
+    """Turn whatever a damaged file leads to into an error that says so."""
+    try:
+        with np.errstate(over="ignore"):
+            yield
+    except (RecursionError, MemoryError, OverflowError) as error:
+        reason = f"nested too deeply or too large ({type(error).__name__})"
+        raise ValueError(f"certificate: {reason}") from None
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"certificate: {error}") from None
 
 
 def need(fine, what):

@@ -434,7 +434,7 @@ def test_damaged_files_are_rejected(proof):
         ("", "Expecting value"),
         ("[]", "it must be an object"),
         ("NaN", "it must be an object"),
-        ('{"format": 1, "format": 1}', r"the key \['format'\] is there twice"),
+        ('{"format": 1, "format": 1}', "the key 'format' is there twice"),
         (b"\xff\xfe\x00", "codec|Expecting"),
         (None, "must be the text"),
         ("1" * 10_000, "digits|it must be an object"),
@@ -443,6 +443,23 @@ def test_damaged_files_are_rejected(proof):
 def test_hostile_texts(text, message):
     with pytest.raises(ValueError, match=message):
         check_certificate(text, forest())
+    if isinstance(text, str) and text.startswith("{"):
+        with pytest.raises(ValueError, match=message):
+            TreeExactResult.from_json(text)
+
+
+def test_forged_files_are_not_read_as_results_of_other_trees(proof):
+    text, rng = json.dumps(proof[1]), np.random.default_rng(0)
+    for _ in range(60):
+        forged = json.loads(text)
+        forger = (wrong_type, change_trees, lose_key)[rng.integers(3)]
+        forger(forged, rng)
+        try:
+            result = TreeExactResult.from_json(signed(forged))
+        except ValueError as error:
+            assert str(error).startswith("certificate: ")
+        else:
+            assert len(result) == len(ROWS)
 
 
 def test_nan_is_no_number(proof):

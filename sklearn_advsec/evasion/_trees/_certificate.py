@@ -16,7 +16,14 @@ from ...threat import FeatureConstraints
 from ...trees import TreeEnsemble
 from ...trees._branching import BranchAndBound
 from ...trees._certificate import cut
-from ...trees._certificate_file import FORMAT, TOLERANCE, digest, parse
+from ...trees._certificate_file import (
+    FORMAT,
+    TOLERANCE,
+    check_keys,
+    digest,
+    parse,
+    refusing,
+)
 from ...trees._certify import ClassFlip
 from ...trees._ensemble import UNCHANGED
 from ...trees._exact import prune
@@ -294,9 +301,16 @@ def _cover(boxes, grid):
 
 def read(text):
     """Return the parts of the result that a certificate is of."""
+    with refusing():
+        return _read(text)
+
+
+def _read(text):
     document = parse(text)
     rows = document["rows"]
+    check_keys(document["model"], "name hash trees", "model")
     ensemble = TreeEnsemble.from_form(document["model"]["trees"])
+    ensemble.check_structure()
     constraints = document["constraints"]
     if constraints is not None:
         constraints = FeatureConstraints.from_toml(constraints)
