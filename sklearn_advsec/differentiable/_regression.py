@@ -191,8 +191,9 @@ def transformed_target(estimator):
     """View TransformedTargetRegressor, where the way back is a function or a scaler's."""
     value, transformer = _values_of(estimator.regressor_), estimator.transformer_
     if type(transformer) is FunctionTransformer:
-        way_back = FunctionTransformer(transformer.inverse_func)
-        back = subview(way_back.fit(np.ones((1, 1)))).transform
+        way_back = FunctionTransformer(transformer.inverse_func).fit(np.ones((1, 1)))
+        with input_columns(None):
+            back = subview(way_back).transform
         return value_view(lambda x: back(value(x)[:, None]))
     if type(transformer) in _SCALERS:
         offset, end = transformer.inverse_transform([[0.0], [1.0]])[:, 0].tolist()

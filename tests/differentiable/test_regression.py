@@ -1,9 +1,11 @@
 """Views of regressors agree with their predictions, and have their gradients."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import BaggingRegressor, StackingRegressor, VotingRegressor
@@ -25,9 +27,15 @@ from sklearn.linear_model import (
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PowerTransformer, RobustScaler, StandardScaler
+from sklearn.preprocessing import (
+    OneHotEncoder,
+    PowerTransformer,
+    RobustScaler,
+    StandardScaler,
+)
 from sklearn.svm import SVR, NuSVR
 
+from sklearn_advsec._rows import RowCodec
 from sklearn_advsec.differentiable import view
 from sklearn_advsec.exceptions import NoGradientError
 
@@ -90,6 +98,24 @@ def test_values_and_gradients(regressor):
     np.testing.assert_allclose(
         gradient @ (2 * step), ends[0] - ends[1], rtol=1e-3, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("name", ["target-log", "target-scaler", "stacking", "voting"])
+def test_behind_categories(name):
+    frame = pd.DataFrame(X[:, :3], columns=list("abc"))
+    frame["kind"] = np.tile(list("uvwx"), 25)
+    columns = make_column_transformer(
+        (StandardScaler(), ["a", "b", "c"]), (OneHotEncoder(), ["kind"])
+    )
+    inner = clone(REGRESSORS[name])
+    if name.startswith("target"):
+        regressor = inner.set_params(regressor=make_pipeline(columns, Ridge()))
+    else:
+        regressor = make_pipeline(columns, inner)
+    regressor.fit(frame, y)
+    codec = RowCodec(frame)
+    values = view(regressor, codec.columns).logits(torch.as_tensor(codec.encode(frame)))
+    np.testing.assert_allclose(values[:, 0], regressor.predict(frame), rtol=1e-7)
 
 
 @pytest.mark.parametrize(
