@@ -471,7 +471,7 @@ def _peak():
 
 
 def memory(args):
-    """Return the peak of each attack on a linear model, in units of its data."""
+    """Yield the table of peaks on a linear model, in units of the data, as it grows."""
     rng, rows = np.random.RandomState(0), []
     X = rng.rand(max(args.rows), 100)
     y = (X @ rng.normal(size=100) > 0).astype(int)
@@ -484,7 +484,12 @@ def memory(args):
         row["with what glibc keeps"] = peak_of(attack, X, in_use=False) / X.nbytes
         rows.append(row)
         print(row, file=sys.stderr)
-    largest = f"{max(args.rows):,} rows"
+        yield peaks(rows, X)
+
+
+def peaks(rows, X):
+    """Return the table of what was measured so far."""
+    largest = f"{len(X):,} rows"
     claims = [
         Claim(
             f"{row['attack']}: peak of {largest}, over the data",
@@ -518,10 +523,10 @@ def main():
     torch.set_num_threads(1)
     command = shlex.join(["python", "benchmarks/bench_scaling.py", *sys.argv[1:]])
     if args.memory:
-        table = memory(args)
+        for table in memory(args):
+            if args.write:
+                record("scaling", "scaling", command, [table], measured=MEASURED)
         print(table, flush=True)
-        if args.write:
-            record("scaling", "scaling", command, [table], measured=MEASURED)
         return
     for backend, group in product(args.backends, GROUPS):
         loads = [LOADS[name] for name in GROUPS[group] if name in args.loads]
