@@ -98,7 +98,8 @@ class IntervalTrees:
     def ball(self, x, lower, upper, radius):
         """Return the box around all rows in a range that are nearer than a radius."""
         with np.errstate(invalid="ignore"):  # of missing values
-            reach = np.where(self.unit, np.inf if radius > 1 else 0, radius * self.scale)
+            reach = radius * self.scale * (1 + 1e-15)  # products have roundings
+            reach = np.where(self.unit, np.inf if radius > 1 else 0, reach)
             return np.maximum(lower, x - reach), np.minimum(upper, x + reach)
 
     def reach(self, x, low, high, radius):
