@@ -1,7 +1,7 @@
 """
-==================================================
+======================================================
 A certificate that travels: proved here, checked there
-==================================================
+======================================================
 
 Who buys a model, or signs for it, wants to know how little it takes to change its answer,
 and does not want to take anybody's word for it. The exact attack on tree ensembles writes

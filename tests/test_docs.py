@@ -62,3 +62,9 @@ def test_figures_of_the_gallery_are_finished_in_the_block_that_makes_them(path):
         used = {node.id for node in ast.walk(block) if isinstance(node, ast.Name)}
         assert not (used & made) - own, f"{(used & made) - own} are drawn on too late"
         made |= own - {"_"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_titles_of_the_gallery_have_bars_of_their_length(path):
+    over, title, under = path.read_text().split("\n")[1:4]
+    assert set(over) == {"="} and over == under and len(over) >= len(title)
