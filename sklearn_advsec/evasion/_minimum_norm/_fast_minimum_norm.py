@@ -97,7 +97,7 @@ class FastMinimumNorm(MinimumNormAttack):
     --------
     DeepFool : Fewer steps.
     FastAdaptiveBoundary : The same aim, by projections on planes.
-    SigmaZero : Fewer features, in most cases.
+    SigmaZero : For few features, by gradients of a smooth count of them.
 
     References
     ----------
