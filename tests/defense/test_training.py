@@ -467,7 +467,7 @@ def test_mixed_tables_with_gaps_are_trained_on_and_attacked_through():
         result = attack.fit(table).run(table, labels)
         assert result.robust_accuracy < result.clean_accuracy - 0.1
         assert result.X_adv["kind"].equals(table["kind"])
-    with pytest.warns(UserWarning, match=r"less than 1\.0% of the range of every column"):
+    with pytest.warns(UserWarning, match=r"less than 0\.2% of the range of every column"):
         attack.set_params(eps=0.1, eps_unit="feature").fit(table)
 
 

@@ -984,7 +984,9 @@ def test_a_result_as_a_frame(frame):
     np.testing.assert_array_equal(table["before"], attack.estimator_.predict(X))
     np.testing.assert_array_equal(table["after"], result.y_pred)
     np.testing.assert_array_equal(table["n_changed"], (result.X_adv != X).sum(axis=1))
-    assert "label" not in FastGradientMethod(pipeline).fit(X, y).run(X).to_frame()
+    assert (
+        "label" not in FastGradientMethod(pipeline, eps=3.0).fit(X, y).run(X).to_frame()
+    )
 
 
 # What may change ---------------------------------------------------------------------
