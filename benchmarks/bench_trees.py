@@ -486,6 +486,8 @@ def certificate(args):
             continue
         model.fit(X, y)
         for norm, n_rows in ((np.inf, 60), (1, 20)):
+            if norm == 1 and "Forest" in key:
+                continue  # takes seconds a row
             rows = X_test[: args.n or n_rows]
             attack = TreeExactAttack(FrozenEstimator(model), norm=norm, bounds=None)
             attack.fit(X).run(rows[:2])  # warm
