@@ -13,8 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_array
 
 from . import differentiable
-from ._images import looks_channels_last
-from ._rows import writable
+from ._rows import looks_channels_last, writable
 from ._sklearn import Interval, StrOptions, check_parameters
 from .differentiable._neural import evaluation_mode, module_view, output_width
 from .differentiable._outputs import OutputReader

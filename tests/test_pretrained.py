@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_advsec import defense, differentiable, encryption, evasion, poisoning
-from sklearn_advsec._images import image_shape_of
+from sklearn_advsec._rows import image_shape_of
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.victim import GradientAccess
 

@@ -38,10 +38,9 @@ from sklearn.utils.validation import (
 
 from .. import __version__, differentiable
 from .._estimators import allows_nan, name_of, unwrap
-from .._images import image_shape_of
 from .._labels import as_labels
 from .._progress import ReportsProgress
-from .._rows import check_rows, is_dataframe, plain_rows
+from .._rows import check_rows, image_shape_of, is_dataframe, plain_rows
 from .._seeding import seed_unset
 from .._sklearn import BaseSearchCV, HasMethods, Interval, StrOptions, fit_context
 from ..exceptions import InterruptedRunWarning

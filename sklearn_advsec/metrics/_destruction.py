@@ -96,7 +96,7 @@ def destruction_rate(
     """
     import torch
 
-    from .._images import image_shape_of
+    from .._rows import image_shape_of
     from ..victim import ask_labels
     from ..victim._validation import check_victim
 

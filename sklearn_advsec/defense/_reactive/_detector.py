@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
-from ..._images import image_shape_of
+from ..._rows import image_shape_of
 from ..._seeding import undisturbed
 from ..._sklearn import HasMethods, Interval, StrOptions
 from .._base import _estimator_has

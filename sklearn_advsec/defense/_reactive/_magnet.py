@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ... import differentiable
-from ..._images import image_shape_of
+from ..._rows import image_shape_of
 from ..._seeding import seeded_torch
 from ..._sklearn import Interval, StrOptions
 from .._base import _estimator_has

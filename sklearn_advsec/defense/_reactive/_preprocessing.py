@@ -15,8 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
-from ..._images import image_shape_of, pixel_grid
-from ..._rows import same_shape
+from ..._rows import image_shape_of, pixel_grid, same_shape
 from ..._sklearn import Interval, StrOptions, fit_context, validate_data
 from ...evasion import JPEG
 from ...threat import Box

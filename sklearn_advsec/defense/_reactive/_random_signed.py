@@ -18,8 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
 from ... import differentiable
-from ..._images import pixel_grid
-from ..._rows import check_weights, same_shape
+from ..._rows import check_weights, pixel_grid, same_shape
 from ..._sklearn import Interval, fit_context, validate_data
 from ...differentiable._views import ClassifierView
 

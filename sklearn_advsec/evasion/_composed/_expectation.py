@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from ... import differentiable
-from ..._images import image_shape_of
-from ..._rows import RowCodec
+from ..._rows import RowCodec, image_shape_of
 from ..._sklearn import Interval
 from .._base import shared
 from .._physical._transformations import (

@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 from torch.nn.functional import pad
 
-from ..._images import pixel_grid
 from ..._progress import with_callbacks
-from ..._rows import RowCodec
+from ..._rows import RowCodec, pixel_grid
 from ..._sklearn import Interval
 from .._active_rows import ActiveRows
 from .._base import Chunk, EvasionAttack, shared

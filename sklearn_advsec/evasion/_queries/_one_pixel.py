@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..._images import pixel_grid
+from ..._rows import pixel_grid
 from ..._sklearn import Interval
 from .._active_rows import Answer, column
 from .._base import shared

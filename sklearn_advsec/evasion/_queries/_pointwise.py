@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..._images import pixel_grid
+from ..._rows import pixel_grid
 from .._active_rows import ActiveRows
 from .._base import shared
 from ._base import StartingAttack

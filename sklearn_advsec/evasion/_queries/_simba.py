@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..._images import image_shape_of
+from ..._rows import image_shape_of
 from ..._sklearn import Interval, StrOptions
 from .._active_rows import column
 from .._base import shared

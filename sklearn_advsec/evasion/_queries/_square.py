@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..._images import image_shape_of
+from ..._rows import image_shape_of
 from ..._sklearn import Interval
 from ...threat._projection import fill_l2
 from .._base import WITH_CONFIDENCE, norms, shared

@@ -13,9 +13,8 @@ from sklearn.utils import check_random_state
 
 from ... import differentiable
 from ..._estimators import is_net
-from ..._images import pixel_grid
 from ..._progress import ReportsProgress
-from ..._rows import writable
+from ..._rows import pixel_grid, writable
 from ..._sklearn import HasMethods, Interval, fit_context, validate_data
 from ...defense._wrapping import AugmentedClassifier
 from ...victim import fit_victim

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from ..._images import pixel_grid
 from ..._labels import class_positions, find_positions
-from ..._rows import RowCodec, is_dataframe
+from ..._rows import RowCodec, is_dataframe, pixel_grid
 from ..._sklearn import HasMethods, Interval, StrOptions
 from ...threat import FeatureConstraints
 from .._base import Poison, PoisoningAttack
