@@ -467,6 +467,7 @@ def test_attack_without_shadows_is_a_task_without_tasks():
     assert [event[0] for event in recorder.events[1:-1]] == ["begin", "end"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_search_hands_callbacks_to_its_jobs(tmp_path, n_jobs):
     recorder = Appended(tmp_path / "lines")

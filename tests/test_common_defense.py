@@ -71,6 +71,7 @@ def test_global_random_states_stay_and_decide_nothing(defense):
     same(*found)
 
 
+@pytest.mark.long
 def test_what_the_user_handed_in_is_untouched(defense):
     defense = clone(defense)
     rows, labels = X.copy(), y.copy()

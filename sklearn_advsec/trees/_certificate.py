@@ -81,6 +81,8 @@ def check_certificate(json_text: str | bytes, model: Any) -> list[dict[str, Any]
     ...
     ValueError: certificate: digest: the content is not that of the digest
     """
+    if isinstance(model, type) or not hasattr(model, "predict"):
+        raise TypeError(f"model must be a fitted model; got {model!r}.")
     with refusing():
         document = parse(json_text)
     ensemble = tree_ensemble(model)

@@ -36,8 +36,11 @@ def parse(text):
         return table
 
     need(isinstance(text, (str, bytes)), "json_text must be the text of a JSON file")
-    document = json.loads(text, object_pairs_hook=pairs)
-    check_keys(document, _KEYS, "the document")
+    try:
+        document = json.loads(text, object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"json_text is no JSON: {error}") from None
+    check_keys(document, _KEYS, "json_text")
     check_keys(document["versions"], VERSIONS, "versions")
     texts = all(isinstance(v, str) for v in document["versions"].values())
     need(texts, "versions: it must hold texts")

@@ -526,6 +526,7 @@ class NotPickled(Faulty):
         raise TypeError("it holds a connection")
 
 
+@pytest.mark.long
 def test_a_victim_that_no_other_process_takes_is_audited_in_this_one(monkeypatch):
     monkeypatch.setattr(Steps, "done", [])
     X, y, X_test, y_test = data(2)

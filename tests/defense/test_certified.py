@@ -311,6 +311,7 @@ def test_no_attack_beats_a_smoothing_certificate(n_trials=10_000):
         assert (found > certificate.radius[keep][:10]).all()
 
 
+@pytest.mark.long
 def test_smoothing_rows_do_not_depend_on_each_other_and_it_pickles():
     smooth = RandomizedSmoothingClassifier(
         LogisticRegression(), n_samples=50, n_certify=100

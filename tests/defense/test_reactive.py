@@ -400,6 +400,7 @@ def test_random_signed_network(digits):
     np.testing.assert_array_equal(many.predict(X_test), one.predict(X_test))
 
 
+@pytest.mark.long
 def test_grid_search_through_defenses(digits):
     X, y = digits[0][:150].astype(np.float32), digits[2][:150]
     cases = [

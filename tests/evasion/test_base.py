@@ -1280,6 +1280,7 @@ def test_ctrl_c_goes_through_what_needs_all_rows(whole, monkeypatch):
     assert len(n_chunks) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", [ProjectedGradientDescent(eps=0.1), SquareAttack()])
 def test_what_a_chunk_held_goes_at_once(digits, attack, monkeypatch):
     victim, X, y = digits

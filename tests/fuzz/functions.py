@@ -45,6 +45,7 @@ FOLDS = cross_validate(
     return_estimator=True,
     return_indices=True,
 )
+PROOF = evasion.TreeExactAttack(FrozenEstimator(TREE)).fit(X).run(X[FEW]).to_json()
 WHOLE_TREE = DecisionTreeClassifier().fit(RNG.randint(0, 4, (ROWS, 3)), LABELS)
 MOVED = np.round(np.column_stack([1 - X[FEW][:, 0], X[FEW][:, 1:]]), 2)
 SCORES = np.linspace(0.1, 0.9, ROWS)
@@ -209,6 +210,12 @@ def structure(estimator, X, y, min_count, min_freedom):
         estimator, X, y, min_count=min_count, min_freedom=min_freedom
     )
     return found.cell_size
+
+
+def certificate(json_text, model):
+    """Check a file."""
+    claims = trees.check_certificate(json_text, model)
+    return np.array([claim["bound"] for claim in claims])
 
 
 def inside(estimator, X, y):
@@ -401,6 +408,7 @@ FUNCTIONS = [
             "min_freedom": 10,
         },
     ),
+    (certificate, {"json_text": PROOF, "model": TREE}),
     (inside, {"estimator": LINEAR, "X": X, "y": LABELS}),
     (
         privacy_audit,

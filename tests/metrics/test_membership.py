@@ -281,6 +281,7 @@ def test_right_guesses_under_f_privacy_are_as_rare_as_a_linear_program_says(coun
     assert _auditing._contradicts(*counts, error * 1.001, inverse)
 
 
+@pytest.mark.long
 def test_bounds_of_a_gaussian_mechanism_hold_and_come_near():
     """Canaries with noise of their own: the true epsilon is known."""
     rng, mu, delta, n = np.random.default_rng(0), 1.0, 1e-5, 3000

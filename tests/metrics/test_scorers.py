@@ -58,6 +58,7 @@ def test_robust_accuracy_is_the_accuracy_on_attacked_rows():
     assert pickle.loads(pickle.dumps(robust()))(victim, X, y) == right.mean()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("routing", [False, True])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_alone_and_in_a_dict_with_and_without_routing(routing, n_jobs):

@@ -335,6 +335,7 @@ def test_pickles_hold_no_records():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "attack",
     [

@@ -77,6 +77,7 @@ def test_boosters_of_other_packages(package, name):
     assert [claim["status"] for claim in claims] == ["optimal"] * len(ROWS)
 
 
+@pytest.mark.long
 def test_the_bound_is_what_brute_force_finds():
     rng, n_bounded = np.random.default_rng(0), 0
     for seed in range(12):

@@ -287,6 +287,7 @@ def test_lightgbm(data):
 # Certificates ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_bounds_never_exceed_the_exact_radius():
     X, y = load_breast_cancer(return_X_y=True)
     X = MinMaxScaler().fit_transform(X)

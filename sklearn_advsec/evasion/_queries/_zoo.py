@@ -109,7 +109,7 @@ class ZerothOrderOptimization(BoxAttack):
     >>> from sklearn_advsec.evasion import ZerothOrderOptimization
     >>> X, y = load_digits(return_X_y=True)
     >>> attack = ZerothOrderOptimization(LogisticRegression(max_iter=2000))
-    >>> result = attack.fit(X[:1000], y[:1000]).run(X[1000:1010], y[1000:1010])
+    >>> result = attack.fit(X[:1000], y[:1000]).run(X[1000:1004], y[1000:1004])
     >>> bool(result.success.all())
     True
     """

@@ -90,6 +90,11 @@ def allowed_ranges(state):
 def certificate(result, time_limit):
     """Return the text of the certificate of a result."""
     subject = result.subject
+    if any(label is None for label in result.label):
+        raise ValueError(
+            "The result is that of a run that was stopped before the victim answered: "
+            "there is nothing to certify."
+        )
     writer = _Writer(result, time_limit)
     form = subject.ensemble.form()
     names, constraints = subject.ensemble.column_names, subject.constraints

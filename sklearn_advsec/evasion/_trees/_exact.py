@@ -331,7 +331,9 @@ class TreeExactAttack(TreeAttack):
         status[~found.finished] = "unfinished"
         access, goal = state.access, state.goal
         label = access.reference
-        if label is None:
+        if label is None and goal is None:  # the victim failed before it said anything
+            label = np.full(len(lower), None)
+        elif label is None:
             label = self.ensemble_.classes[goal.labels.numpy()]
         return TreeExactResult(
             **vars(found),
