@@ -21,6 +21,12 @@ from sklearn_advsec.defense import certify
 from sklearn_advsec.evasion import GreedyFeatureAttack
 from sklearn_advsec.privacy import AttributeInference, NumericAttributeInference
 
+# Filters of warnings belong to the process, and scikit-learn resets them in every thread:
+# one that looks at them just then finds none, and says so.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`sklearn.utils.parallel.delayed:UserWarning"
+)
+
 RNG = np.random.RandomState(0)
 X = RNG.rand(120, 4)
 Y = (X.sum(1) > 2).astype(int)
