@@ -129,7 +129,7 @@ PRIVACY = [
     *MEMBERSHIP,
     privacy.AttributeInference(
         any_width_target(),
-        attack_estimator=DecisionTreeClassifier(max_depth=3),
+        attack_estimator=DecisionTreeClassifier(max_depth=3, random_state=0),
         label_column=None,
     ),
     privacy.PropertyInference(
@@ -141,7 +141,7 @@ PRIVACY = [
     ),
     privacy.NumericAttributeInference(
         any_width_target(),
-        attack_estimator=DecisionTreeRegressor(max_depth=3),
+        attack_estimator=DecisionTreeRegressor(max_depth=3, random_state=0),
         n_values=4,
         label_column=None,
     ),
