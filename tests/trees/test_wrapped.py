@@ -165,6 +165,8 @@ def test_what_is_no_sum_over_trees_is_refused():
         assert not is_tree_ensemble(model)
 
 
+# LightGBM 4.6 names columns that have no name.
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 def test_the_slope_of_a_boosters_link_counts():
     """Of LightGBM, probabilities are 1 / (1 + exp(-sigmoid score))."""
     lightgbm = pytest.importorskip("lightgbm")
