@@ -1,4 +1,4 @@
-"""Work that joblib's workers share: what all of it needs goes to each of them once."""
+"""Work that joblib's workers share: what all of it needs is unpickled by each once."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def run_tasks(tasks, n_jobs):
 def in_parallel(function, parts, n_parts, n_jobs, *, grouped=True):
     """Yield ``function(part)`` for each part, in their order, from joblib's workers.
 
-    The function and what it holds, such as a model, goes to each worker once, whatever
-    the backend, as bytes in an array: loky keeps those on disk, and dask in its workers.
+    The function and what it holds, such as a model, is pickled once, and each worker
+    unpickles it once. The bytes are an array, which loky keeps on disk, and dask in its
+    workers; a backend that shares no arrays, such as ray's, sends them with every task.
     Parts that take less than a second make a task together, by how long the ones before
     them took; a worker has one thread, and starts no others.
 
@@ -100,7 +101,7 @@ def in_parallel(function, parts, n_parts, n_jobs, *, grouped=True):
 
 @contextmanager
 def handed_out(function):
-    """Give what tasks need to name a function, which goes to each worker once.
+    """Give what tasks need to name a function, which each worker unpickles once.
 
     Parameters
     ----------
