@@ -255,6 +255,11 @@ class _Writer:
             if open_ < radius:
                 note = _UNPROVED["rounding"]
                 radius = open_ if self.norm == "0" else open_ * _BELOW
+        # A smaller ball has other edges: the checker has the last word.
+        ends = self.trees.ball(x, lower, upper, radius)
+        for cover, (target, rivals) in zip(covers, flips, strict=True):
+            if self._open(cover, x, ends, radius, ensemble, target, rivals) < np.inf:
+                return 0.0, _UNPROVED["rounding"], []
         return float(radius), note, covers
 
     def _search(self, flip, limit):
