@@ -141,6 +141,23 @@ def test_regressors():
     assert [c["status"] for c in claims] == result.status.tolist()
 
 
+def test_a_ball_of_a_few_roundings_is_not_claimed():
+    """Values at a threshold flip a rounding away, and a smaller ball has the same edge.
+
+    XGBoost splits at values of the data. With `min_step` the optimum is a whole step, of
+    which boxes know nothing: what they prove is 1e-7, and 1e-9 less of it is no other
+    number beside the row's own 3.
+    """
+    xgboost = pytest.importorskip("xgboost")
+    data = np.arange(4.0).repeat(10)[:, None]
+    model = xgboost.XGBClassifier(n_estimators=1).fit(data, data[:, 0] > 2)
+    result = attacked(model, data[-1:], data, min_step=1.0)
+    assert result.lower[0] >= 1
+    (claim,) = check_certificate(result.to_json(), model)
+    assert claim["bound"] < 3e-7
+    assert claim["status"] == "bounded"
+
+
 def test_missing_values_and_whole_numbers():
     frame = pd.DataFrame(np.round(X * 10).astype(int), columns=list("abcd"))
     frame["a"] = frame["a"].astype(float)
