@@ -1,4 +1,4 @@
-"""What is private to scikit-learn, in one place, and two checks that it does not make.
+"""What is private to scikit-learn, in one place; checks and links that it does not make.
 
 Everything that may move in its next version is imported here, and only here.
 """
@@ -6,12 +6,15 @@ Everything that may move in its next version is imported here, and only here.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
+from importlib.metadata import PackageNotFoundError, metadata
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import numpy as np
+import sklearn.base
 from sklearn.base import _fit_context
 from sklearn.ensemble._forest import ForestClassifier, ForestRegressor
 from sklearn.linear_model._base import LinearModel
@@ -36,6 +39,7 @@ from sklearn.utils.validation import validate_data as _validate_data
 
 __all__ = [
     "NODE_DTYPE",
+    "BaseEstimator",
     "BaseSearchCV",
     "ForestClassifier",
     "ForestRegressor",
@@ -66,6 +70,40 @@ __all__ = [
 _LARGEST = float(np.finfo(np.float32).max)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])  # stays of its type
+
+
+class BaseEstimator(sklearn.base.BaseEstimator):
+    """The base of estimators whose HTML representation links to the page of their class.
+
+    It does so where the project's metadata know the address of the documentation.
+    """
+
+    _doc_link_module = "sklearn_advsec"
+
+    @property
+    def _doc_link_template(self):
+        face = sys.modules[type(self).__module__.partition("._")[0]]
+        is_public = getattr(face, type(self).__name__, None) is type(self)
+        return page_of_a_class() if is_public else ""
+
+
+@cache
+def page_of_a_class() -> str:
+    """Return the address of a class's page, to be formatted; "" where there is none.
+
+    It is the "Documentation" of `[project.urls]` in `pyproject.toml`, and the path that
+    the autosummary of `docs/api_reference.py` gives the page.
+    """
+    try:
+        urls = metadata("sklearn-advsec").get_all("Project-URL", [])
+    except PackageNotFoundError:  # the package is imported without being installed
+        return ""
+    for url in urls:
+        label, _, address = url.partition(",")
+        if label.strip().lower() == "documentation":
+            page = "api/generated/{estimator_module}.{estimator_name}.html"
+            return f"{address.strip().rstrip('/')}/{page}"
+    return ""
 
 
 def fit_context(

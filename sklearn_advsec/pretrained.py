@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_array
 
 from . import differentiable
 from ._rows import looks_channels_last, writable
-from ._sklearn import Interval, StrOptions, check_parameters
+from ._sklearn import BaseEstimator, Interval, StrOptions, check_parameters
 from .differentiable._neural import evaluation_mode, module_view, output_width
 from .differentiable._outputs import OutputReader
 

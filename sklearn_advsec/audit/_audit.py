@@ -19,7 +19,6 @@ import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     clone,
@@ -42,7 +41,14 @@ from .._labels import as_labels
 from .._progress import ReportsProgress
 from .._rows import check_rows, image_shape_of, is_dataframe, plain_rows
 from .._seeding import seed_unset
-from .._sklearn import BaseSearchCV, HasMethods, Interval, StrOptions, fit_context
+from .._sklearn import (
+    BaseEstimator,
+    BaseSearchCV,
+    HasMethods,
+    Interval,
+    StrOptions,
+    fit_context,
+)
 from ..exceptions import InterruptedRunWarning
 from ..threat import FeatureConstraints
 from ..trees import is_tree_ensemble, tree_ensemble

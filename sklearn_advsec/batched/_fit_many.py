@@ -20,7 +20,6 @@ from joblib import delayed, effective_n_jobs, parallel_config
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     clone,
@@ -38,6 +37,7 @@ from .._parallel import handed_out, received, run_tasks
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seeded
 from .._sklearn import (
+    BaseEstimator,
     HasMethods,
     _num_samples,
     _safe_indexing,

@@ -13,7 +13,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     clone,
@@ -42,7 +41,7 @@ from .._labels import class_positions, several_classes
 from .._progress import ReportsProgress
 from .._rows import check_rows, check_weights, is_dataframe, same_shape
 from .._seeding import seeded_torch, undisturbed
-from .._sklearn import HasMethods, _check_y, fit_context, validate_data
+from .._sklearn import BaseEstimator, HasMethods, _check_y, fit_context, validate_data
 from ..differentiable._registry import subview
 from ..victim import ask_labels, ask_scores
 

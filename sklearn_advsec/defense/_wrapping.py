@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -19,7 +19,7 @@ from .._labels import class_positions
 from .._progress import ReportsProgress
 from .._rows import check_weights, same_shape
 from .._seeding import fit_seeded, undisturbed
-from .._sklearn import Interval, _check_y, fit_context, validate_data
+from .._sklearn import BaseEstimator, Interval, _check_y, fit_context, validate_data
 from ..victim import ask_labels, ask_scores
 from ..victim._fitting import (
     CLASSIFIER,

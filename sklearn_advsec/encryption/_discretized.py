@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._labels import class_positions, several_classes
 from .._progress import ReportsProgress
 from .._seeding import seeded_torch
-from .._sklearn import Interval, StrOptions, fit_context, validate_data
+from .._sklearn import BaseEstimator, Interval, StrOptions, fit_context, validate_data
 from ._graph import Activation, Affine, Graph, register_graph
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     RegressorMixin,
@@ -27,6 +26,7 @@ from .. import differentiable
 from .._estimators import RoutesToEstimator, as_nets_take_them, name_of, unwrap
 from .._rows import is_dataframe
 from .._sklearn import (
+    BaseEstimator,
     Interval,
     Options,
     StrOptions,

@@ -11,10 +11,9 @@ from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 from scipy.special import expit
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import Interval, StrOptions, fit_context
+from .._sklearn import BaseEstimator, Interval, StrOptions, fit_context
 
 FUNCTIONS = {
     "square": np.square,

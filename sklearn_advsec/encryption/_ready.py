@@ -8,10 +8,9 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev
-from sklearn.base import BaseEstimator
 from torch import nn
 
-from .._sklearn import Interval, StrOptions, validate_parameter_constraints
+from .._sklearn import BaseEstimator, Interval, StrOptions, validate_parameter_constraints
 from ._polynomials import PolynomialActivation
 
 REPLACED = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.SiLU: "silu"}

@@ -23,11 +23,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._sklearn import Interval, fit_context, validate_data
+from .._sklearn import BaseEstimator, Interval, fit_context, validate_data
 from ._halves import TAKEN, Client, PublicModel, Server, mac_key_of
 from ._messages import MAX_BYTES, OVERHEAD, MessageError, read_header
 

@@ -18,9 +18,8 @@ from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
-from .._sklearn import Interval
+from .._sklearn import BaseEstimator, Interval
 from ._halves import OVERFLOW, Client, Server
 from ._messages import MessageError, join, split
 from ._thresholds import Quantizer

@@ -15,7 +15,6 @@ from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import (
-    BaseEstimator,
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
@@ -39,6 +38,7 @@ from .._rows import (
     same_shape,
 )
 from .._sklearn import (
+    BaseEstimator,
     Interval,
     Options,
     StrOptions,

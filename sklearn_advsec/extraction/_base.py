@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     is_regressor,
@@ -39,7 +38,14 @@ from .._rows import (
     same_shape,
 )
 from .._seeding import undisturbed
-from .._sklearn import HasMethods, Interval, _check_y, fit_context, validate_data
+from .._sklearn import (
+    BaseEstimator,
+    HasMethods,
+    Interval,
+    _check_y,
+    fit_context,
+    validate_data,
+)
 from ..differentiable import register
 from ..differentiable._registry import subview
 from ..victim._fitting import (

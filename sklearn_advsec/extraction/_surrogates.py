@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -18,6 +18,7 @@ from .._estimators import is_net
 from .._labels import class_positions, in_columns
 from .._rows import is_dataframe
 from .._seeding import forked_rng, seed_unset
+from .._sklearn import BaseEstimator
 from ..differentiable import ClassifierView, register
 from ..differentiable._registry import subview
 

@@ -8,14 +8,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators import RoutesToEstimator
-from .._sklearn import Interval, _routing_enabled, fit_context
+from .._sklearn import BaseEstimator, Interval, _routing_enabled, fit_context
 from ..victim import ask_labels, ask_scores
 from ..victim._fitting import (
     CLASSIFIER,

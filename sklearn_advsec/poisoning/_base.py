@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
@@ -31,6 +31,7 @@ from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe
 from .._seeding import fit_seeded
 from .._sklearn import (
+    BaseEstimator,
     HasMethods,
     Interval,
     RealNotInt,

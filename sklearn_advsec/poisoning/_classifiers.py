@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -23,7 +23,13 @@ from .._estimators import (
 from .._labels import find_positions, in_columns
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe
-from .._sklearn import HasMethods, _routing_enabled, fit_context, validate_data
+from .._sklearn import (
+    BaseEstimator,
+    HasMethods,
+    _routing_enabled,
+    fit_context,
+    validate_data,
+)
 from ..differentiable._registry import subview
 from ._base import train_on
 from ._class_scores import class_scores

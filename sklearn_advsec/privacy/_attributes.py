@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     RegressorMixin,
@@ -33,6 +32,7 @@ from .._estimators import allows_nan
 from .._parallel import in_parallel
 from .._rows import is_dataframe
 from .._sklearn import (
+    BaseEstimator,
     HasMethods,
     Interval,
     _check_y,

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     MetaEstimatorMixin,
     clone,
@@ -26,7 +25,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from .._estimators import allows_nan, is_untrained_net, may_take_nan, unwrap
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
-from .._sklearn import Interval, _check_y, fit_context, validate_data
+from .._sklearn import BaseEstimator, Interval, _check_y, fit_context, validate_data
 from ..victim._fitting import VICTIM, as_victim
 from ..victim._validation import check_victim
 from ._records import Records

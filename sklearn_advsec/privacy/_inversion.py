@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.base import MetaEstimatorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 from .. import differentiable
 from .._estimators import RoutesToEstimator
 from .._progress import ReportsProgress
-from .._sklearn import Interval, StrOptions, fit_context, validate_data
+from .._sklearn import BaseEstimator, Interval, StrOptions, fit_context, validate_data
 from ..threat import Box
 from ..victim._fitting import VICTIM, fit_victim, labels_missing, needs_labels
 from ._base import check_is_classifier

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom, hypergeom, rankdata
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_regressor
+from sklearn.base import MetaEstimatorMixin, clone, is_regressor
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
@@ -23,6 +23,7 @@ from .._estimators import may_take_nan, name_of
 from .._progress import ReportsProgress
 from .._rows import RowCodec, check_rows, is_dataframe, plain_rows
 from .._sklearn import (
+    BaseEstimator,
     BaseSearchCV,
     HasMethods,
     Interval,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_regressor
+from sklearn.base import MetaEstimatorMixin, clone, is_regressor
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
@@ -20,7 +20,14 @@ from sklearn.utils import check_random_state
 from .._estimators import allows_nan, may_take_nan
 from .._progress import ReportsProgress
 from .._rows import check_rows, is_dataframe, plain_rows
-from .._sklearn import HasMethods, Interval, _safe_indexing, fit_context, validate_data
+from .._sklearn import (
+    BaseEstimator,
+    HasMethods,
+    Interval,
+    _safe_indexing,
+    fit_context,
+    validate_data,
+)
 from ..batched import fit_many
 from ..victim._fitting import VICTIM
 from ._base import check_target

@@ -2,11 +2,12 @@
 
 import numpy as np
 from scipy.special import xlogy
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 
 from .._estimators import as_nets_take_them, unwrap
 from .._labels import in_columns
 from .._rows import is_dataframe
+from .._sklearn import BaseEstimator
 from ..victim import AnswerCheck, LabelAccess, ScoreAccess
 
 # Probabilities closer to 0 or 1 than double precision can tell from them.

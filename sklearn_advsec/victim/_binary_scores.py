@@ -7,13 +7,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, is_classifier
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin, is_classifier
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._labels import class_positions
-from .._sklearn import Interval, StrOptions, _num_samples, fit_context
+from .._sklearn import BaseEstimator, Interval, StrOptions, _num_samples, fit_context
 from ..exceptions import BadAnswerError
 from ._answers import AnswerCheck
 from ._fitting import fit_victim, needs_labels

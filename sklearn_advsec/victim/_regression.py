@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin
+from sklearn.base import MetaEstimatorMixin, RegressorMixin
 from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -22,7 +22,7 @@ from .._estimators import (
     unwrap,
 )
 from .._rows import is_dataframe, writable
-from .._sklearn import HasMethods, Interval, _num_samples, fit_context
+from .._sklearn import BaseEstimator, HasMethods, Interval, _num_samples, fit_context
 from ..differentiable._neural import evaluation_mode, one_column, regressor_view
 from ..differentiable._outputs import scores_of_output
 from ..differentiable._registry import register, subview

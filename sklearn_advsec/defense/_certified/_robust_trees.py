@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from joblib import delayed
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..._parallel import run_tasks
 from ..._progress import ReportsProgress
 from ..._rows import check_weights
-from ..._sklearn import Interval, StrOptions, fit_context, validate_data
+from ..._sklearn import BaseEstimator, Interval, StrOptions, fit_context, validate_data
 from ...trees import certified_radii, register_reader
 from ._certificate import Certificate
 from ._robust_growth import grow, grow_sample, join

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.ndimage import median_filter
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ... import differentiable
 from ..._rows import image_shape_of, pixel_grid, same_shape
-from ..._sklearn import Interval, StrOptions, fit_context, validate_data
+from ..._sklearn import BaseEstimator, Interval, StrOptions, fit_context, validate_data
 from ...evasion import JPEG
 from ...threat import Box
 

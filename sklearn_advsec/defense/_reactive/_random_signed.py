@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils import check_random_state
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ... import differentiable
 from ..._rows import check_weights, pixel_grid, same_shape
-from ..._sklearn import Interval, fit_context, validate_data
+from ..._sklearn import BaseEstimator, Interval, fit_context, validate_data
 from ...differentiable._views import ClassifierView
 
 # Filters that are computed together, and values of their first maps that are held at

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_regressor
+from sklearn.base import ClassifierMixin, clone, is_regressor
 from sklearn.frozen import FrozenEstimator
 
 from ... import differentiable
 from ..._rows import RowCodec
-from ..._sklearn import HasMethods, _safe_indexing
+from ..._sklearn import BaseEstimator, HasMethods, _safe_indexing
 from ...victim import ask_labels, ask_scores
 from ...victim._fitting import as_victim
 from .._base import EvasionAttack, shared

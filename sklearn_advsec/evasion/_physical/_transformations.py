@@ -7,10 +7,9 @@ from math import cos, pi, sqrt
 from numbers import Real
 
 import torch
-from sklearn.base import BaseEstimator
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
-from ..._sklearn import Interval, check_parameters
+from ..._sklearn import BaseEstimator, Interval, check_parameters
 
 __all__ = [
     "Blur",

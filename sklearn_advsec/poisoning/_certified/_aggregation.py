@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn import config_context
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.base import ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -19,7 +19,7 @@ from ..._estimators import allows_nan, check_trainable
 from ..._labels import class_positions, several_classes
 from ..._progress import ReportsProgress
 from ..._rows import check_rows, is_dataframe
-from ..._sklearn import HasMethods, _check_y, fit_context, validate_data
+from ..._sklearn import BaseEstimator, HasMethods, _check_y, fit_context, validate_data
 from ...batched import fit_many
 from ...defense import Certificate
 

@@ -7,13 +7,12 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 from sklearn.utils import ClassifierTags
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ..._labels import class_positions
 from ..._progress import ReportsProgress
-from ..._sklearn import Interval, fit_context, validate_data
+from ..._sklearn import BaseEstimator, Interval, fit_context, validate_data
 from ...threat import FeatureConstraints
 from .._points._feasible import feasible_sets
 from .._points._min_max import HingeLoss

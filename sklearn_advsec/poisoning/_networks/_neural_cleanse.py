@@ -8,14 +8,14 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.base import MetaEstimatorMixin
 from sklearn.utils import check_random_state
 
 from ... import differentiable
 from ..._estimators import is_net
 from ..._progress import ReportsProgress
 from ..._rows import pixel_grid, writable
-from ..._sklearn import HasMethods, Interval, fit_context, validate_data
+from ..._sklearn import BaseEstimator, HasMethods, Interval, fit_context, validate_data
 from ...defense._wrapping import AugmentedClassifier
 from ...victim import fit_victim
 from ...victim._fitting import CLASSIFIER, needs_labels

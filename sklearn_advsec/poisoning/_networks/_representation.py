@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix, issparse
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin
+from sklearn.base import MetaEstimatorMixin, TransformerMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
@@ -19,7 +19,7 @@ from torch import nn
 from ... import differentiable
 from ..._estimators import RoutesToEstimator, is_net, name_of
 from ..._rows import is_dataframe, writable
-from ..._sklearn import HasMethods, Interval, fit_context, validate_data
+from ..._sklearn import BaseEstimator, HasMethods, Interval, fit_context, validate_data
 from ...differentiable._neural import module_view
 from ...exceptions import NoGradientError
 from ...trees import is_tree_ensemble, tree_ensemble

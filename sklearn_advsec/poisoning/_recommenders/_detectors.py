@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
-from sklearn.base import BaseEstimator
 
-from ..._sklearn import Interval, fit_context
+from ..._sklearn import BaseEstimator, Interval, fit_context
 from ._ratings import check_ratings, selected
 
 if TYPE_CHECKING:

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from ..._estimators import check_trainable, name_of
 from ..._progress import ReportsProgress
 from ..._seeding import seed_unset
-from ..._sklearn import HasMethods, Interval, RealNotInt, StrOptions, fit_context
+from ..._sklearn import (
+    BaseEstimator,
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    fit_context,
+)
 from ._profiles import ProfileGenerator, RealProfiles, profile_realism
 from ._ratings import (
     check_ratings,

@@ -9,11 +9,10 @@ import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ..._sklearn import HasMethods, fit_context
+from ..._sklearn import BaseEstimator, HasMethods, fit_context
 from ._ratings import check_ratings, top_items
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from ..._progress import ReportsProgress
-from ..._sklearn import Interval, StrOptions, fit_context
+from ..._sklearn import BaseEstimator, Interval, StrOptions, fit_context
 from ._ratings import check_ratings, top_items
 
 if TYPE_CHECKING:
