@@ -20,6 +20,7 @@ from ..exceptions import NoGradientError, QueryBudgetExceeded
 from ..trees import is_tree_ensemble
 from ._answerers import EstimatorAnswerer, answerer_of, host
 from ._answers import ABSTAINED, AnswerCheck
+from ._graphs import GraphedLogits
 from ._hardware import auto_batch_size, bfloat16_is_fast
 from ._validation import check_victim
 
@@ -488,12 +489,13 @@ class GradientAccess(ScoreAccess):
         super().__init__(estimator, X, **budget)
         # Gradients may come from a copy in another memory format and precision; answers
         # always come from the view as it is.
-        self._gradient_view, self._autocast = self._view, False
+        view, autocast = self._view, False
         self.mixed = precision == "mixed" and self.exact
         if self.mixed:
-            self._gradient_view = self._network_view()
-            self._gradient_view.module.to(memory_format=torch.channels_last)
-            self._autocast = bfloat16_is_fast(self.device)
+            view = self._network_view()
+            view.module.to(memory_format=torch.channels_last)
+            autocast = bfloat16_is_fast(self.device)
+        self._logits = GraphedLogits(view, autocast)
 
     def _network_view(self):
         try:
@@ -634,10 +636,7 @@ class GradientAccess(ScoreAccess):
         answerer = self._answerer
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            with torch.autocast(
-                self.device.type, dtype=torch.bfloat16, enabled=self._autocast
-            ):
-                logits = self._gradient_view.logits(x).to(x.dtype)
+            logits = self._logits(x)
             values = outputs(answerer.to_differentiate(logits, rows), at).sum(0)
         if not values.requires_grad:
             raise NoGradientError(
