@@ -10,6 +10,7 @@ FORMAT, TOLERANCE = "sklearn_advsec tree certificate 1", 1e-6
 _KEYS = "format digest versions model columns whole norm goal tolerance constraints rows"
 _ROW_KEYS = "row x label reference lower upper point distance bound status note covers"
 _LARGEST = np.finfo(np.float64).max
+NORMS = {"inf": np.inf, "1": 1, "0": 0}
 VERSIONS = "python sklearn_advsec numpy scikit-learn"
 
 
@@ -46,7 +47,7 @@ def parse(text):
     need(texts, "versions: it must hold texts")
     known = {
         "format": [FORMAT],
-        "norm": ["inf", "1", "0"],
+        "norm": list(NORMS),
         "goal": ["misclassification", "targeted"],
         "tolerance": [TOLERANCE],
     }
@@ -57,38 +58,51 @@ def parse(text):
     need(fine, "whole: it must be a list of true and false")
     need(isinstance(constraints, (str, type(None))), "constraints: it must be a text")
     need(isinstance(rows, list), "rows: it must be a list")
-    rows = [_read(row, f"rows[{i}]", len(whole)) for i, row in enumerate(rows)]
+    whole = np.array(whole, dtype=bool)
+    rows = [_read(row, f"rows[{i}]", whole) for i, row in enumerate(rows)]
     content = {key: value for key, value in document.items() if key != "digest"}
     same = digest(content) == document["digest"]
     need(same, "digest: the content is not that of the digest")
-    return document | {"rows": rows, "whole": np.array(whole, dtype=bool)}
+    return document | {"rows": rows, "whole": whole}
 
 
-def _read(row, where, n_columns):
+def _read(row, where, whole):
     """Return a row of the file, its numbers as arrays; null is what has no number."""
     check_keys(row, _ROW_KEYS, where)
     need(type(row["row"]) is int and row["row"] >= 0, f"{where}: row: no position")
     need(isinstance(row["note"], str), f"{where}: note: it must be a text")
     read = {"where": where, **row}
-    for key, null in {
-        "x": np.nan,
-        "lower": -np.inf,
-        "upper": np.inf,
-        "point": np.nan,
-    }.items():
-        if key == "point" and row[key] is None:
+    for key, null in (
+        ("x", np.nan),
+        ("lower", -np.inf),
+        ("upper", np.inf),
+        ("point", np.nan),
+    ):
+        values, here = row[key], f"{where}: {key}"
+        if key == "point" and values is None:
             continue
-        fine = isinstance(row[key], list) and len(row[key]) == n_columns
-        need(fine, f"{where}: {key}: it must be {n_columns} numbers")
-        read[key] = np.array(
-            [number(v, f"{where}: {key}", null) for v in row[key]], float
-        )
+        fine = isinstance(values, list) and len(values) == len(whole)
+        need(fine, f"{here}: it must be {len(whole)} numbers")
+        read[key] = np.array([number(value, here, null) for value in values], float)
     for key in ("distance", "bound", "reference"):
         read[key] = number(row[key], f"{where}: {key}", np.inf)
-    x, lower, upper = read["x"], read["lower"], read["upper"]
-    inside = (lower <= x) & (x <= upper) | np.isnan(x)
-    need(inside.all(), f"{where}: x: it is not between lower and upper")
-    need(read["bound"] >= 0, f"{where}: bound: it must not be negative")
+    lower, upper, point = (read[key] for key in ("lower", "upper", "point"))
+    distance, bound = read["distance"], read["bound"]
+    for key in ("x", "point"):
+        if read[key] is not None:
+            inside = (lower <= read[key]) & (read[key] <= upper) | np.isnan(read[key])
+            need(inside.all(), f"{where}: {key}: it is not between lower and upper")
+    if point is not None:
+        numbers = point[whole & ~np.isnan(point)]
+        fine = (numbers == np.rint(numbers)).all()
+        need(fine, f"{where}: point: it holds other than whole numbers")
+    need(bound >= 0, f"{where}: bound: it must not be negative")
+    need((distance < np.inf) == (point is not None), f"{where}: distance: of what point?")
+    need(point is None or bound <= distance, f"{where}: bound: it is above the distance")
+    status = "infeasible" if bound == np.inf else "open"
+    if point is not None:
+        status = "optimal" if bound >= distance * (1 - TOLERANCE) else "bounded"
+    need(row["status"] == status, f"{where}: status: it is {status!r}")
     return read
 
 
@@ -126,3 +140,33 @@ def need(fine, what):
     """Raise unless something is as it should be."""
     if not fine:
         raise ValueError(what)
+
+
+def cut(cover, low, high, where):
+    """Yield the boxes of a cover, given by its cuts in preorder."""
+    check_keys(cover, "column value", where)
+    columns, values, open_cuts = cover["column"], cover["value"], []
+    fine = isinstance(columns, list) and isinstance(values, list)
+    need(fine, f"{where}: it must be of lists")
+    values = iter(values)
+    low, high = low.copy(), high.copy()
+    for at, j in enumerate(columns):
+        need(type(j) is int and -1 <= j < len(low), f"{where}: column: {j!r} is none")
+        if j >= 0:
+            value = number(next(values, None), f"{where}: value")
+            open_cuts.append((j, value, low[j], high[j]))
+            high[j] = np.minimum(high[j], value)
+            continue
+        yield low.copy(), high.copy()
+        while open_cuts and open_cuts[-1][1] is None:  # both sides are through
+            j, _, low[j], high[j] = open_cuts.pop()
+        if open_cuts:
+            j, value, first, last = open_cuts[-1]
+            open_cuts[-1] = j, None, first, last
+            low[j], high[j] = np.maximum(first, np.nextafter(value, np.inf)), last
+        elif at < len(columns) - 1:
+            break
+    else:
+        at = None if open_cuts else len(columns)
+    whole = at == len(columns) and next(values, None) is None
+    need(whole and len(columns), f"{where}: the boxes do not make up a whole")

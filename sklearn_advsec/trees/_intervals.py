@@ -3,10 +3,11 @@
 import numpy as np
 from sklearn import preprocessing
 
-from ._bounds import priced_gain
 from ._steps import TinyAsZero
 
 _SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
+# Prices that are tried, in units of what all trees together gain for all of the radius.
+_PRICES = 2.0 ** np.arange(-4, 6)
 _MONOTONE = {getattr(preprocessing, name) for name in _SCALERS} | {TinyAsZero}
 
 
@@ -39,6 +40,7 @@ class IntervalTrees:
         # The last value of its column that a node sends to the left, and the next one.
         self.edge, self.after = self._edges(inner[~self.by_set[inner]], whole)
         self._narrow(inner)
+        self._limit_leaves()
         largest = np.zeros(ensemble.n_trees)
         np.maximum.at(largest, self.tree, np.abs(ensemble.value).max(1))
         self._rounding = 16 * (ensemble.n_trees + 2) * np.finfo(np.float64).eps
@@ -83,6 +85,31 @@ class IntervalTrees:
             own, edge = node[same & ~left], self.after[above[same & ~left]]
             self.low[own] = np.maximum(self.low[own], edge)
             at = above
+
+    def _limit_leaves(self):
+        """Find the box of each leaf, column by column, as the nodes above it cut it."""
+        leaf, at = (np.flatnonzero(self.ensemble.feature < 0) for _ in range(2))
+        found = []
+        while len(leaf):
+            above = self.parent[at]
+            leaf, at, above = leaf[above >= 0], at[above >= 0], above[above >= 0]
+            left = self.ensemble.left[above] == at
+            low = np.where(left, -np.inf, self.after[above])
+            high = np.where(left, self.edge[above], np.inf)
+            plain = ~self.by_set[above]
+            parts = leaf, self.column[above], low, high
+            found.append([part[plain] for part in parts])
+            at = above
+        leaf, column, low, high = (np.concatenate(p) for p in zip(*found, strict=True))
+        order = np.lexsort((column, leaf))
+        leaf, column, low, high = (p[order] for p in (leaf, column, low, high))
+        new = (np.diff(leaf, prepend=-1) > 0) | (np.diff(column, prepend=-1) != 0)
+        starts = np.flatnonzero(new)
+        self.first_limit = np.searchsorted(leaf[starts], np.arange(len(self.column) + 1))
+        self.limit_column = column[starts]
+        self.limit = np.stack(
+            [np.maximum.reduceat(low, starts), np.minimum.reduceat(high, starts)]
+        )
 
     def gap(self, x, low, high, column):
         """How far values are from intervals of their columns; what is missing stays."""
@@ -195,41 +222,65 @@ class IntervalTrees:
             odd = np.bincount(box, ~whole[leaf] & (lead >= least), minlength=n_boxes)
             need = np.where(odd == 0, max(least, half), least)
             closed |= top < need
-            if self.norm == "inf":
-                continue
-            strong = lead >= need[box]
-            for b in np.flatnonzero(~closed & np.isfinite(radius)):
-                begin, end = np.searchsorted(box, (b, b + 1))
-                at = begin + np.flatnonzero(strong[begin:end])
-                most = self._priced(x[b], low[b], high[b], radius[b], leaf[at], own[at])
-                closed[b] = base + most < need[b]
+            asked = ~closed & np.isfinite(radius) & (self.norm != "inf")
+            if asked.any():
+                strong = asked[box] & (lead >= need[box])
+                pairs = box[strong], leaf[strong], own[strong]
+                most = self._priced(x, low, high, np.where(asked, radius, 0.0), *pairs)
+                closed |= asked & (base + most < need)
         return closed
 
-    def _priced(self, x, low, high, radius, leaf, gain):
-        """Bound what leaves gain together within a radius, where costs add up."""
-        ensemble, moving = self.ensemble, ~np.isnan(x)
-        first, last = np.tile(low, (len(leaf), 1)), np.tile(high, (len(leaf), 1))
-        slot, at = np.arange(len(leaf)), leaf
-        while len(slot):
-            above = self.parent[at]
-            slot, at, above = slot[above >= 0], at[above >= 0], above[above >= 0]
-            left, plain = ensemble.left[above] == at, ~self.by_set[above]
-            for use, ends, edge, narrower in (
-                (left & plain, last, self.edge, np.minimum),
-                (~left & plain, first, self.after, np.maximum),
-            ):
-                own = slot[use], self.column[above[use]]
-                ends[own] = narrower(ends[own], edge[above[use]])
-            at = above
-        away = np.maximum(np.maximum(first - x, x - last), 0.0)[:, moving]
-        here = np.maximum(np.maximum(low - x, x - high), 0.0)[moving]
-        unit, scale = self.unit[moving], self.scale[moving]
-        away, here = (np.where(unit, part > 0, part / scale) for part in (away, here))
+    def _priced(self, x, low, high, radius, box, leaf, gain):
+        """Bound what the trees gain together in each box, where costs add up.
+
+        Each tree by itself may spend all that is left of the radius; together they may
+        not. So leaves pay a price for what they cost, column by column, which is shared
+        out among the trees that gain by it; what may be spent is worth that price. Any
+        price gives a bound (weak duality).
+        """
+        n_boxes, n_columns = x.shape
+        tree = box * self.ensemble.n_trees + self.tree[leaf]
+        starts = np.flatnonzero(np.diff(tree, prepend=-1))
+        tree, of = np.cumsum(np.diff(tree, prepend=-1) > 0) - 1, box[starts]
+        # Of each leaf, the columns in which it is farther away than the box.
+        size = np.diff(self.first_limit)[leaf]
+        pair = np.repeat(np.arange(len(leaf)), size)
+        at = np.arange(len(pair)) - np.repeat(np.cumsum(size) - size, size)
+        at += np.repeat(self.first_limit[leaf], size)
+        column, places = self.limit_column[at], (box[pair], self.limit_column[at])
+        own, first, last = x[places], low[places], high[places]
+        ends = np.maximum(first, self.limit[0, at]), np.minimum(last, self.limit[1, at])
+        extra = self.gap(own, *ends, column) - self.gap(own, first, last, column)
+        far = extra > 0
+        pair, column, extra = pair[far], column[far], extra[far]
         # Of whole numbers of columns, one less than the radius is the most.
         left = radius * (1 + 1e-12) if self.norm == "1" else radius - 1
-        tree = np.cumsum(np.diff(self.tree[leaf], prepend=-1) > 0) - 1
-        extra = np.maximum(away - here, 0.0)
-        return priced_gain(gain, tree, extra, max(left - here.sum(), 0.0))
+        left = np.maximum(left - self.distance(x, low, high), 0.0)
+        best = np.maximum.reduceat(gain, starts)
+        costs = np.bincount(pair, minlength=len(leaf)) > 0
+        free = np.maximum.reduceat(np.where(costs, -np.inf, gain), starts)
+        least = np.where(np.isfinite(free), free, np.minimum.reduceat(gain, starts))
+        wish = np.maximum(gain - least[tree], 0.0)
+        shares = np.zeros(len(starts) * n_columns)
+        slot = tree[pair] * n_columns + column
+        np.maximum.at(shares, slot, wish[pair])
+        slots = np.flatnonzero(shares)
+        total = of[slots // n_columns] * n_columns + slots % n_columns
+        total = np.bincount(total, shares[slots], minlength=n_boxes * n_columns)
+        total = total[box[pair] * n_columns + column]
+        share = shares[slot] / np.where(total > 0, total, 1.0)
+        # Shares have roundings: together they must be no more than 1.
+        price = np.bincount(pair, share * extra * (1 - 1e-12), minlength=len(leaf))
+        most = np.bincount(of, best, minlength=n_boxes)
+        worth = np.bincount(of, best - least, minlength=n_boxes)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            worth = worth / left
+        worth = np.where(np.isfinite(worth), worth, 0.0)
+        for unit in worth * _PRICES[:, None]:
+            paid = np.maximum.reduceat(gain - unit[box] * price, starts)
+            total = unit * left + np.bincount(of, paid, minlength=n_boxes)
+            most = np.where(unit > 0, np.minimum(most, total), most)
+        return most
 
 
 def as_rows(values, names):

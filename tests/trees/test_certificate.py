@@ -1,6 +1,8 @@
 """Certificates that travel: true ones are accepted, false ones are not, whoever signs."""
 
+import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,11 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from sklearn_advsec import trees
 from sklearn_advsec.evasion import TreeExactAttack, TreeExactResult
 from sklearn_advsec.threat import FeatureConstraints
 from sklearn_advsec.trees import check_certificate, tree_ensemble
-from sklearn_advsec.trees._certificate import cut
-from sklearn_advsec.trees._certificate_file import digest
+from sklearn_advsec.trees._certificate_file import cut, digest
 from sklearn_advsec.victim import RegressionVictim
 
 X, Y = load_iris(return_X_y=True)
@@ -493,6 +495,26 @@ def test_a_cover_of_many_cuts_takes_little_memory():
     cover = {"column": [0] * n + [-1] * (n + 1), "value": [0.5] * n}
     low, high = np.zeros(100), np.ones(100)
     assert sum(1 for _ in cut(cover, low, high, "here")) == n + 1
+
+
+def test_the_checker_needs_no_solver_and_no_attack():
+    """Of the trees' modules, only the array form, and what reads models into it."""
+    folder = Path(trees.__file__).parent
+    allowed = {"_certificate", "_certificate_file", "_intervals"}
+    for name in allowed:
+        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        own = {
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.level
+        }
+        assert own <= allowed | {
+            "_ensemble",
+            "_reading",
+            "_steps",
+            "_estimators",
+            "threat",
+        }
 
 
 @pytest.mark.slow

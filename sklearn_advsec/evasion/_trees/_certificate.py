@@ -15,11 +15,12 @@ from ..._rows import RowCodec, is_dataframe
 from ...threat import FeatureConstraints
 from ...trees import TreeEnsemble
 from ...trees._branching import BranchAndBound
-from ...trees._certificate import cut
 from ...trees._certificate_file import (
     FORMAT,
+    NORMS,
     TOLERANCE,
     check_keys,
+    cut,
     digest,
     parse,
     refusing,
@@ -33,7 +34,6 @@ from ...trees._row import Moves, RowCells, RowProblem
 
 # A bound stays this much below what is adversarial, relative to it: sums have roundings.
 _BELOW = 1 - 1e-9
-_NORMS = {"inf": np.inf, "1": 1, "0": 0}
 _UNPROVED = {
     "constraints": "the optimum rests on constraints that boxes do not know",
     "rounding": "the order of roundings decides in a box that is nearer",
@@ -126,7 +126,7 @@ class _Writer:
         self.result, self.time_limit = result, time_limit
         subject = self.subject = result.subject
         ensemble = subject.ensemble
-        self.norm = next(k for k, v in _NORMS.items() if v == result.norm)
+        self.norm = next(k for k, v in NORMS.items() if v == result.norm)
         self.x, self.points = _numbers(result.X), _numbers(result.X_adv, result.X)
         n_columns = self.x.shape[1]
         self.scale, self.nominal = np.ones(n_columns), np.zeros(n_columns, dtype=bool)
@@ -205,7 +205,7 @@ class _Writer:
             )
             before, after = (constraints.encode(own) for own in rows)
             moves = constraints.region.moved(before, after)[0].numpy()
-        return float(np.linalg.norm(moves, _NORMS[self.norm]))
+        return float(np.linalg.norm(moves, NORMS[self.norm]))
 
     def _prove(self, i, x, lower, upper, distance):
         """Return a bound, why it is no higher, and the covers that prove it."""
@@ -231,7 +231,7 @@ class _Writer:
             nominal=self.nominal,
         )
         row = as_rows(x[None], ensemble.column_names)
-        cells = RowCells(grid, x, moves, _NORMS[self.norm], row)
+        cells = RowCells(grid, x, moves, NORMS[self.norm], row)
         radius, trees, note = min(radius, cells.unsearched), [], ""
         others = [k for k in range(len(ensemble.classes)) if k != label]
         flips = [(k, [label]) for k in others]
@@ -349,7 +349,7 @@ def _read(text):
         "y": None,
         "y_before": None,
         "correct": None,
-        "norm": _NORMS[document["norm"]],
+        "norm": NORMS[document["norm"]],
         "unit": "feature" if constraints is None else "scale",
         "lower": np.array([row["bound"] for row in rows], dtype=float),
         "upper": distance,
