@@ -716,7 +716,7 @@ def _cross_validate(subject, name):
     folds = StratifiedKFold(_N_FOLDS, shuffle=True, random_state=subject.seed % 2**31)
     scoring = {
         "accuracy": "accuracy",
-        "robust": robust_accuracy_scorer(_scored_attack(subject)),
+        "robust": robust_accuracy_scorer(_scored_attack(subject), X_ref=X),
     }
     before, after = (
         cross_validate(model, X, y, cv=folds, scoring=scoring, error_score="raise")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from sklearn.base import (
     MetaEstimatorMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
+    clone,
     is_regressor,
 )
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -51,7 +54,7 @@ from ..exceptions import InterruptedRunWarning, QueryBudgetExceeded
 from ..threat import Box, FeatureConstraints, LpBall
 from ..threat._ball import UNITS, as_norm, resolve_eps
 from ..threat._constraints import few
-from ..victim import GradientAccess, LabelAccess, ScoreAccess
+from ..victim import GradientAccess, LabelAccess, ScoreAccess, ask_labels
 from ..victim._fitting import (
     VICTIM,
     as_victim,
@@ -86,6 +89,8 @@ _FIRST_ROWS = 8
 
 # About so many rows a view and its victim are both asked in `fit`.
 _COMPARED_ROWS = 16
+# The range of so many rows holds 19 of 20 values of a column, on average.
+_ENOUGH_FOR_A_RANGE = 39
 
 SPENT = (
     "max_queries={} is spent before the attack begins: the target, or the confidence, "
@@ -723,6 +728,11 @@ class EvasionAttack(
         """Return the box of the rows."""
         return Box(self._bounds(), X)
 
+    def _learns_range(self):
+        """Whether `fit` takes from its rows how far others may go."""
+        boxed = self.constraints is None and isinstance(self._bounds(), str)
+        return boxed or self.eps_unit != "feature"
+
     def _constraints(self):
         """Return the constraints in use, if any."""
         return self.constraints
@@ -1161,6 +1171,74 @@ class EvasionAttack(
             tags.target_tags.required = needs_labels(self.estimator)
             tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
+
+
+def set_on(prototype, estimator, X, y=None, X_ref=None, **parameters):
+    """Set a prototype on a fitted victim, and let it learn what rows look like.
+
+    Parameters
+    ----------
+    prototype : EvasionAttack
+        The attack, of which a clone is made.
+    estimator : classifier or RegressionVictim
+        Fitted.
+    X : {array-like, DataFrame} of shape (n_rows, ...)
+        The rows that are going to be attacked.
+    y : array-like of shape (n_rows,), default=None
+        Their labels.
+    X_ref : {array-like, DataFrame} of shape (n_ref, ...), default=None
+        The rows to learn from; None takes `X`, and warns where their range may be that of
+        these rows only, in which any victim would look robust.
+    **parameters : dict
+        Other parameters to set.
+
+    Returns
+    -------
+    attack : EvasionAttack
+        Fitted.
+    """
+    attack = clone(prototype)
+    attack.set_params(estimator=FrozenEstimator(estimator), **parameters)
+    if X_ref is not None:
+        X_ref = _check_reference(estimator, X, X_ref)
+        # Surrogates are trained on what the victim says of these rows.
+        asks = getattr(attack, "surrogate", None) is not None
+        return attack.fit(X_ref, ask_labels(estimator, X_ref) if asks else None)
+    if attack._learns_range() and (lack := _lack_of_range(estimator, X, y)):
+        warnings.warn(
+            f"{type(attack).__name__} learns from the attacked rows how far they may go, "
+            f"and {lack}: the victim may look more robust than it is. Give X_ref, such "
+            "as the training rows, or bounds and eps in the features' own units.",
+            stacklevel=4,
+        )
+    return attack.fit(X, y)
+
+
+def _check_reference(estimator, X, X_ref):
+    """Return the rows to learn from, or raise where they are none like the others."""
+    rows = plain_rows(X)[0]
+    if np.ndim(rows) == 1:  # texts
+        return X_ref
+    allow_nan = may_take_nan(estimator)
+    X_ref = check_rows(X_ref, name_of(estimator), allow_nan=allow_nan, name="X_ref")
+    frames = is_dataframe(rows), is_dataframe(X_ref)
+    alike = frames[0] == frames[1] and np.shape(rows)[1:] == np.shape(X_ref)[1:]
+    if not alike or all(frames) and list(rows.columns) != list(X_ref.columns):
+        raise ValueError("X_ref must be rows of the same kind and columns as X.")
+    return X_ref
+
+
+def _lack_of_range(estimator, X, y):
+    """Return why the range of rows may be narrower than that of the data, or None."""
+    plain, _ = plain_rows(X)
+    shape = np.shape(plain)
+    n_values = shape[0] if len(shape) == 2 else math.prod(shape)
+    if n_values < _ENOUGH_FOR_A_RANGE:
+        return f"there are {shape[0]} of them"
+    if y is None or len(shape) > 2 or is_regressor(estimator):
+        return None
+    n_seen, n_classes = len(set(np.asarray(y).tolist())), len(estimator.classes_)
+    return f"they are of {n_seen} of {n_classes} classes" if n_seen < n_classes else None
 
 
 def _refuse_text(X, name):

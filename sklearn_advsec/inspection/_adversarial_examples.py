@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -61,7 +59,8 @@ class AdversarialExamplesDisplay:
     >>> X, y = load_digits(return_X_y=True)
     >>> victim = LogisticRegression(max_iter=1000).fit(X / 16, y)
     >>> display = AdversarialExamplesDisplay.from_estimator(
-    ...     victim, X[:3] / 16, attack=FastGradientMethod(eps=0.1), image_shape=(8, 8))
+    ...     victim, X[:3] / 16, attack=FastGradientMethod(eps=0.1, bounds=(0, 1)),
+    ...     image_shape=(8, 8))
     >>> display.axes_.shape
     (3, 3)
     """
@@ -149,6 +148,7 @@ class AdversarialExamplesDisplay:
         y: ArrayLike | None = None,
         *,
         attack: Any,
+        X_ref: ArrayLike | None = None,
         image_shape: tuple[Any, ...] | None = None,
         name: str | None = None,
         ax: Axes | None = None,
@@ -167,6 +167,11 @@ class AdversarialExamplesDisplay:
             Labels; by default the victim's predictions are attacked.
         attack : evasion attack
             A prototype.
+        X_ref : {array-like, DataFrame} of shape (n_ref, ...), default=None
+            Rows from which the attack learns what it does not know of the data: `bounds`
+            of "data", and `eps` in units of a spread. The training rows are meant. None
+            takes `X`, with a warning where flat rows are less than 39, or of some of the
+            classes only, as their range holds attacks back.
         image_shape : tuple, default=None
             ``(height, width)`` or ``(channels, height, width)`` of images in flat rows.
         name : str, default=None
@@ -182,12 +187,13 @@ class AdversarialExamplesDisplay:
             The display, drawn.
         """
         check_matplotlib_support("AdversarialExamplesDisplay.from_estimator")
+        from ..evasion._base import set_on
         from ..victim import as_victim
 
         estimator = as_victim(estimator)
         check_is_fitted(estimator)
         X = np.asarray(X)
-        attack = clone(attack).set_params(estimator=FrozenEstimator(estimator)).fit(X)
+        attack = set_on(attack, estimator, X, y, X_ref)
         result = attack._run_all(X, y)
         return cls(
             _as_images(X, image_shape),

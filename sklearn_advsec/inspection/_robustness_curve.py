@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
-from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -222,6 +220,7 @@ class RobustnessCurveDisplay:
         attack: Any,
         eps: ArrayLike | None = None,
         certificate: Certificate | None = None,
+        X_ref: ArrayLike | None = None,
         name: str | None = None,
         ax: Axes | None = None,
         level: float = 0.95,
@@ -251,6 +250,11 @@ class RobustnessCurveDisplay:
             What :func:`~sklearn_advsec.defense.certify` says of `X`, in the norm of the
             attacks: the robust accuracy is then bracketed between the certified one and
             the strongest attack's.
+        X_ref : {array-like, DataFrame} of shape (n_ref, ...), default=None
+            Rows from which the attack learns what it does not know of the data: `bounds`
+            of "data", and `eps` in units of a spread. The training rows are meant. None
+            takes `X`, with a warning where these are less than 39 rows or of some of the
+            classes only, as their range holds attacks back.
         name : str, default=None
             Name of the curve of a single attack; the estimator's class by default.
         ax : matplotlib Axes, default=None
@@ -299,7 +303,7 @@ class RobustnessCurveDisplay:
                 f"{certificate.norm}."
             )
         fallen = {
-            label: _distances(estimator, X, y, prototype)
+            label: _distances(estimator, X, y, prototype, X_ref)
             for label, prototype in attack.items()
             if not bounded[label]
         }
@@ -307,7 +311,7 @@ class RobustnessCurveDisplay:
         accuracy = {
             label: _standing(fallen[label], eps)
             if label in fallen
-            else _robust_accuracies(estimator, X, y, prototype, eps)
+            else _robust_accuracies(estimator, X, y, prototype, eps, X_ref)
             for label, prototype in attack.items()
         }
         certified = None if certificate is None else certificate.accuracy(y, eps)
@@ -478,22 +482,24 @@ def _predicted(estimator, X):
         return ask_labels(estimator, X)
 
 
-def _distances(estimator, X, y, prototype):
+def _distances(estimator, X, y, prototype, X_ref):
     """Return at which distance each row falls to an attack without a bound."""
-    attack = clone(prototype).set_params(estimator=FrozenEstimator(estimator))
-    fallen = _fallen_at(attack.fit(X)._run_all(X, y))
+    from ..evasion._base import set_on
+
+    attack = set_on(prototype, estimator, X, y, X_ref)
+    fallen = _fallen_at(attack._run_all(X, y))
     return np.where(_predicted(estimator, X) == y, fallen, 0.0)
 
 
-def _robust_accuracies(estimator, X, y, prototype, eps):
+def _robust_accuracies(estimator, X, y, prototype, eps, X_ref):
     """Accuracy at each bound; only rows that still stand are attacked again."""
+    from ..evasion._base import set_on
+
     standing = np.flatnonzero(_predicted(estimator, X) == y)
     label, accuracy = abstain_label(estimator), np.empty(len(eps))
     for i, bound in enumerate(eps):
         if bound > 0 and len(standing):
-            attack = clone(prototype)
-            attack.set_params(estimator=FrozenEstimator(estimator), eps=bound)
-            attack.fit(X)
+            attack = set_on(prototype, estimator, X, y, X_ref, eps=bound)
             y_pred = attack._run_all(_safe_indexing(X, standing), y[standing]).y_pred
             holds = y_pred == y[standing]
             if label is not None:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,6 +27,7 @@ from ..exceptions import GradientMaskingWarning
         "attack": [HasMethods(["fit", "run", "get_params"])],
         "black_box": [HasMethods(["fit", "run"]), Options(bool, {False}), None],
         "surrogate": [HasMethods(["fit", "predict"]), None],
+        "X_ref": ["array-like", None],
         "random_state": ["random_state"],
     }
 )
@@ -39,6 +39,7 @@ def gradient_masking_report(
     *,
     black_box: Any = None,
     surrogate: Any = None,
+    X_ref: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = 0,
 ) -> dict[str, float]:
     """Measure a classifier by attacks whose order is known, and warn where it is broken.
@@ -63,6 +64,9 @@ def gradient_masking_report(
         none.
     surrogate : classifier, default=None
         What `attack` is crafted on to be transferred; None leaves that out.
+    X_ref : {array-like, DataFrame} of shape (n_ref, ...), default=None
+        Rows from which attacks learn `bounds` of "data", and `eps` in units of a spread;
+        None takes `X`, with a warning where these are few, or of some classes only.
     random_state : int, RandomState instance or None, default=0
         Seed of the noise.
 
@@ -102,11 +106,11 @@ def gradient_masking_report(
     True
     """
     from ..evasion import SquareAttack, TransferAttack
-    from ..victim import as_victim
+    from ..evasion._base import set_on
+    from ..victim import as_victim, ask_labels
 
     estimator = as_victim(estimator)
     check_is_fitted(estimator)
-    victim = FrozenEstimator(estimator)
     given = attack.get_params(deep=False)
     missing = {"eps", "norm", "max_iter", "bounds"} - set(given)
     if attack.knowledge != "gradient" or missing:
@@ -127,18 +131,17 @@ def gradient_masking_report(
         others["black box"] = clone(black_box)
     if surrogate is not None:
         others["transfer"] = TransferAttack(surrogate=surrogate, attack=clone(attack))
-    from ..victim import ask_labels
-
     check_random_state(random_state)
     y = column_or_1d(y)
     class_positions(y, np.asarray(estimator.classes_), "y")  # raises where it is none
-    right = {
-        name: _survivors(prototype.set_params(estimator=victim), X, y)
-        for name, prototype in {"white box": clone(attack), **others}.items()
+    aimed = {
+        name: set_on(prototype, estimator, X, y, X_ref)
+        for name, prototype in {"white box": attack, **others}.items()
     }
+    right = {name: _survivors(attack, X, y) for name, attack in aimed.items()}
     with undisturbed(estimator):
         right["clean"] = ask_labels(estimator, X) == y
-    right["noise"] = _under_noise(estimator, X, y, clone(attack), victim, random_state)
+    right["noise"] = _under_noise(estimator, X, y, aimed["white box"], random_state)
     _warn(right)
     order = ["clean", "noise", "one step", "white box", "black box", "transfer"]
     return {
@@ -161,7 +164,7 @@ def _with(attack, **parameters):
 
 def _survivors(attack, X, y):
     silent = abstain_label(attack.estimator)
-    return _stands(attack.fit(X, y)._run_all(X, y).y_pred, y, silent)
+    return _stands(attack._run_all(X, y).y_pred, y, silent)
 
 
 def _stands(y_pred, y, silent):
@@ -170,13 +173,12 @@ def _stands(y_pred, y, silent):
     return right if silent is None else right | np.asarray(y_pred == silent)
 
 
-def _under_noise(estimator, X, y, attack, victim, random_state):
+def _under_noise(estimator, X, y, attack, random_state):
     """Tell which rows are right after random steps to the edge of the ball and box."""
     import torch
 
     from ..victim import LabelAccess
 
-    attack.set_params(estimator=victim).fit(X, y)
     access = LabelAccess(estimator, X)
     lower, upper = attack.box_.perturbation_bounds(access.x, access.codec.mutable)
     seed = check_random_state(random_state).randint(2**31 - 1)

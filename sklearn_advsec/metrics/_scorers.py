@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 from sklearn.utils.validation import check_is_fitted
 
@@ -60,9 +58,10 @@ class _Scorer:
 
 
 class _RobustAccuracy(_Scorer):
-    def __init__(self, attack, check_masking=False, abstain="handled"):
+    def __init__(self, attack, X_ref=None, check_masking=False, abstain="handled"):
         super().__init__()
         self.attack = attack
+        self.X_ref = X_ref
         self.check_masking = check_masking
         self.abstain = abstain
 
@@ -73,6 +72,7 @@ class _RobustAccuracy(_Scorer):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
     ) -> float:
+        from ..evasion._base import set_on
         from ..victim import as_victim, ask_labels
 
         estimator = as_victim(estimator)
@@ -80,9 +80,8 @@ class _RobustAccuracy(_Scorer):
         if self.check_masking:
             from ._masking import gradient_masking_report
 
-            gradient_masking_report(estimator, X, y, self.attack)
-        attack = clone(self.attack).set_params(estimator=FrozenEstimator(estimator))
-        attack.fit(X, y)
+            gradient_masking_report(estimator, X, y, self.attack, X_ref=self.X_ref)
+        attack = set_on(self.attack, estimator, X, y, self.X_ref)
         label = abstain_label(estimator)
         if label is None or self.abstain == "wrong":
             return attack.score(X, y, sample_weight=sample_weight)
@@ -330,11 +329,16 @@ def certified_accuracy_scorer(eps: float, **options: Any) -> Callable[..., Any]:
 
 
 @validate_params(
-    {"abstain": [StrOptions({"handled", "wrong"})], "check_masking": ["boolean"]}
+    {
+        "X_ref": ["array-like", None],
+        "abstain": [StrOptions({"handled", "wrong"})],
+        "check_masking": ["boolean"],
+    }
 )
 def robust_accuracy_scorer(
     attack: Any,
     *,
+    X_ref: ArrayLike | None = None,
     abstain: Literal["handled", "wrong"] = "handled",
     check_masking: bool = False,
 ) -> Callable[..., Any]:
@@ -348,8 +352,12 @@ def robust_accuracy_scorer(
     ----------
     attack : evasion attack
         A prototype (``estimator=None``), or any attack: a clone of it is set on the
-        estimator that is scored. Give its `bounds`: with "data" the box is learned from
-        the rows that are scored.
+        estimator that is scored.
+    X_ref : {array-like, DataFrame} of shape (n_ref, ...), default=None
+        Rows from which the attack learns what it does not know of the data: `bounds` of
+        "data", and `eps` in units of a spread. The training rows are meant. None takes
+        the rows that are scored, with a warning where these are less than 39 or of some
+        of the classes only, as their range holds attacks back.
     abstain : {"handled", "wrong"}, default="handled"
         What an attacked row counts as on which the estimator abstains.
     check_masking : bool, default=False
@@ -379,7 +387,7 @@ def robust_accuracy_scorer(
     >>> from sklearn_advsec.evasion import FastGradientMethod
     >>> from sklearn_advsec.metrics import robust_accuracy_scorer
     >>> X, y = load_iris(return_X_y=True)
-    >>> robust = robust_accuracy_scorer(FastGradientMethod(eps=0.5))
+    >>> robust = robust_accuracy_scorer(FastGradientMethod(eps=0.5), X_ref=X)
     >>> scores = cross_validate(LogisticRegression(max_iter=1000), X, y,
     ...                         scoring={"clean": "accuracy", "robust": robust})
     >>> bool(scores["test_clean"].mean() > scores["test_robust"].mean())
@@ -390,7 +398,7 @@ def robust_accuracy_scorer(
             "attack must be an evasion attack, such as "
             f"ProjectedGradientDescent(eps=0.1); got {attack!r}."
         )
-    return _RobustAccuracy(attack, check_masking, abstain)
+    return _RobustAccuracy(attack, X_ref, check_masking, abstain)
 
 
 attack_success_scorer = _AttackSuccess()

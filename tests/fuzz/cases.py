@@ -172,6 +172,7 @@ DOUBTFUL_ARGUMENTS = {
     ("X_ref", "too large for float32"),
     ("X_ref", "nan"),
     ("X_ref", "objects"),
+    ("X_ref", "none"),
     ("sample_weight", "no weight"),
 }
 

@@ -163,10 +163,10 @@ def gradient_access(precision):
     return access.gradient(access.x, None, lambda logits, at: logits[:, 0])[1].numpy()
 
 
-def robust_accuracy(attack, abstain, check_masking):
+def robust_accuracy(attack, X_ref, abstain, check_masking):
     """Score robustness."""
     scorer = metrics.robust_accuracy_scorer(
-        attack, abstain=abstain, check_masking=check_masking
+        attack, X_ref=X_ref, abstain=abstain, check_masking=check_masking
     )
     return scorer(LINEAR, X, LABELS)
 
@@ -339,10 +339,19 @@ FUNCTIONS = [
             "X": X[FEW],
             "y": LABELS[FEW],
             "attack": ATTACK,
+            "X_ref": X,
             "random_state": 0,
         },
     ),
-    (robust_accuracy, {"attack": ATTACK, "abstain": "handled", "check_masking": False}),
+    (
+        robust_accuracy,
+        {
+            "attack": ATTACK,
+            "X_ref": X,
+            "abstain": "handled",
+            "check_masking": False,
+        },
+    ),
     (
         privacy.epsilon_from_guesses,
         {

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from nets import CNN
 from scipy.stats import norm
+from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -14,7 +15,9 @@ from sklearn_advsec.defense import AdversarialDetector, certify
 from sklearn_advsec.evasion import (
     DeepFool,
     FastGradientMethod,
+    GreedyFeatureAttack,
     ProjectedGradientDescent,
+    TransferAttack,
 )
 from sklearn_advsec.extraction import KnockoffNets
 from sklearn_advsec.inspection import (
@@ -23,7 +26,7 @@ from sklearn_advsec.inspection import (
     MembershipRocDisplay,
     RobustnessCurveDisplay,
 )
-from sklearn_advsec.metrics import robust_accuracy_scorer
+from sklearn_advsec.metrics import gradient_masking_report, robust_accuracy_scorer
 from sklearn_advsec.pretrained import PretrainedModule
 from sklearn_advsec.privacy import LossThreshold, MembershipGame
 from sklearn_advsec.threat import FeatureConstraints
@@ -50,6 +53,58 @@ def test_curve_is_the_robust_accuracy_and_never_rises():
     attack.set_params(estimator=FrozenEstimator(victim), eps=0.3)
     assert accuracy[1] == attack.fit(X, y).score(X, y)
     assert display.lines_[0].get_label() == "PGD"
+
+
+# What is learned of the rows that are attacked, and of what else it takes a reference.
+LEARNING = [
+    ProjectedGradientDescent(eps=2.0, max_iter=5),
+    ProjectedGradientDescent(eps=0.3, eps_unit="range", bounds=None, max_iter=5),
+    GreedyFeatureAttack(),
+    TransferAttack(
+        surrogate=FrozenEstimator(victim), attack=ProjectedGradientDescent(eps=2.0)
+    ),
+]
+
+
+@pytest.mark.parametrize("attack", LEARNING, ids=range(len(LEARNING)))
+@pytest.mark.parametrize("rows", [slice(50), slice(60, 61)])
+def test_ranges_are_learned_from_a_reference_or_said_to_be_of_the_rows(attack, rows):
+    some, labels = X[rows], y[rows]
+    alone = clone(attack).set_params(estimator=FrozenEstimator(victim))
+    whole = clone(alone).fit(X).score(some, labels)
+    narrow = clone(alone).fit(some, labels).score(some, labels)
+    # A narrow range looks robust: that of 50 rows of one class, or of a single row.
+    assert whole < narrow
+    assert robust_accuracy_scorer(attack, X_ref=X)(victim, some, labels) == whole
+    with pytest.warns(UserWarning, match="Give X_ref"):
+        assert robust_accuracy_scorer(attack)(victim, some, labels) == narrow
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_advsec.exceptions.GradientMaskingWarning")
+def test_displays_and_reports_learn_from_a_reference():
+    attack = ProjectedGradientDescent(eps=2.0, max_iter=5)
+    given = ProjectedGradientDescent(eps=2.0, max_iter=5, bounds=(X.min(0), X.max(0)))
+    for call in (
+        lambda **a: RobustnessCurveDisplay.from_estimator(
+            victim, X[:50], y[:50], eps=[0, 0.5, 2], **a
+        ).accuracy["LogisticRegression"],
+        lambda **a: (
+            AdversarialExamplesDisplay.from_estimator(
+                victim, X[:5], y[:5], image_shape=(2, 2), **a
+            ).adversarial
+        ),
+        lambda **a: list(
+            gradient_masking_report(victim, X[:50], y[:50], black_box=False, **a).values()
+        ),
+    ):
+        np.testing.assert_array_equal(call(attack=attack, X_ref=X), call(attack=given))
+        with pytest.warns(UserWarning, match="of 1 of 3 classes|there are 5 of"):
+            narrow = call(attack=attack)
+        assert not np.array_equal(narrow, call(attack=given))
+    found = RobustnessCurveDisplay.from_estimator(
+        victim, X[:50], y[:50], attack=DeepFool(), X_ref=X
+    )
+    assert found.accuracy["LogisticRegression"][-1] == 0
 
 
 def test_several_attacks_and_models_share_axes():

@@ -297,7 +297,7 @@ def test_bare_modules_are_measured_certified_and_drawn():
     )
     rng = np.random.default_rng(0)
     X, y = rng.random((20, 4)).astype(np.float32), rng.integers(0, 3, 20)
-    attack = evasion.ProjectedGradientDescent(eps=0.1, max_iter=3)
+    attack = evasion.ProjectedGradientDescent(eps=0.1, max_iter=3, bounds=(0, 1))
     wrapped = PretrainedModule(module)
     scorer = robust_accuracy_scorer(attack)
     assert scorer(module, X, y) == scorer(wrapped, X, y)

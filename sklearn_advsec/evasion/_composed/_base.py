@@ -185,6 +185,9 @@ class CraftedAttack(ComposedAttack):
     goal = property(lambda self: self._prototype.goal)
     target = property(lambda self: self._prototype.target)
 
+    def _learns_range(self):
+        return super()._learns_range() or self._prototype.eps_unit != "feature"
+
     def _aim_at(self, surrogate):
         """Clone the attack, set it on a surrogate, and let it take all its steps.
 

@@ -91,6 +91,9 @@ class TabularAttack(EvasionAttack):
     def _constraints(self):
         return self.constraints_
 
+    def _learns_range(self):
+        return self.constraints is None
+
     def _access_options(self):
         """Let categories of DataFrames be codes of the constraints."""
         return {**super()._access_options(), "categories": self.constraints_.codes}
