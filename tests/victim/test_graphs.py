@@ -52,28 +52,27 @@ class Capture(TorchDispatchMode):
     def __init__(self, graph, pool=None, stream=None, capture_error_mode="global"):
         super().__init__()
         assert stream is not None and capture_error_mode == "thread_local"
-        self.graph = graph
+        self.graph, self.made = graph, []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         self.graph.calls.append((function, args, kwargs or {}, tree_leaves(out)))
+        given = {memory_of(t) for t in tree_leaves((args, kwargs))}
+        self.made += [t for t in tree_leaves(out) if memory_of(t) not in given]
         return out
 
     def __exit__(self, *error):
         super().__exit__(*error)
-        # A GPU computes nothing while it captures.
-        given = {
-            t.untyped_storage().data_ptr()
-            for _, args, kwargs, kept in self.graph.calls
-            for t in tree_leaves((args, kwargs))
-            if isinstance(t, torch.Tensor) and not any(t is out for out in kept)
-        }
-        made = [t for *_, kept in self.graph.calls for t in kept]
-        with torch.no_grad():
-            for tensor in made:
-                fresh = tensor.untyped_storage().data_ptr() not in given
-                if fresh and tensor.is_floating_point():
-                    tensor.data.fill_(torch.nan)
+        for tensor in self.made:  # a GPU computes nothing while it captures
+            if tensor.is_floating_point():
+                tensor.data.fill_(torch.nan)
+
+
+def memory_of(value):
+    """Return where a tensor is kept; None of anything else."""
+    if isinstance(value, torch.Tensor):
+        return value.untyped_storage().data_ptr()
+    return None
 
 
 class Stream:
