@@ -149,7 +149,6 @@ class Odd(nn.Module):
     def __init__(self, oddity):
         super().__init__()
         self.oddity = oddity
-        self.norm = nn.BatchNorm1d(64, track_running_stats=False)
         self.layer = MLP(64, 10)
         self.register_buffer("calls", torch.zeros(()))
 
@@ -172,7 +171,7 @@ class Odd(nn.Module):
         return self.layer(x) if x.max() > 0.5 else self.layer(2 * x)
 
     def other_rows(self, x):
-        return self.layer(self.norm(x))
+        return self.layer(x - x.mean(0))
 
     def counts(self, x):
         self.calls += 1
