@@ -7,6 +7,7 @@ import torch
 from ..differentiable._views import log_probability
 from ..victim._answers import ABSTAINED
 from ._goal import margin
+from ._state import LOOK_EVERY
 
 # How many numbers the candidates of one question to the victim may hold: on a processor,
 # arrays that fit into its cache, and that the allocator keeps, are filled much faster.
@@ -62,6 +63,9 @@ class ActiveRows:
     delta, predicted, objective : tensor of shape (n_active, ...) and (n_active,)
         The present perturbation, and what the victim said of it; `objective` is None
         while it was not asked for scores.
+    through : tensor of bool, shape (n_active,)
+        Which rows reached the goal by `delta`, and are not asked about any more; they
+        leave at the next look.
     """
 
     def __init__(self, state, rows=None):
@@ -74,6 +78,7 @@ class ActiveRows:
         self.delta = torch.zeros_like(self.x)
         self.predicted = self.labels
         self.objective = None
+        self.through = torch.zeros_like(rows, dtype=torch.bool)
 
     def __len__(self):
         return len(self.rows)
@@ -81,11 +86,27 @@ class ActiveRows:
     def select(self, mask):
         """Go on with some rows only."""
         if not mask.all():
-            for name, value in vars(self).items():
-                if isinstance(value, torch.Tensor):
-                    setattr(self, name, value[mask])
-                elif is_dataclass(value):
-                    setattr(self, name, value.select(mask))
+            self._go_on_with(mask)
+
+    def _go_on_with(self, index):
+        for name, value in vars(self).items():
+            if isinstance(value, torch.Tensor):
+                setattr(self, name, value[index])
+            elif is_dataclass(value):
+                setattr(self, name, value.select(index))
+
+    @property
+    def look_every(self):
+        """After how many questions to look which rows are through.
+
+        On a GPU, that stalls it. Where the victim confirms successes, or a total is
+        counted, each question has to be looked at.
+        """
+        access = self._access
+        plain = access.region is None and access.max_total_queries is None
+        if self.confirms or not plain:
+            return 1
+        return LOOK_EVERY.get(self.x.device.type, 10)
 
     @property
     def confirms(self):
@@ -108,7 +129,10 @@ class ActiveRows:
         return self._access.max_queries - spent[self.rows]
 
     def ask(self, x_adv, at=None):
-        """Ask about candidates, one for each active row or for those `at` names."""
+        """Ask about candidates, one for each active row or for those `at` names.
+
+        Without `at`, rows that are `through` fill the batch, and no answer is given.
+        """
         rows, labels = self.rows, self.labels
         if at is not None:
             rows, labels = rows[at], labels[at]
@@ -116,7 +140,10 @@ class ActiveRows:
         if self._access.knowledge == "label":
             predicted = self._access.predict(x_adv, rows)
             return Answer(predicted, goal.reached_by_labels(predicted))
-        scores = self._access.scores(x_adv, rows)
+        if at is None and self.look_every > 1:
+            scores = self._access.scores(x_adv, rows, asked=~self.through)
+        else:
+            scores = self._access.scores(x_adv, rows)
         logits = log_probability(scores) if self._access.probability else scores
         objective = margin(logits, labels)
         if goal.kind == "targeted":
@@ -206,10 +233,12 @@ class ActiveRows:
         """Record candidates, one per row, that reached the goal; their rows leave."""
         at = torch.nonzero(answer.reached).flatten()
         if len(at):
-            predicted, confirmed = self.confirm(x_adv[at], at, answer.predicted[at])
-            at = at[confirmed]
-            self._state.record(self.rows[at], x_adv[at], predicted[confirmed], True)
-            self.select(torch.ones_like(answer.reached).index_fill(0, at, False))
+            predicted = answer.predicted[at]
+            if self.confirms:
+                predicted, confirmed = self.confirm(x_adv[at], at, predicted)
+                at, predicted = at[confirmed], predicted[confirmed]
+            self._state.record(self.rows[at], x_adv[at], predicted, True)
+            self._go_on_with(all_but(at, len(self)))
 
     def give_up(self, mask):
         """Let rows leave; those that end without a success show where they are now."""
@@ -237,7 +266,7 @@ class ActiveRows:
             state.x_adv[rows] = x_adv
             state.predicted[rows] = -1
         else:
-            state.record(rows, x_adv, self.predicted[at], False)
+            state.record(rows, x_adv, self.predicted[at], self.through[at])
 
     def improve(self, x_adv, answer, at=None):
         """Record candidates that are adversarial and nearer than what the row has.
@@ -270,6 +299,16 @@ class ActiveRows:
         moved = (state.x_adv[rows] - state.access.x[rows]).nan_to_num(0.0).flatten(1)
         distance = torch.linalg.vector_norm(moved, ord=state.norm, dim=1)
         return torch.where(state.success[rows], distance, torch.inf)
+
+
+def all_but(at, n):
+    """Return the positions from 0 to `n` that are not in `at`.
+
+    How many there are is known, so that a GPU need not be waited for: they come last in
+    a stable sort by whether they are in it.
+    """
+    left = torch.ones(n, dtype=torch.uint8, device=at.device).index_fill_(0, at, 0)
+    return left.argsort(stable=True)[len(at) :]
 
 
 def column(values, like):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NORM_NAMES = {np.inf: "Linf", 2: "L2", 1: "L1"}
 # On a GPU, finding out which rows are done stalls the queue: look less often.
-_LOOK_EVERY = {"cpu": 1, "cuda": 10}
+LOOK_EVERY = {"cpu": 1, "cuda": 10}
 
 
 @dataclass(repr=False)

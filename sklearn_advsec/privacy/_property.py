@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -120,10 +121,11 @@ class PropertyInference(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         The same of who says the mean share of the one half for all of the other.
     r2_ : float
         One less the square of their ratio: 0, or below, where nothing leaks.
-    shadow_estimators_ : list of estimator of length n_shadow_models
-        The shadow models.
     shadow_shares_ : ndarray of shape (n_shadow_models,)
-        Their shares.
+        The shares that shadow models were trained with. (The models are not kept.)
+    shadow_answers_ : ndarray of shape (n_shadow_models, n_answers)
+        What they said of the queries: log-odds of each class, of the second one where
+        there are two; of a regressor, predictions.
     attack_estimator_ : regressor
         The fitted regressor.
     queries_ : {ndarray, DataFrame} of shape (n_queries, n_columns)
@@ -261,21 +263,28 @@ class PropertyInference(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         with self._reported(X, None):
             tasks = self._tasks(range(self.n_shadow_models), "shadow model", stops=False)
             next(tasks)
-            self.shadow_estimators_ = fit_many(
-                recipe,
-                as_recipe_takes_them(records.features, recipe),
-                records.labels,
-                subsets,
-                rng.randint(2**31 - 1, size=self.n_shadow_models),
-                n_jobs=self.n_jobs,
-                memory=self.memory,
-                device=self.device,
-                callback=lambda *_: next(tasks, None),
+            self.queries_ = _safe_indexing(X, queries)
+            asked = _safe_indexing(records.features, queries)
+            classes = None
+            if not is_regressor(self.estimator_):
+                classes = np.asarray(self.estimator_.classes_)
+            # Answers come back from the workers, not the models: they are much smaller.
+            self.shadow_answers_ = np.stack(
+                fit_many(
+                    recipe,
+                    as_recipe_takes_them(records.features, recipe),
+                    records.labels,
+                    subsets,
+                    rng.randint(2**31 - 1, size=self.n_shadow_models),
+                    n_jobs=self.n_jobs,
+                    memory=self.memory,
+                    device=self.device,
+                    callback=lambda *_: next(tasks, None),
+                    result=partial(_answers, asked, classes),
+                )
             )
-        self.queries_ = _safe_indexing(X, queries)
-        asked = _safe_indexing(records.features, queries)
-        told = np.stack([self._ask(model, asked) for model in self.shadow_estimators_])
-        self._learn(told, self._ask(self.estimator_, asked), PredefinedSplit(half))
+        told = _answers(asked, classes, self.estimator_)
+        self._learn(self.shadow_answers_, told, PredefinedSplit(half))
         return self
 
     def _n_tasks(self):
@@ -306,17 +315,6 @@ class PropertyInference(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         width = np.sort(errors)[rank - 1]
         ends = np.clip([inferred - width, inferred + width], 0, 1)
         self.interval_ = tuple(float(end) for end in ends)
-
-    def _ask(self, model, features):
-        """Return what a model says of the queries, as one row of numbers."""
-        features = as_recipe_takes_them(features, model)
-        if is_regressor(self.estimator_):
-            return -residuals(model, features, np.zeros(len(features)))
-        classes = np.asarray(self.estimator_.classes_)
-        proba = np.clip(probabilities(model, features, classes), _LEAST, 1 - _LEAST)
-        if proba.shape[1] == 2:
-            proba = proba[:, 1:]
-        return np.log(proba / (1 - proba)).ravel()
 
     def _check_shares(self):
         shares = np.asarray(self.shares, dtype=object)
@@ -429,3 +427,14 @@ class PropertyInference(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         tags.target_tags.required = False
         tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
+
+
+def _answers(features, classes, model):
+    """Return what a model says of the queries, as one row of numbers."""
+    features = as_recipe_takes_them(features, model)
+    if classes is None:
+        return -residuals(model, features, np.zeros(len(features)))
+    proba = np.clip(probabilities(model, features, classes), _LEAST, 1 - _LEAST)
+    if proba.shape[1] == 2:
+        proba = proba[:, 1:]
+    return np.log(proba / (1 - proba)).ravel()

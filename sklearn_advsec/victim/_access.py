@@ -308,14 +308,16 @@ class LabelAccess:
         """Return how far each feature was moved; what is missing has not been."""
         return (x - self._x0[rows]).nan_to_num(0.0)
 
-    def _spend(self, x, rows):
+    def _spend(self, x, rows, asked=None):
         """Count the rows of one query, or refuse it."""
         n_rows = len(self._n_queries)
         if rows is None and len(x) != n_rows:
             raise ValueError(f"rows is needed: {len(x)} queries for {n_rows} rows.")
         limit = self.max_total_queries
-        if self.max_queries is None and limit is None and _on_gpu(rows):
-            return self._count_there(rows)
+        if limit is None and _on_gpu(rows) and self._surely_affordable(asked):
+            return self._count_there(rows, asked)
+        if asked is not None:
+            rows = torch.nonzero(asked).flatten() if rows is None else rows[asked]
         after = self.n_queries + (1 if rows is None else self._times_asked(rows))
         if self.max_queries is not None and after.max(initial=0) > self.max_queries:
             raise QueryBudgetExceeded(
@@ -344,11 +346,23 @@ class LabelAccess:
             self._counted = known = rows, rows._version, times
         return known[2]
 
-    def _count_there(self, rows):
+    def _surely_affordable(self, asked):
+        """Whether one more question about some rows is in the budget, whoever asked."""
+        if self.max_queries is None:
+            return True
+        if asked is None:  # a row may be there several times
+            return False
+        if self._n_queries_there is None:
+            self._most_asked = int(self._n_queries.max(initial=0))
+        self._most_asked += 1
+        return self._most_asked <= self.max_queries
+
+    def _count_there(self, rows, asked=None):
         """Count queries on the GPU, where no budget wants to know them now."""
         if self._n_queries_there is None:
             self._n_queries_there = rows.new_zeros(len(self._n_queries))
-        self._n_queries_there.index_add_(0, rows, torch.ones_like(rows))
+        times = torch.ones_like(rows) if asked is None else asked.to(rows.dtype)
+        self._n_queries_there.index_add_(0, rows, times)
         if self.on_query is not None:
             self.on_query()
 
@@ -395,7 +409,13 @@ class ScoreAccess(LabelAccess):
                 "decision_function; use an attack whose knowledge is 'label'."
             )
 
-    def scores(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    def scores(
+        self,
+        x: torch.Tensor,
+        rows: torch.Tensor | None = None,
+        *,
+        asked: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Ask for one score per class: probabilities where the victim has them.
 
         Parameters
@@ -404,6 +424,10 @@ class ScoreAccess(LabelAccess):
             What to send.
         rows : tensor of int of shape (n,), optional
             Which rows under attack these stand for.
+        asked : tensor of bool of shape (n,), optional
+            Which of them are asked about, each row under attack once. The others fill
+            the batch, so that a GPU need not be waited for to leave them out: they do
+            not count, and their scores are 0. By default, all are.
 
         Returns
         -------
@@ -411,8 +435,9 @@ class ScoreAccess(LabelAccess):
             Probabilities, or the decision function (with a column of zeros in front
             where there are two classes).
         """
-        self._spend(x, rows)
-        return self._answerer.scores(x, rows)
+        self._spend(x, rows, asked)
+        scores = self._answerer.scores(x, rows)
+        return scores if asked is None else scores.masked_fill(~asked[:, None], 0.0)
 
 
 def _on_gpu(rows):

@@ -436,8 +436,8 @@ def test_every_paid_query_of_a_stopped_run_is_in_its_result(attack, monkeypatch)
     X, y = load_iris(return_X_y=True)
     paid, spend = [], LabelAccess._spend
 
-    def counted(access, x, rows):
-        spend(access, x, rows)
+    def counted(access, x, rows, asked=None):
+        spend(access, x, rows, asked)
         paid.append(len(x))
 
     monkeypatch.setattr(LabelAccess, "_spend", counted)

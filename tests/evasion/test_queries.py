@@ -1,20 +1,27 @@
 """Attacks by scores and labels, and transfer: facts, budgets, and what they may see."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sklearn_advsec import extraction
 from sklearn_advsec.evasion import (
+    AutoProjectedGradientDescent,
     GreedyFeatureAttack,
     HopSkipJump,
     LabelOnlyNES,
@@ -29,7 +36,12 @@ from sklearn_advsec.evasion import (
     TransferAttack,
     ZerothOrderOptimization,
 )
-from sklearn_advsec.exceptions import QueryBudgetExceeded
+from sklearn_advsec.evasion._state import LOOK_EVERY
+from sklearn_advsec.exceptions import InterruptedRunWarning, QueryBudgetExceeded
+from sklearn_advsec.pretrained import PretrainedModule
+from sklearn_advsec.threat import _projection
+from sklearn_advsec.victim import _access
+from sklearn_advsec.victim._answerers import NetworkAnswerer
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
@@ -457,6 +469,129 @@ def test_square_with_several_proposals_calls_less_often(cancer):
     assert results[1].success.mean() >= results[0].success.mean() - 0.1
     alone = attack.run(X[3:4], y[3:4])
     np.testing.assert_array_equal(alone.X_adv[0], results[1].X_adv[3])
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Look at the rows every tenth step, and count queries where they are."""
+    monkeypatch.setitem(LOOK_EVERY, "cpu", 10)
+    monkeypatch.setattr(_access, "_on_gpu", lambda rows: rows is not None)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        SquareAttack(eps=1 / 8, max_queries=47, image_shape=(8, 8)),
+        SquareAttack(eps=1 / 16, max_queries=61),
+        SimBA(max_queries=37, step_size=1 / 8),
+    ],
+    ids=name_of,
+)
+def test_what_is_looked_at_in_blocks_is_what_each_look_finds(attack, digits, request):
+    """Rows that are through in between cost nothing, and keep what led there."""
+    X, y, _ = digits
+    model = RidgeClassifier().fit(X[:1000], y[:1000])
+    model.coef_ = np.round(64 * model.coef_) / 64  # so that sums are exact, in any order
+    model.intercept_ = np.round(64 * model.intercept_) / 64
+    attack = clone(attack).set_params(estimator=FrozenEstimator(model), bounds=(0, 1))
+    attack.fit(X, y)
+    expected = attack.run(X[1000:1060], y[1000:1060])
+    request.getfixturevalue("as_on_a_gpu")
+    found = attack.run(X[1000:1060], y[1000:1060])
+    assert 10 < found.success.sum() < 55
+    for name in ("X_adv", "y_pred", "success", "n_queries", "finished"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_rows_that_were_through_when_it_was_stopped_are_successes(digits, as_on_a_gpu):
+    X, y, model = digits
+    victim = Recorder(model)
+    attack = SquareAttack(victim, eps=0.3, bounds=(0, 1)).fit(X, y)
+    rows, labels = X[1000:1060], y[1000:1060]
+    done = attack.run(rows, labels)
+    ask, calls = Recorder.predict_proba, []
+
+    def stopped(self, X):
+        calls.append(1)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return ask(self, X)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "predict_proba", stopped)
+        with pytest.warns(InterruptedRunWarning):
+            found = attack.run(rows, labels)
+    early = done.select(found.rows).n_queries < 4
+    assert early.sum() > 5 and found.success[early].all() and found.finished[early].all()
+    assert (model.predict(found.X_adv)[found.success] != found.y[found.success]).all()
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+        waits = bool(tags & set(function.tags))
+        if "index" in function.name():  # masks are counted first, positions are not
+            masks = (t for t in tree_leaves(args[1:]) if isinstance(t, torch.Tensor))
+            waits = any(mask.dtype == torch.bool for mask in list(masks)[:1])
+        self.n += waits
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "attack, steps, shape",
+    [
+        (SquareAttack(), "max_queries", (1, 8, 8)),
+        (SquareAttack(), "max_queries", (64,)),
+        (SquareAttack(norm=2), "max_queries", (1, 8, 8)),
+        (ProjectedGradientDescent(loss="margin"), "max_iter", (64,)),
+        (AutoProjectedGradientDescent(loss="dlr"), "max_iter", (64,)),
+    ],
+)
+def test_attacks_wait_for_a_gpu_once_in_ten_steps(
+    attack, steps, shape, as_on_a_gpu, monkeypatch
+):
+    # On a GPU, answers are looked at in the end; projections take fixed rounds.
+    monkeypatch.setattr(NetworkAnswerer, "from_view", lambda self, logits, *_: logits)
+    monkeypatch.setattr(_projection, "_SEEN_AT_ONCE", ())
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    X = np.random.RandomState(0).rand(30, *shape).astype(np.float32)
+    waits, to_host = [], torch.Tensor.cpu
+    for n in (41, 81):
+        attack = clone(attack).set_params(estimator=PretrainedModule(module), eps=0.02)
+        attack.set_params(bounds=(0, 1), **{steps: n}).fit(X)
+        with HostWaits() as counter, pytest.MonkeyPatch.context() as patch:
+
+            def cpu(tensor, counter=counter):
+                counter.n += 1
+                return to_host(tensor)
+
+            patch.setattr(torch.Tensor, "cpu", cpu)
+            result = attack.run(X)
+        waits.append(counter.n)
+    assert not result.success.all()  # there were rows to the end
+    assert (waits[1] - waits[0]) / 40 <= 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("norm", [np.inf, 2])
+def test_square_on_a_gpu_finds_what_it_finds_on_a_processor(norm):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval().double()
+    X = np.random.RandomState(0).rand(30, 1, 8, 8)
+    found = []
+    for device in ("cpu", "cuda"):
+        victim = PretrainedModule(copy.deepcopy(module).to(device))
+        attack = SquareAttack(victim, norm=norm, eps=0.1, max_queries=99, bounds=(0, 1))
+        found.append(attack.fit(X).run(X))
+    np.testing.assert_allclose(found[0].X_adv, found[1].X_adv, atol=1e-5)
+    np.testing.assert_array_equal(found[0].n_queries, found[1].n_queries)
 
 
 def test_square_has_an_eps_for_each_feature(cancer):

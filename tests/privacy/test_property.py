@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -15,7 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from sklearn_advsec.privacy import PropertyInference, make_records
+from sklearn_advsec.privacy import PropertyInference, _property, make_records
 
 
 def customers(n=2200, seed=0):
@@ -55,6 +56,21 @@ def test_the_share_is_found(share):
     # The shadows have the shares that they are said to have.
     assert attack.shadow_shares_.min() >= 0.1 and attack.shadow_shares_.max() <= 0.9
     assert np.ptp(attack.shadow_shares_) > 0.5
+
+
+def test_workers_send_answers_and_no_models(monkeypatch):
+    sent, fit_many = [], _property.fit_many
+
+    def counted(*args, **options):
+        sent.extend(fit_many(*args, **options))
+        return sent
+
+    monkeypatch.setattr(_property, "fit_many", counted)
+    forest = RandomForestClassifier(50, random_state=0)
+    attack = attacked(0.5, shadow_estimator=forest, n_shadow_models=8, n_jobs=2)
+    assert len(sent) == 8 and max(len(pickle.dumps(found)) for found in sent) < 10_000
+    np.testing.assert_array_equal(attack.shadow_answers_, sent)
+    assert not any("shadow_estimators" in name for name in vars(attack))
 
 
 def test_a_group_that_leaves_no_trace_is_not_found():

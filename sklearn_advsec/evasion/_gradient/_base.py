@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from ...exceptions import QueryBudgetExceeded
-from .._active_rows import ActiveRows
+from .._active_rows import ActiveRows, all_but
 from .._base import EvasionAttack, shared
 from .._goal import LOSSES
 from .._missing import lose_values
-from .._state import _LOOK_EVERY, record_last
+from .._state import LOOK_EVERY, record_last
 
 
 class ConstantStep:
@@ -75,7 +75,7 @@ def descend(state, rule, *, start=None, max_iter, early_stopping=True, n_draws=1
     x, lower, upper = access.x[rows], state.lower[rows], state.upper[rows]
     delta = torch.zeros_like(x) if start is None else start[rows]
     goal = state.goal.select(rows)
-    look_every = _LOOK_EVERY.get(access.device.type, 10)
+    look_every = LOOK_EVERY.get(access.device.type, 10)
     # Besides a step, a row needs its last answer, and an answer for each confirmation.
     reserve = n_draws + (0 if access.exact and not access.mixed else 1)
 
@@ -97,7 +97,7 @@ def descend(state, rule, *, start=None, max_iter, early_stopping=True, n_draws=1
                         access, goal.select(at), x_adv, rows, at, logits
                     )
                     state.record(rows[at], x_adv[at], predicted, True)
-                    left = _all_but(at, len(rows))
+                    left = all_but(at, len(rows))
                     rows, x, delta, lower, upper, logits, gradient = (
                         t.index_select(0, left)
                         for t in (rows, x, delta, lower, upper, logits, gradient)
@@ -122,16 +122,6 @@ def _confirm(access, goal, x_adv, rows, at, logits):
         return logits[at].argmax(1), at
     predicted, confirmed = goal.ask(access, x_adv[at], rows[at])
     return predicted[confirmed], at[confirmed]
-
-
-def _all_but(at, n):
-    """Return the positions from 0 to `n` that are not in `at`.
-
-    How many there are is known, so that a GPU need not be waited for: they come last in
-    a stable sort by whether they are in it.
-    """
-    left = torch.ones(n, dtype=torch.uint8, device=at.device).index_fill_(0, at, 0)
-    return left.argsort(stable=True)[len(at) :]
 
 
 class GradientAttack(EvasionAttack):

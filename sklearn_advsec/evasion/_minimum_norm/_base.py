@@ -6,7 +6,7 @@ import torch
 from .._active_rows import ActiveRows, column
 from .._base import EvasionAttack, shared
 from .._goal import margin, rank_others
-from .._state import _LOOK_EVERY
+from .._state import LOOK_EVERY
 
 # Which norm of the gradient says how far a boundary is, for each norm of the row. Of the
 # features, the one that moves the margin most counts where they are only counted.
@@ -65,7 +65,7 @@ class Search(ActiveRows):
         super().__init__(state, rows)
         self._least_margin = least_margin
         self._limit = limit
-        self._look_every = _LOOK_EVERY.get(state.access.device.type, 10)
+        self._look_every = LOOK_EVERY.get(state.access.device.type, 10)
         self._n_asked = 0
         self.best = torch.full_like(self.labels, torch.inf, dtype=self.x.dtype)
         self.scale = torch.ones_like(self.best)

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 
 from ..._rows import RowCodec, is_dataframe
 from ..._sklearn import Interval
-from .._active_rows import ActiveRows, Answer
+from .._active_rows import ActiveRows, Answer, column
 from .._base import SPENT, EvasionAttack, shared
 from .._missing import lose_values
 
@@ -222,8 +222,9 @@ def climb(active, propose, start=None, n_proposals=1):
         How many proposals are asked about at once; the best one counts.
     """
     candidates = [torch.zeros_like(active.x) if start is None else start]
-    step = payable = 0
+    step = payable = unseen = 0
     cost = n_proposals + active.confirms
+    look_every = active.look_every if n_proposals == 1 else 1
     if start is None and active.objective is not None:  # asked already
         step, active.gained = 1, torch.zeros_like(active.labels, dtype=torch.bool)
     else:
@@ -237,18 +238,31 @@ def climb(active, propose, start=None, n_proposals=1):
         if step:
             candidates = [propose(step + k) for k in range(n_proposals)]
         candidate, x_adv, answer = _ask_best(active, candidates)
+        step += len(candidates)
+        payable, unseen = payable - cost, unseen + 1
         active.gained = answer.objective > active.objective
-        if not step:
+        if step == len(candidates):
             active.gained[:] = True
-        at = torch.nonzero(active.gained).flatten()
-        active.delta[at] = candidate[at]
         active.objective = torch.maximum(answer.objective, active.objective)
+        if look_every > 1:
+            # Rows that are through keep what led there until somebody looks.
+            active.gained = (active.gained | answer.reached) & ~active.through
+            active.through = active.through | answer.reached
+            moved = column(active.gained, candidate)
+            active.delta = torch.where(moved, candidate, active.delta)
+        else:
+            at = torch.nonzero(active.gained).flatten()
+            active.delta[at] = candidate[at]
         active.predicted = torch.where(active.gained, answer.predicted, active.predicted)
+        if look_every > 1:
+            if unseen < look_every and payable >= cost:
+                continue
+            answer = Answer(active.predicted, active.through)
+            x_adv = active.x + active.delta
         active.record_successes(x_adv, answer)
+        unseen = 0
         if not len(active):
             return
-        step += len(candidates)
-        payable -= cost
 
 
 def _ask_best(active, candidates):

@@ -485,9 +485,10 @@ class TopKAccess(ScoreAccess):
             )
         self._top_k = min(top_k, len(self.classes))
 
-    def scores(self, x, rows=None):
+    def scores(self, x, rows=None, *, asked=None):
         """Ask for probabilities; see `ScoreAccess.scores`."""
+        scores = super().scores(x, rows, asked=asked)
         # A stable sort: of equal ones the first class counts, as it does in predict.
-        seen, classes = super().scores(x, rows).sort(dim=1, descending=True, stable=True)
+        seen, classes = scores.sort(dim=1, descending=True, stable=True)
         k = self._top_k
         return torch.zeros_like(seen).scatter(1, classes[:, :k], seen[:, :k])

@@ -38,7 +38,9 @@ class Windows:
     image_shape : tuple of int or None
         What a flat row is.
     generator : torch.Generator
-        Source of randomness.
+        Source of randomness, on the processor: draws are the same everywhere.
+    device : torch.device, default=None
+        Where what is drawn is wanted; None is the processor.
 
     Attributes
     ----------
@@ -47,8 +49,8 @@ class Windows:
         index of. A flat row that is no image has one channel, and one line.
     """
 
-    def __init__(self, row_shape, image_shape, generator):
-        self.generator = generator
+    def __init__(self, row_shape, image_shape, generator, device=None):
+        self.generator, self.device = generator, device
         self.image = image_shape_of(row_shape, image_shape)
         self.shape = (-1, *(self.image or (1, 1, int(np.prod(row_shape)))))
         self.n_pixels = self.shape[2] * self.shape[3]
@@ -58,7 +60,8 @@ class Windows:
         """Return the index of a window that covers about this share of a channel."""
         if self.image is None:
             k = min(max(smallest, round(share * self.n_pixels)), self.n_pixels)
-            return ..., torch.randperm(self.n_pixels, generator=self.generator)[:k]
+            order = torch.randperm(self.n_pixels, generator=self.generator)
+            return ..., self._there(order[:k])
         _, height, width = self.image
         side = max(round(sqrt(share * self.n_pixels)), smallest)
         rows, columns = min(side, height), min(side, width)
@@ -96,7 +99,7 @@ class Windows:
             return self.bump((..., range(self.n_pixels)))
         _, height, width = self.image
         rows, columns = max(1, height // 5), max(1, width // 5)
-        image = torch.zeros(self.shape[1:], dtype=torch.float64)
+        image = torch.zeros(self.shape[1:], dtype=torch.float64, device=self.device)
         for top in range(height % rows // 2, height - rows + 1, rows):
             for left in range(width % columns // 2, width - columns + 1, columns):
                 image[:, top : top + rows, left : left + columns] = self._bump(
@@ -106,7 +109,7 @@ class Windows:
 
     def _bump(self, rows, columns):
         shape = _two_halves(rows, columns, self._integer(2) == 1)
-        return shape * self._signs(self.shape[1], 1, 1)
+        return self._there(shape) * self._signs(self.shape[1], 1, 1)
 
     def _integer(self, stop):
         if not self._numbers:
@@ -116,7 +119,11 @@ class Windows:
         return int(self._numbers.pop() * stop)
 
     def _coins(self, *shape):
-        return torch.rand(shape, generator=self.generator) < 0.5
+        return self._there(torch.rand(shape, generator=self.generator) < 0.5)
+
+    def _there(self, drawn):
+        """Send what was drawn to the device, which nobody waits for."""
+        return drawn.to(self.device, non_blocking=True)
 
     def _signs(self, *shape):
         return 2.0 * self._coins(*shape).double() - 1
@@ -312,7 +319,9 @@ class SquareAttack(QueryAttack):
         image_shape_of(row_shape, self.image_shape)
 
     def _search(self, active, state):
-        windows = Windows(self.row_shape_, self.image_shape, state.generator)
+        windows = Windows(
+            self.row_shape_, self.image_shape, state.generator, active.x.device
+        )
         search = _linf if self._norm == np.inf else _l2
         propose, start = search(active, self._ball(), windows, self._share)
         climb(active, propose, start, self.n_proposals)
