@@ -67,7 +67,7 @@ def test_workers_send_answers_and_no_models(monkeypatch):
 
     monkeypatch.setattr(_property, "fit_many", counted)
     forest = RandomForestClassifier(50, random_state=0)
-    attack = attacked(0.5, shadow_estimator=forest, n_shadow_models=8, n_jobs=2)
+    attack = attacked(0.5, shadow_estimator=forest, n_shadow_models=8)
     assert len(sent) == 8 and max(len(pickle.dumps(found)) for found in sent) < 10_000
     np.testing.assert_array_equal(attack.shadow_answers_, sent)
     assert not any("shadow_estimators" in name for name in vars(attack))
@@ -122,7 +122,7 @@ def test_it_is_repeatable_and_leaves_the_target_alone():
     attack = attacked(0.5, n_shadow_models=8)
     before = pickle.dumps(attack.estimator)
     with joblib.parallel_config(backend="threading"):
-        again = attacked(0.5, n_shadow_models=8, n_jobs=2)
+        again = attacked(0.5, n_shadow_models=8)
     assert again.share_ == pytest.approx(attack.share_, abs=1e-9)
     assert pickle.dumps(attack.estimator) == before
     # No shadow was trained on a query.
