@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
+from operator import length_hint
 from typing import Any, Self
 
 from ._sklearn import Decorated
 
-__all__ = ["LOG", "ReportsProgress", "with_callbacks"]
+__all__ = ["LOG", "MOST_SHARES", "ReportsProgress", "logged", "with_callbacks"]
 
-# At INFO, when fits begin and end, and how far attacks are; at DEBUG, each task of a fit.
+# At INFO, when fits begin and end, and every few seconds how far what takes long is; at
+# DEBUG, each task of a fit.
 LOG = logging.getLogger("sklearn_advsec")
+_SECONDS = 3.0
+
+# Of what has many parts, such as rows, shares are the tasks: bars take a time that grows
+# with the square of the number of tasks.
+MOST_SHARES = 100
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -41,13 +48,45 @@ def with_callbacks(fit: Decorated) -> Decorated:
     return fit if _with_callbacks is None else _with_callbacks(fit)
 
 
+def logged(steps, owner, name, n_steps=None):
+    """Yield steps, and log how many are done: at INFO, if the last time is a while ago.
+
+    Parameters
+    ----------
+    steps : iterable
+        What is looped over.
+    owner, name : str
+        Whose steps they are, and what one is called.
+    n_steps : int, default=None
+        How many there are; None where that is not known, or `steps` says it.
+    """
+    n_steps = length_hint(steps, 0) if n_steps is None else n_steps
+    begin = last = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        yield step
+        LOG.debug("%s: %s %d done", owner, name, number)
+        now = time.monotonic()
+        if now - last < _SECONDS or number == n_steps:
+            continue
+        last, passed = now, now - begin
+        line = f"{owner}: {name} {number} done; {passed:.0f} s"
+        if n_steps:
+            left = passed / number * (n_steps - number)
+            line = (
+                f"{owner}: {name} {number} of {n_steps} done; {passed:.0f} s, about "
+                f"{left:.0f} s to go"
+            )
+        LOG.info("%s", line)
+
+
 class ReportsProgress(CallbackSupportMixin):
     """Lets the callbacks of `set_callbacks` follow a fit, and some of them end it.
 
     The fit is one task, with its epochs, models or queries as subtasks. A `fit` that is
     decorated by `_fit_context` or `with_callbacks`, which tear the callbacks down, does
     its work inside of `_reported`, and its loops go over `_tasks`. Without callbacks,
-    neither does anything.
+    they only log. What predicts for long is decorated as well, and works inside of
+    `_told_to_callbacks`.
     """
 
     def _n_tasks(self):
@@ -97,28 +136,30 @@ class ReportsProgress(CallbackSupportMixin):
             Whether to end early where a callback asks for it: where that leaves
             something usable.
         """
-        for number, step in enumerate(steps, start=1):
+        for step in logged(steps, type(self).__name__, name):
             task = self._begin_task(name)
             yield step
-            LOG.debug("%s: %s %d done", type(self).__name__, name, number)
             if self._end_task(task, attributes) and stops:
                 return
 
-    def _tell_done(self, n_tasks, name):
-        """Report tasks that are done already."""
-        if hasattr(self, "_reporting"):
-            for _ in range(n_tasks):
-                self._end_task(self._begin_task(name))
+    def _tell_shares(self, n_before, n_done, n_all, name):
+        """Report that of all parts so many are done, and how many were before."""
+        if not hasattr(self, "_reporting") or not n_all:
+            return
+        n_shares = min(n_all, MOST_SHARES)
+        for _ in range(n_before * n_shares // n_all, n_done * n_shares // n_all):
+            self._end_task(self._begin_task(name))
 
     def _fit_as_task(self, estimator, name, X, y, sample_weight=None):
         """Fit an estimator; callbacks that propagate follow its own tasks, too."""
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         if not hasattr(self, "_reporting"):
-            return estimator.fit(X, y, sample_weight=sample_weight)
+            return estimator.fit(X, y, **weights)
         fit, data = self._reporting
         task = fit.subcontext(task_name=name)
         with task.propagate_callback_context(estimator):
             task.call_on_fit_task_begin(**data)
-            estimator.fit(X, y, sample_weight=sample_weight)
+            estimator.fit(X, y, **weights)
             task.call_on_fit_task_end(**data)
         return estimator
 

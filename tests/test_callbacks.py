@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import time
+from collections import Counter
 
 import joblib
 import numpy as np
@@ -15,9 +17,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from sklearn_advsec import batched, evasion
+from sklearn_advsec import _progress, batched, evasion, privacy
 from sklearn_advsec._progress import ReportsProgress
 from sklearn_advsec.batched import fit_many
 from sklearn_advsec.defense import (
@@ -27,10 +29,11 @@ from sklearn_advsec.defense import (
     MagNet,
     MixupClassifier,
     RandomizedSmoothingClassifier,
+    RobustDecisionTreeClassifier,
     RobustRandomForestClassifier,
     TRADESClassifier,
 )
-from sklearn_advsec.encryption import DiscretizedMLPClassifier
+from sklearn_advsec.encryption import DiscretizedMLPClassifier, EncryptedClassifier
 from sklearn_advsec.evasion import (
     AdversarialPatch,
     ProjectedGradientDescent,
@@ -222,13 +225,6 @@ COMPLETE = {
         ),
         "shadow model",
         8,
-    ),
-    "boundary": (
-        BoundaryDistance(
-            TREE, shadow_estimator=SHADOW, n_shadow_models=3, max_queries=10
-        ),
-        "shadow model",
-        3,
     ),
     "active": (
         ActiveExtraction(
@@ -435,6 +431,59 @@ def test_callbacks_see_the_estimator_of_each_epoch(defense):
     np.testing.assert_array_equal(seen[-1][1], defense.predict_proba(X))
 
 
+def counted(recorder):
+    """Return how many tasks of each name ended, and how many there were to be."""
+    ended = Counter(name for name, _ in recorder.of("end"))
+    assert ended.total() <= recorder.max_subtasks
+    assert ended == Counter(name for name, _ in recorder.of("begin"))
+    recorder.events.clear()
+    return dict(ended)
+
+
+@pytest.mark.parametrize("cls, n_folds", [("", 0), ("Numeric", 10)])
+def test_batches_that_are_asked_and_folds_are_tasks(monkeypatch, cls, n_folds):
+    monkeypatch.setattr(privacy._attributes, "_ROWS", 60)
+    trees = (DecisionTreeClassifier, DecisionTreeRegressor)[bool(cls)]
+    attack = getattr(privacy, f"{cls}AttributeInference")(
+        LINEAR, attribute=2, attack_estimator=trees(max_depth=3, random_state=0)
+    )
+    rows, column = np.delete(RECORDS, 2, axis=1), RECORDS[:, 2]
+    column = column if cls else column > np.median(column)
+    plain = clone(attack).fit(rows, column).predict(rows)
+    attack.set_callbacks(recorder := Recorder()).fit(rows, column)
+    tasks = {"batch of records": 3, "attack estimator": 2, "fold": n_folds}
+    assert counted(recorder) == {name: n for name, n in tasks.items() if n}
+    np.testing.assert_array_equal(attack.predict(rows), plain)
+    assert counted(recorder) == {"batch of records": 3}
+
+
+def test_models_that_are_attacked_are_tasks():
+    attack = BoundaryDistance(
+        TREE, shadow_estimator=SHADOW, n_shadow_models=3, max_queries=10
+    )
+    attack.set_callbacks(recorder := Recorder()).fit(RECORDS)
+    assert counted(recorder) == {"shadow model": 3, "attacked model": 3 + 4}
+    attack.predict(RECORDS[:5])
+    assert counted(recorder) == {"attacked model": 4}
+
+
+def test_rows_that_reach_a_leaf_are_tasks():
+    tree = RobustDecisionTreeClassifier(random_state=0)
+    plain = clone(tree).fit(X, y).predict_proba(X)
+    tree.set_callbacks(recorder := Recorder()).fit(X, y)
+    assert counted(recorder) == {"share of the rows": 100}
+    np.testing.assert_array_equal(tree.predict_proba(X), plain)
+
+
+def test_compiling_and_messages_are_tasks():
+    pytest.importorskip("tenseal")
+    encrypted = EncryptedClassifier(LINEAR, packing="rows")
+    encrypted.set_callbacks(recorder := Recorder()).fit(X)
+    assert counted(recorder) == {"degree": 1, "packing": 1}
+    encrypted.predict(X[:2])
+    assert counted(recorder) == {"message": 2}
+
+
 def test_wrapping_defenses_hand_callbacks_on():
     smooth = RandomizedSmoothingClassifier(net64(max_epochs=3), n_samples=2, sigma=0.1)
     recorder = Propagated()
@@ -557,6 +606,35 @@ def test_interrupted_callback_of_fit_many_loses_no_model():
     with pytest.raises(KeyboardInterrupt) as stop:
         fit_many(SHADOW, X, y, [np.arange(150)] * 4, range(4), callback=interrupt)
     assert [model is not None for model in stop.value.result] == [1, 1, 0, 0]
+
+
+def test_what_takes_long_says_how_far_it_is(caplog, monkeypatch):
+    monkeypatch.setattr(_progress, "_SECONDS", 0.0)
+    tree = RobustDecisionTreeClassifier(max_depth=2).fit(X, y)
+    with caplog.at_level("INFO", logger="sklearn_advsec"):
+        MatrixFactorization(n_factors=2, max_iter=3).fit(X)
+        tree.certify(X[:20])
+        RandomizedSmoothingClassifier(LINEAR, n_samples=30).fit(X).predict(X)
+        LabelSmoothingClassifier(net(max_epochs=2), random_state=0).fit(X, y)
+    lines = [record.getMessage().partition(";")[0] for record in caplog.records]
+    wanted = {
+        "MatrixFactorization: iteration 2 of 3 done",
+        "certified_radii: part 1 of 2 done",
+        "RandomizedSmoothingClassifier: block of noise 1 done",
+        "LabelSmoothingClassifier: epoch 1 of 2 done",
+    }
+    assert wanted <= set(lines), lines
+
+
+def test_victims_that_take_long_to_train_are_logged(caplog):
+    class Slow(DecisionTreeClassifier):
+        def fit(self, X, y):
+            time.sleep(1.01)
+            return super().fit(X, y)
+
+    with caplog.at_level("INFO", logger="sklearn_advsec"):
+        evasion.SquareAttack(Slow()).fit(X, y)
+    assert "Slow: trained after 1." in caplog.text
 
 
 def test_long_fits_and_attacks_are_logged(caplog):

@@ -6,6 +6,7 @@ user's class, and pickles as any other.
 """
 
 import copy
+import itertools
 import logging
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from skorch.callbacks import Callback
 from torch.utils.data import Dataset
 
-from .._progress import LOG
+from .._progress import LOG, logged
 from ..differentiable._skorch import outputs_to_logits
 from ..evasion._goal import LOSSES, Goal
 from ..evasion._state import AttackState
@@ -329,7 +330,7 @@ def train(defense, net, X, y, weights, *mixins, callbacks=()):
     cls, own, rows = type(net), net.callbacks_, RowWeights()
     if weights is not None:
         mixins = (*mixins, weighted_rows(weights / weights.mean(), rows))
-    if hasattr(defense, "_reporting") or LOG.isEnabledFor(logging.DEBUG):
+    if hasattr(defense, "_reporting") or LOG.isEnabledFor(logging.INFO):
         callbacks = [*callbacks, ("epochs", Epochs(defense, cls, own))]
     net.callbacks_ = [
         ("row_weights", rows),
@@ -490,20 +491,22 @@ class Epochs(Callback):
     def on_train_begin(self, net, **kwargs):
         """Begin."""
         self.task = None
+        name = type(self.defense).__name__
+        self.log = logged(itertools.count(), name, "epoch", net.max_epochs)
 
     def on_epoch_begin(self, net, **kwargs):
         """Begin a task."""
+        next(self.log)
         self.task = self.defense._begin_task("epoch")
 
     def on_epoch_end(self, net, **kwargs):
         """End it; what skorch takes for an interruption ends the training."""
-        name, epoch = type(self.defense).__name__, net.history[-1, "epoch"]
-        LOG.debug("%s: epoch %d done", name, epoch)
         if self._end(net):
             raise KeyboardInterrupt
 
     def on_train_end(self, net, **kwargs):
         """End the task of an epoch that something else has ended."""
+        next(self.log)
         if self.task is not None:
             self._end(net)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -24,6 +25,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from .. import differentiable
 from .._estimators import RoutesToEstimator, as_nets_take_them, name_of, unwrap
+from .._progress import ReportsProgress, with_callbacks
 from .._rows import is_dataframe
 from .._sklearn import (
     BaseEstimator,
@@ -110,7 +112,9 @@ def _hands_out_probabilities(self):
     return _estimator_has("predict_proba")(self)
 
 
-class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
+class _EncryptedPredictor(
+    ReportsProgress, RoutesToEstimator, MetaEstimatorMixin, BaseEstimator
+):
     """What the encrypted classifier and the encrypted regressor share."""
 
     _parameter_constraints = {
@@ -185,15 +189,26 @@ class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
         order = rng.permutation(len(X))
         n_held = len(X) // 5
         held, kept = order[:n_held], order[n_held:]
-        if scheme is None:
-            layers = graph(self.estimator_, self._row_shape)
-            plain = self._plain_predictions(rows)
-            self._fit_polynomials(layers, X.reshape(len(X), -1), kept, held, plain)
-        else:
-            plain = self._plain_predictions(rows)
-            self._fit_circuit(scheme, X.reshape(len(X), -1), kept, held, plain)
+        flat = X.reshape(len(X), -1)
+        with self._reported(X, y):
+            if scheme is None:
+                layers = graph(self.estimator_, self._row_shape)
+                plain = self._plain_predictions(rows)
+                self._fit_polynomials(layers, flat, kept, held, plain)
+            else:
+                plain = self._plain_predictions(rows)
+                self._fit_circuit(scheme, flat, kept, held, plain)
         self.depth_ = self._program.depth
         return self
+
+    def _n_tasks(self):
+        if self._tfhe() is not None:
+            return 0  # the compiler of circuits does not say how far it is
+        degrees = _DEGREES if self.activation == "auto" else [self.activation]
+        return len(degrees) + len(self._packings())
+
+    def _packings(self):
+        return list(PACKINGS) if self.packing == "auto" else [self.packing]
 
     def _tfhe(self):
         """Return the parameters of scheme TFHE; None where it is CKKS."""
@@ -204,9 +219,8 @@ class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
         self._link = layers.link
         self._compile(layers.layers, X, kept, held, plain)
         self._largest_score = float(np.abs(self._program.scores(X[kept])).max()) or 1.0
-        packings = PACKINGS if self.packing == "auto" else [self.packing]
         self._compiled, refused = {}, None
-        for name in packings:
+        for name in self._tasks(self._packings(), "packing", stops=False):
             try:
                 self._compiled[name] = self._packed(PACKINGS[name])
             except ValueError as error:
@@ -244,7 +258,11 @@ class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
         if isinstance(self.activation, str):
             choices = _DEGREES if curved else (2,)
         best, tried = None, []
-        for choice in choices:
+        # Until one agrees.
+        choices = takewhile(
+            lambda choice: best is None or best[2][0] < self.agreement, choices
+        )
+        for choice in self._tasks(choices, "degree", stops=False):
 
             def make(function, choice=choice):
                 if isinstance(choice, PolynomialActivation):
@@ -257,8 +275,6 @@ class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
             tried.append(f"{measured[0]:.4f} ({choice})")
             if best is None or measured[0] > best[2][0]:
                 best = program, polynomials, measured
-            if measured[0] >= self.agreement:
-                break
         self._program, self.polynomials_, measured = best
         self.agreement_, self.refused_ = measured
         self.ranges_ = [polynomial.bounds_ for polynomial in self.polynomials_]
@@ -426,14 +442,19 @@ class _EncryptedPredictor(RoutesToEstimator, MetaEstimatorMixin, BaseEstimator):
             check_range(X, self._program.low, self._program.high)
         return X
 
+    @with_callbacks
     def _loop(self, X, decrypt):
         X = self._flat(X)
         packing = self._cheaper(len(X))
         client, server = self.client(packing), self.server(packing)
-        server.register(client.evaluation_keys())
-        parts = [
-            decrypt(client, server.evaluate(question)) for question in client.encrypt(X)
-        ]
+        n_messages = -(-len(X) // client.model.rows_per_message)
+        with self._told_to_callbacks(X, None, n_messages):
+            server.register(client.evaluation_keys())
+            questions = client.encrypt(X)
+            parts = [
+                decrypt(client, server.evaluate(question))
+                for question in self._tasks(questions, "message", stops=False)
+            ]
         return np.concatenate(parts)
 
     def __sklearn_tags__(self):

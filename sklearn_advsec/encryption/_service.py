@@ -27,6 +27,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._progress import ReportsProgress, with_callbacks
 from .._sklearn import BaseEstimator, Interval, fit_context, validate_data
 from ._halves import TAKEN, Client, PublicModel, Server, mac_key_of
 from ._messages import MAX_BYTES, OVERHEAD, MessageError, read_header
@@ -308,7 +309,7 @@ def _hands_out_scores(self):
     return True
 
 
-class EncryptedClient(ClassifierMixin, BaseEstimator):
+class EncryptedClient(ReportsProgress, ClassifierMixin, BaseEstimator):
     """A classifier that lives behind an :class:`EncryptionService`.
 
     `fit` makes keys and registers them; rows are encrypted here, and labels decrypted
@@ -431,11 +432,15 @@ class EncryptedClient(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self._loop(X, decimals=self.decimals, proba=True)
 
+    @with_callbacks
     def _loop(self, X, **options):
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        parts = []
-        for question in self.client_.encrypt(X):
-            parts.append(self.client_.decrypt(self._asked(question), **options))
+        questions = self.client_.encrypt(X)
+        with self._told_to_callbacks(X, None, len(questions)):
+            parts = [
+                self.client_.decrypt(self._asked(question), **options)
+                for question in self._tasks(questions, "message", stops=False)
+            ]
         return np.concatenate(parts)
 
     def _asked(self, question):

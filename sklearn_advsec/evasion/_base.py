@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -30,7 +32,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from .._estimators import RoutesToEstimator, allows_nan, may_take_nan, name_of
 from .._labels import class_positions
 from .._parallel import in_parallel
-from .._progress import LOG, ReportsProgress, with_callbacks
+from .._progress import LOG, MOST_SHARES, ReportsProgress, with_callbacks
 from .._rows import (
     NUMBERS,
     RowCodec,
@@ -82,6 +84,7 @@ _CHUNK_BATCHES, _PARTS = 8, 2
 _CHUNK_BYTES, _CHUNK_SHARE = 3 * 2**20, 1 / 64
 # How many seconds lie between two reports of progress.
 _TELL_EVERY = 2.0
+_SILENT_FOR = 4.0  # where nothing is asked
 # A change by a smaller share of a column's range makes no difference.
 _TINY, _TINY_IN_TABLES = 1e-3, 2e-3
 # Under a total, this many rows go first where their cost is not known beforehand.
@@ -219,6 +222,7 @@ class Progress:
     def follow(self, state, access):
         """Follow a chunk by the questions that are asked about its rows."""
         self.state, access.on_query = state, self.on_query
+        state.on_row = self.on_query
 
     def n_asked(self):
         """How often the victim was asked about the rows of the chunk that it follows."""
@@ -253,6 +257,27 @@ class Progress:
         self._n_placed = end
         return replace(result, **placed)
 
+    @contextmanager
+    def heard(self):
+        """Say how far the attack is also while nothing is asked, as solvers may work."""
+        if not self.is_read:
+            yield
+            return
+        over = threading.Event()
+
+        def speak():
+            while not over.wait(_SILENT_FOR / 2):
+                if time.monotonic() - self.last >= _SILENT_FOR:
+                    self._say(*self._counts())
+
+        thread = threading.Thread(target=speak, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def tell_sometimes(self):
         """Say how far the attack is, if the last time was some seconds ago."""
         if time.monotonic() - self.last >= _TELL_EVERY:
@@ -260,29 +285,38 @@ class Progress:
 
     def tell(self):
         """Say how many rows are through, with what success, and how long it may take."""
-        self.last = time.monotonic()
-        n_done = sum(len(result) for result in self.results)
-        n_found = sum(int(result.success.sum()) for result in self.results)
-        n_asked = sum(int(result.n_queries.sum()) for result in self.results)
-        if self.state is not None:
-            n_done += int((self.state.success | self.state.finished).sum())
-            n_found += int(self.state.success.sum())
-            n_asked += self.n_asked()
-        self.attack._tell_done(n_done - self.n_told, "row")
+        n_done, n_found, n_asked = self._counts()
+        self.attack._tell_shares(self.n_told, n_done, self.n_rows, "share of the rows")
         self.n_told = max(n_done, self.n_told)
         if self.is_read:
-            passed = self.last - self.begin
-            left = passed / n_done * (self.n_rows - n_done) if n_done else np.nan
-            name, line = (
-                type(self.attack).__name__,
-                (
-                    f"{n_done} of {self.n_rows} rows, {n_found} successes, {n_asked} "
-                    f"queries; {passed:.0f} s, about {left:.0f} s to go"
-                ),
-            )
-            LOG.info("%s: %s", name, line)
-            if self.attack.verbose:
-                print(f"[{name}] {line}", flush=True)
+            self._say(n_done, n_found, n_asked)
+
+    def _counts(self):
+        """How many rows are through, with how many successes and questions."""
+        results, state = list(self.results), self.state
+        n_done = sum(len(result) for result in results)
+        n_found = sum(int(result.success.sum()) for result in results)
+        n_asked = sum(int(result.n_queries.sum()) for result in results)
+        if state is not None:
+            n_done += max(int((state.success | state.finished).sum()), state.n_searched)
+            n_found += int(state.success.sum())
+            n_asked += state.access.n_total_queries
+        return n_done, n_found, n_asked
+
+    def _say(self, n_done, n_found, n_asked):
+        """Print and log a line."""
+        self.last = time.monotonic()
+        name, passed = type(self.attack).__name__, self.last - self.begin
+        line = (
+            f"{n_done} of {self.n_rows} rows, {n_found} successes, {n_asked} queries; "
+            f"{passed:.0f} s"
+        )
+        if n_done:
+            left = passed / n_done * (self.n_rows - n_done)
+            line += f", about {left:.0f} s to go"
+        LOG.info("%s: %s", name, line)
+        if self.attack.verbose:
+            print(f"[{name}] {line}", flush=True)
 
 
 def _joined(results, resume):
@@ -633,7 +667,7 @@ class EvasionAttack(
         if resume is not None:
             resume = resume.converted(lambda rows: plain_rows(rows)[0])
         try:
-            with self._reported(X, y, n_tasks=len(work)):
+            with self._reported(X, y, n_tasks=min(len(work), MOST_SHARES)):
                 return self._run(work, resume).converted(restore)
         except BaseException as stop:
             if getattr(stop, "result", None) is None:
@@ -819,7 +853,7 @@ class EvasionAttack(
     def _run_all(self, X, y=None):
         """Run on all rows, or raise: part of a result would be taken for the whole."""
         work = self._rows_to_attack(X, y, None)
-        with self._reported(X, y, n_tasks=len(work)):
+        with self._reported(X, y, n_tasks=min(len(work), MOST_SHARES)):
             return self._run(work)
 
     def _run(self, work, resume=None, on_query=None):
@@ -830,8 +864,9 @@ class EvasionAttack(
             begun = np.isin(work.rows, resume.rows[resume.finished])
             todo = work.select(np.flatnonzero(~begun))
         try:
-            for result in self._results(todo, progress):
-                progress.add(result)
+            with progress.heard():
+                for result in self._results(todo, progress):
+                    progress.add(result)
         except BaseException as stop:  # of the victim too: what was paid for is kept
             if getattr(stop, "result", None) is not None:
                 progress.add(stop.result)

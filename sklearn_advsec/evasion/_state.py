@@ -306,6 +306,10 @@ class AttackState:
         The goal for all rows; set once it is known.
     y : ndarray of shape (n_rows,) or None
         The labels that `run` was given.
+    n_searched : int
+        How many rows were searched one by one, before the victim is shown what was found.
+    on_row : callable or None
+        Is called after each of these.
     search : ActiveRows or None
         The search under way, which knows more than what was recorded.
     x_adv : tensor of the shape of ``access.x``
@@ -323,7 +327,8 @@ class AttackState:
         self.upper = upper
         self.generator = generator
         self.positions = positions
-        self.goal = self.y = self.search = None
+        self.goal = self.y = self.search = self.on_row = None
+        self.n_searched = 0
         n, device = len(access.x), access.x.device
         self.x_adv = access.x.clone()
         self.predicted = torch.full((n,), -1, dtype=torch.int64, device=device)

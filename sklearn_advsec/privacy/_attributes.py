@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
+from joblib import delayed
 from numpy.typing import ArrayLike
 from sklearn.base import (
     ClassifierMixin,
@@ -18,7 +19,7 @@ from sklearn.base import (
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import r2_score
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import KFold
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from sklearn.utils import gen_batches
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -29,7 +30,8 @@ from sklearn.utils.validation import (
 )
 
 from .._estimators import allows_nan
-from .._parallel import in_parallel
+from .._parallel import in_parallel, run_tasks
+from .._progress import ReportsProgress, with_callbacks
 from .._rows import is_dataframe
 from .._sklearn import (
     BaseEstimator,
@@ -53,7 +55,7 @@ from ._signals import (
 _ROWS = 4096
 
 
-class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
+class _AttributeAttack(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     """What attacks on a column share: the target is asked about each of its values."""
 
     knowledge = "score"
@@ -67,6 +69,7 @@ class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    @with_callbacks
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Infer the attribute.
 
@@ -82,7 +85,8 @@ class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._check_X(X, reset=False)
-        return self.attack_estimator_.predict(self._see(X))
+        with self._told_to_callbacks(X, None, self._n_batches(X)):
+            return self.attack_estimator_.predict(self._see(X))
 
     def predict_baseline(self, X: ArrayLike) -> np.ndarray:
         """Impute the attribute from the other columns, without the target.
@@ -109,7 +113,22 @@ class _AttributeAttack(MetaEstimatorMixin, BaseEstimator):
         # Of the same size for any `n_jobs`, by which the last digits of answers go.
         parts = [_safe_indexing(X, at) for at in gen_batches(len(X), _ROWS)]
         told = in_parallel(partial(ask, values=values), parts, len(parts), self.n_jobs)
-        return np.concatenate(list(told))
+        return np.concatenate(self._followed(told, len(parts), "batch of records"))
+
+    def _n_batches(self, X):
+        return -(-len(X) // _ROWS)
+
+    def _followed(self, results, n_results, name):
+        """Return results that come one after the other, each of a task."""
+        tasks = self._tasks(range(n_results), name, stops=False)
+        return [result for _, result in zip(tasks, results, strict=True)]
+
+    def _fit_both(self, estimator, known, seen, y):
+        """Train on the known columns, and on what is seen of the target as well."""
+        self.baseline_estimator_, self.attack_estimator_ = (
+            self._fit_as_task(clone(estimator), "attack estimator", columns, y)
+            for columns in (known, seen)
+        )
 
     def _ask_classifier(self, X, values):
         """Return probabilities of the label for each value; all, where there is none."""
@@ -343,8 +362,8 @@ class AttributeInference(ClassifierMixin, _AttributeAttack):
             classifier = RandomForestClassifier(
                 min_samples_leaf=5, random_state=self.random_state
             )
-        self.baseline_estimator_ = clone(classifier).fit(known, y)
-        self.attack_estimator_ = clone(classifier).fit(self._see(X), y)
+        with self._reported(X, y, self._n_batches(X) + 2):
+            self._fit_both(classifier, known, self._see(X), y)
         return self
 
     def _see(self, X):
@@ -535,6 +554,13 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         values = np.quantile(y, shares, method="nearest")
         self.values_, self._weights = np.unique(values, return_counts=True)
         self.encoder_ = _make_encoder(X).fit(X)
+        folds = KFold(min(5, len(y)), shuffle=True, random_state=self.random_state)
+        n_tasks = self._n_batches(X) + 2 + 2 * folds.get_n_splits()
+        with self._reported(X, y, n_tasks):
+            self._learn(X, y, folds)
+        return self
+
+    def _learn(self, X, y, folds):
         known, told = self.encoder_.transform(X), self._ask(X, self.values_)
         nearest = np.abs(y[:, np.newaxis] - self.values_).argmin(axis=1)
         self._residual = 1.0  # of a regressor that is told a value near to the true one
@@ -546,14 +572,11 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
             regressor = RandomForestRegressor(
                 min_samples_leaf=5, random_state=self.random_state
             )
-        self.baseline_estimator_ = clone(regressor).fit(known, y)
-        self.attack_estimator_ = clone(regressor).fit(seen, y)
-        folds = KFold(min(5, len(y)), shuffle=True, random_state=self.random_state)
+        self._fit_both(regressor, known, seen, y)
         self.half_width_, self.baseline_half_width_ = (
             self._width(np.abs(y - self._left_out(regressor, columns, y, folds)))
             for columns in (seen, known)
         )
-        return self
 
     def predict_interval(self, X: ArrayLike) -> np.ndarray:
         """Infer between which values the attribute is.
@@ -594,7 +617,16 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
 
     def _left_out(self, regressor, columns, y, folds):
         """Return predictions of each row by a regressor that was trained without it."""
-        return cross_val_predict(regressor, columns, y, cv=folds, n_jobs=self.n_jobs)
+        splits = list(folds.split(columns))
+        parts = run_tasks(
+            (delayed(_predict_rest)(regressor, columns, y, *split) for split in splits),
+            self.n_jobs,
+        )
+        predicted = np.empty(len(y))
+        parts = self._followed(parts, len(splits), "fold")
+        for (_, rest), part in zip(splits, parts, strict=True):
+            predicted[rest] = part
+        return predicted
 
     def _width(self, errors):
         """Return the quantile of the errors that one more error is below."""
@@ -624,6 +656,11 @@ class NumericAttributeInference(RegressorMixin, _AttributeAttack):
         tags.regressor_tags.poor_score = True  # it may be that nothing is leaked
         tags.input_tags.allow_nan = allows_nan(self.estimator)
         return tags
+
+
+def _predict_rest(regressor, columns, y, train, rest):
+    """Train on some rows, and predict others."""
+    return clone(regressor).fit(columns[train], y[train]).predict(columns[rest])
 
 
 def _make_encoder(X):

@@ -23,7 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .._estimators import allows_nan, is_untrained_net, may_take_nan, unwrap
-from .._progress import ReportsProgress
+from .._progress import ReportsProgress, with_callbacks
 from .._rows import check_rows, is_dataframe, plain_rows
 from .._sklearn import BaseEstimator, Interval, _check_y, fit_context, validate_data
 from ..victim._fitting import VICTIM, as_victim
@@ -164,6 +164,7 @@ class MembershipAttack(
                 self._warn_where_reversed(self._score(records), member)
         return self
 
+    @with_callbacks
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Compute how much speaks for membership.
 
@@ -179,7 +180,8 @@ class MembershipAttack(
         """
         check_is_fitted(self)
         records = self._records(self._check_X(X, reset=False))
-        return self._score(records) - self._threshold(records)
+        with self._told_to_callbacks(X, None, self._n_score_tasks()):
+            return self._score(records) - self._threshold(records)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Tell members from non-members, at the attack's own threshold.
@@ -231,6 +233,10 @@ class MembershipAttack(
         balanced = LogisticRegression(fit_intercept=False, class_weight="balanced")
         balanced.fit(squashed[:, np.newaxis], member)
         self._slope = max(float(balanced.coef_[0, 0]), 1e-3)
+
+    def _n_score_tasks(self):
+        """Return how many tasks there are in scoring records."""
+        return 0
 
     def _learn(self, records, member):
         """Learn what `_score` needs; `member` is a mask, or None if nothing is known."""

@@ -185,6 +185,13 @@ class BoundaryDistance(ShadowAttack):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    def _n_tasks(self):
+        n_shadows, n_kinds = self.n_shadow_models, 2  # known not to be members, or to be
+        return 2 * n_shadows + n_kinds * (1 + n_shadows)
+
+    def _n_score_tasks(self):
+        return 1 + self.n_shadow_models
+
     def _learn(self, records, member):
         attack = self._default_attack(records) if self.attack is None else self.attack
         self.attack_ = _attack_on(attack, self.estimator_, records)
@@ -249,7 +256,8 @@ class BoundaryDistance(ShadowAttack):
 
     def _measure(self, records):
         """Return the score of each record, and how often the target was asked."""
-        distance, n_queries = _distances(self.attack_, records)
+        attacked = [(self.estimator_, self.attack_)]
+        ((distance, n_queries),) = self._attacked(attacked, records)
         if self.n_shadow_models:
             distances, trained = (
                 self._shadow_distances(records),
@@ -259,16 +267,20 @@ class BoundaryDistance(ShadowAttack):
         return distance, n_queries
 
     def _shadow_distances(self, records):
-        distances = []
-        for model, attack in zip(
-            self.shadow_estimators_, self._shadow_attacks, strict=True
-        ):
-            if len(model.classes_) > 1:
-                distances.append(_distances(attack, records)[0])
+        shadows = list(zip(self.shadow_estimators_, self._shadow_attacks, strict=True))
+        return np.stack([distance for distance, _ in self._attacked(shadows, records)])
+
+    def _attacked(self, models, records):
+        """Return the distances of each model's boundary, and how often it was asked."""
+        found = []
+        for model, attack in self._tasks(models, "attacked model", stops=False):
+            if attack is not None:
+                found.append(_distances(attack, records))
             else:  # its rows had one label: there is no boundary
                 labels = records.classes[records.codes]
-                distances.append(np.where(labels == model.classes_[0], _NOT_FOUND, 0.0))
-        return np.stack(distances)
+                distance = np.where(labels == model.classes_[0], _NOT_FOUND, 0.0)
+                found.append((distance, np.zeros(len(labels), dtype=int)))
+        return found
 
     def _set_threshold(self, records, member):
         kinds = (

@@ -359,7 +359,7 @@ class LikelihoodRatio(ShadowAttack):
                         self._confidence(
                             self._shadow_answers(model, features, records), records
                         )
-                        for model in self.shadow_estimators_
+                        for model in self._asked_shadows()
                     ]
                 )
                 for features in self._queries(records)

@@ -16,6 +16,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.utils import check_random_state
 
 from .._estimators import as_nets_take_them, check_trainable, told_classes, unwrap
+from .._progress import logged
 from .._rows import is_dataframe
 from .._sklearn import HasMethods, Interval
 from ..batched import fit_many
@@ -296,7 +297,7 @@ class ShadowAttack(MembershipAttack):
         """Return the residual of shadows on records that they were not trained on."""
         squares = [
             self._shadow_residuals(model, pool.features, pool.values) ** 2
-            for model in self.shadow_estimators_
+            for model in self._asked_shadows()
         ]
         others = ~self._trained_on(pool)
         unseen = others if others.any() else np.ones_like(others)
@@ -366,7 +367,7 @@ class ShadowAttack(MembershipAttack):
             return self._shadow_signals(records, true_probability)
         found = [
             self._shadow_residuals(model, records.features, records.values)
-            for model in self.shadow_estimators_
+            for model in self._asked_shadows()
         ]
         return residual_probability(np.stack(found), self._residual_scale)
 
@@ -375,9 +376,14 @@ class ShadowAttack(MembershipAttack):
         return np.stack(
             [
                 signal(self._shadow_probabilities(model, records.features), records.codes)
-                for model in self.shadow_estimators_
+                for model in self._asked_shadows()
             ]
         )
+
+    def _asked_shadows(self):
+        """Yield the shadow models, and log how many were asked."""
+        name = type(self).__name__
+        yield from logged(self.shadow_estimators_, name, "asked shadow model")
 
     def _trained_on(self, records):
         """Return which shadows were trained on which records, as a mask of that shape."""

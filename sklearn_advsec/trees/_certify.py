@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._labels import class_positions
 from .._parallel import in_parallel
+from .._progress import logged
 from .._rows import RowCodec, check_rows, is_dataframe
 from ._bounds import MergedTrees, first_cost
 from ._ensemble import UNCHANGED
@@ -220,7 +221,8 @@ def certified_radii(
     )
     certified = partial(_certify_rows, grid, (eps, norm, method, time_limit))
     n_parts = -(-len(X) // _ROWS)
-    return np.concatenate(list(in_parallel(certified, parts, n_parts, n_jobs)))
+    radii = in_parallel(certified, parts, n_parts, n_jobs)
+    return np.concatenate(list(logged(radii, "certified_radii", "part", n_parts)))
 
 
 def check_radius(eps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from .._estimators import is_untrained_net, unwrap, weight_params
+from .._progress import LOG
 from .._rows import check_weights
 from .._sklearn import HasMethods, _num_samples
 from ..exceptions import FittedVictimWarning
@@ -120,7 +122,11 @@ def fit_victim(
     if sample_weight is not None:
         weights = check_weights(sample_weight, _num_samples(X))
         fit_params = fit_params | weight_params(owner, weights)
-    return clone(victim).fit(X, y, **fit_params)
+    victim, begin = clone(victim), time.monotonic()
+    victim = victim.fit(X, y, **fit_params)
+    if (seconds := time.monotonic() - begin) > 1:
+        LOG.info("%s: trained after %.1f s", _name(victim), seconds)
+    return victim
 
 
 def _check_width(victim, X):

@@ -1,4 +1,5 @@
 import gc
+import time
 import warnings
 import weakref
 from inspect import signature
@@ -57,6 +58,7 @@ from sklearn_advsec.evasion import (
     SquareAttack,
     TransferAttack,
     TreeCoordinateAttack,
+    TreeExactAttack,
     UniversalPerturbation,
 )
 from sklearn_advsec.exceptions import (
@@ -642,11 +644,27 @@ def test_verbose_tells_how_far_it_is(digits, capsys, monkeypatch):
     assert "10 of 10 rows" in lines[-1] and "queries" in lines[-1]
 
 
+def test_searches_that_ask_nothing_are_heard(capsys, monkeypatch):
+    monkeypatch.setattr("sklearn_advsec.evasion._base._SILENT_FOR", 0.02)
+
+    class Thinks(TreeExactAttack):
+        def _search_row(self, tree_row):
+            time.sleep(0.3)
+
+    X, y = load_digits(return_X_y=True)
+    tree = FrozenEstimator(DecisionTreeClassifier(max_depth=4).fit(X, y))
+    Thinks(tree, verbose=1).fit(X).run(X[:2])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 4 and all(line.startswith("[Thinks]") for line in lines)
+    assert any("0 of 2 rows" in line and "to go" not in line for line in lines)
+    assert any("1 of 2 rows" in line for line in lines)
+
+
 def test_callbacks_follow_a_run(digits):
     pytest.importorskip("sklearn.callback")  # scikit-learn 1.9
 
     class Count:
-        n_rows = 0
+        n_shares = 0
 
         def setup(self, estimator, context):
             pass
@@ -655,7 +673,9 @@ def test_callbacks_follow_a_run(digits):
             pass
 
         def on_fit_task_end(self, estimator, context):
-            self.n_rows += context.task_name == "row"
+            if context.parent is not None:
+                self.n_shares += 1
+                assert context.parent.max_subtasks >= self.n_shares
 
         def teardown(self, estimator, context):
             pass
@@ -666,7 +686,11 @@ def test_callbacks_follow_a_run(digits):
         count = Count()
         attack.set_callbacks(count)
         method(X[:20], y[:20])
-        assert count.n_rows == 20
+        assert count.n_shares == 20
+    # A bar takes a time that grows with the square of the number of tasks.
+    attack.set_params(batch_size="auto", max_iter=1).set_callbacks(count := Count())
+    attack.fit(X).run(np.resize(X, (1050, 64)))
+    assert count.n_shares == 100
 
 
 def test_rows_do_not_influence_each_other(digits):

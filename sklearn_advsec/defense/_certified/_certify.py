@@ -20,6 +20,7 @@ from ... import trees
 from ..._estimators import name_of
 from ..._labels import class_positions
 from ..._parallel import in_parallel
+from ..._progress import logged
 from ..._sklearn import Interval, StrOptions, validate_params
 from ...threat import Box
 from ...threat._ball import as_norm
@@ -298,7 +299,7 @@ class Neighbour(Certifier):
 
         parts = [(X[at], labels[at]) for at in gen_batches(len(X), _ROWS["exact"])]
         found = in_parallel(distance, parts, len(parts), self.n_jobs)
-        return np.concatenate(list(found))
+        return np.concatenate(list(logged(found, "certify", "part", len(parts))))
 
 
 class _Layers(Certifier):
@@ -391,7 +392,8 @@ class Network(_Layers):
         n_parts = -(-len(X) // _ROWS[method])
         groups = np.array_split(np.arange(len(X)), n_parts)
         parts = ((X[rows], labels[rows]) for rows in groups)
-        return np.concatenate(list(in_parallel(found, parts, n_parts, self.n_jobs)))
+        radii = in_parallel(found, parts, n_parts, self.n_jobs)
+        return np.concatenate(list(logged(radii, "certify", "part", n_parts)))
 
     def _radius_of_some(self, part, *, norm, box, method, eps, start):
         """Return the radii of some rows, whose margins are bounded together."""

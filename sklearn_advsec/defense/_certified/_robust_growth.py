@@ -130,7 +130,7 @@ def grow_sample(forest, X, codes, weights, eps, n_classes, seed):
     return grow(forest, X, codes, weights, eps, n_classes, random_state)
 
 
-def grow(settings, X, codes, weights, eps, n_classes, random_state):
+def grow(settings, X, codes, weights, eps, n_classes, random_state, on_leaf=None):
     """Grow one tree.
 
     Parameters
@@ -149,6 +149,8 @@ def grow(settings, X, codes, weights, eps, n_classes, random_state):
         Number of classes.
     random_state : RandomState
         Draws the features, and the rows that are moved.
+    on_leaf : callable, default=None
+        Is told of each leaf how many rows it has; those of all leaves are all rows.
 
     Returns
     -------
@@ -164,6 +166,34 @@ def grow(settings, X, codes, weights, eps, n_classes, random_state):
     labels = np.eye(n_classes)[codes] * weights[:, np.newaxis]
     min_weight = settings.min_weight_fraction_leaf * weights.sum()
     depth_limit = np.inf if settings.max_depth is None else settings.max_depth
+
+    def split(rows, depth, counts):
+        """Return feature, threshold and which rows go left; None makes a leaf."""
+        if len(rows) < settings.min_samples_split or depth >= depth_limit:
+            return None
+        if np.count_nonzero(counts) == 1:
+            return None
+        best = (node_impurity(counts) - 1e-9, None)
+        tried = 0
+        for f in random_state.permutation(n_features):
+            if tried == n_looked_at:
+                break
+            impurity, at_value, sent = best_split(
+                X[rows, f], labels[rows], eps[f], settings.min_samples_leaf, min_weight
+            )
+            tried += np.isfinite(impurity)  # constant features do not count
+            if impurity < best[0]:
+                best = (impurity, (f, at_value, sent))
+        if best[1] is None:
+            return None
+        f, at_value, sent = best[1]
+        goes_left = send_left(
+            X[rows, f], codes[rows], weights[rows], at_value, eps[f], sent, random_state
+        )
+        if goes_left.all() or not goes_left.any():
+            return None
+        return f, at_value, goes_left
+
     feature, threshold, left, right, value = [], [], [], [], []
     todo = [(np.arange(len(X)), 0, None, None)]
     while todo:
@@ -177,30 +207,12 @@ def grow(settings, X, codes, weights, eps, n_classes, random_state):
         left.append(-1)
         right.append(-1)
         value.append(counts / counts.sum())
-        if len(rows) < settings.min_samples_split or depth >= depth_limit:
+        found = split(rows, depth, counts)
+        if found is None:
+            if on_leaf is not None:
+                on_leaf(len(rows))
             continue
-        if np.count_nonzero(counts) == 1:
-            continue
-        best = (node_impurity(counts) - 1e-9, None)
-        tried = 0
-        for f in random_state.permutation(n_features):
-            if tried == n_looked_at:
-                break
-            impurity, at_value, sent = best_split(
-                X[rows, f], labels[rows], eps[f], settings.min_samples_leaf, min_weight
-            )
-            tried += np.isfinite(impurity)  # constant features do not count
-            if impurity < best[0]:
-                best = (impurity, (f, at_value, sent))
-        if best[1] is None:
-            continue
-        f, at_value, sent = best[1]
-        goes_left = send_left(
-            X[rows, f], codes[rows], weights[rows], at_value, eps[f], sent, random_state
-        )
-        if goes_left.all() or not goes_left.any():
-            continue
-        feature[at], threshold[at] = f, at_value
+        feature[at], threshold[at], goes_left = found
         todo.append((rows[~goes_left], depth + 1, at, right))
         todo.append((rows[goes_left], depth + 1, at, left))
     return tuple(np.array(part) for part in (feature, threshold, left, right, value))

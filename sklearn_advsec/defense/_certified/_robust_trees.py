@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ..._parallel import run_tasks
-from ..._progress import ReportsProgress
+from ..._progress import MOST_SHARES, ReportsProgress
 from ..._rows import check_weights
 from ..._sklearn import BaseEstimator, Interval, StrOptions, fit_context, validate_data
 from ...trees import certified_radii, register_reader
@@ -113,7 +113,7 @@ class _RobustTrees(ClassifierMixin, BaseEstimator):
         return Certificate(labels, certified_radii(self, X, n_jobs=self.n_jobs), np.inf)
 
 
-class RobustDecisionTreeClassifier(_RobustTrees):
+class RobustDecisionTreeClassifier(ReportsProgress, _RobustTrees):
     r"""Decision tree whose splits are chosen for rows that an attacker moves.
 
     Each split minimises the Gini impurity that is left once every row within `eps` of the
@@ -224,9 +224,21 @@ class RobustDecisionTreeClassifier(_RobustTrees):
         """
         X, codes, weights, eps = self._check(X, y, sample_weight)
         random_state = check_random_state(self.random_state)
-        tree = grow(self, X, codes, weights, eps, len(self.classes_), random_state)
+        settled = 0
+
+        def tell(n_rows):
+            nonlocal settled
+            self._tell_shares(settled, settled + n_rows, len(X), "share of the rows")
+            settled += n_rows
+
+        n_classes = len(self.classes_)
+        with self._reported(X, y):
+            tree = grow(self, X, codes, weights, eps, n_classes, random_state, tell)
         self.ensemble_ = join([tree], self.classes_)
         return self
+
+    def _n_tasks(self):
+        return MOST_SHARES
 
 
 class RobustRandomForestClassifier(ReportsProgress, _RobustTrees):

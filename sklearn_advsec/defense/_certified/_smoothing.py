@@ -19,6 +19,7 @@ from ... import differentiable
 from ..._estimators import is_net
 from ..._labels import find_positions
 from ..._parallel import in_parallel
+from ..._progress import logged
 from ..._sklearn import Interval, fit_context
 from ...differentiable._views import one_hot_votes, smoothed_log
 from ...victim._fitting import as_victim, warn_if_fitted
@@ -299,7 +300,8 @@ class RandomizedSmoothingClassifier(WrappingDefense):
     def _count(self, X, n_draws, stream):
         votes = np.zeros((len(X), len(self.classes_)))
         rows = np.arange(len(X))
-        for noise in _draws(self.seed_, stream, n_draws, X, self.sigma):
+        draws = _draws(self.seed_, stream, n_draws, X, self.sigma)
+        for noise in logged(draws, type(self).__name__, "block of noise"):
             for one in np.array_split(rows, -(-len(X) * len(noise) // _AT_ONCE)):
                 noisy = X[one][:, None] + noise
                 labels = self._ask("predict", noisy.reshape(-1, *X.shape[1:]))

@@ -273,7 +273,8 @@ class TreeAttack(EvasionAttack):
         grid = self.grid_
         if _kinds(rows) != self._kinds:
             grid = self._cut(rows)
-        searched, x_adv, n_searched = state.open_rows(), access.x.clone(), 0
+        searched, x_adv = state.open_rows(), access.x.clone()
+        n_known = state.n_searched = len(access.x) - len(searched)
         try:
             for i in searched.tolist():
                 row = rows.iloc[i : i + 1] if is_dataframe(rows) else rows[i : i + 1]
@@ -286,10 +287,12 @@ class TreeAttack(EvasionAttack):
                     point = self._mend(tree_row, point)
                 if point is not None:
                     x_adv[i] = torch.as_tensor(point / tree_row.scale)
-                n_searched += 1
+                state.n_searched += 1
+                if state.on_row is not None:
+                    state.on_row()
         except BaseException:  # the rows before this one have cost their time
             with suppress(Exception):
-                self._show(state, searched[:n_searched], x_adv)
+                self._show(state, searched[: state.n_searched - n_known], x_adv)
             raise
         self._show(state, searched, x_adv)
 
