@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def load_mnist():
             images = arrays[f"X_{part}"].astype(np.float32) / 255
             parts += [images[:, None], arrays[f"y_{part}"].astype(np.int64)]
     return tuple(parts)
+
+
+def reference_images(name):
+    """Return MNIST as a reference network takes it, in the order of `load_mnist`.
+
+    For "resnet18", the first 6000 images of either part have a black frame and three
+    channels that are the same: they are of shape (3, 32, 32).
+    """
+    parts = load_mnist()
+    if name != "resnet18":
+        return parts
+    X, y, X_test, y_test = (part[:6000] for part in parts)
+    frame = ((0, 0), (0, 0), (2, 2), (2, 2))
+    X, X_test = (np.repeat(np.pad(images, frame), 3, axis=1) for images in (X, X_test))
+    return X, y, X_test, y_test
 
 
 # Reference networks -------------------------------------------------------------------
@@ -229,6 +245,10 @@ REFERENCES = {
         dict(clean=0.97, robust=0.8),
     ),
     "residual": (dict(network=MnistResNet, epochs=2, lr=0.02), dict(clean=0.97)),
+    "resnet18": (
+        dict(network=partial(ResNet18, 16), epochs=2, lr=0.01),
+        dict(clean=0.95),
+    ),
 }
 
 
@@ -237,14 +257,15 @@ def reference_model(name):
 
     Parameters
     ----------
-    name : {"undefended", "robust", "residual"}
+    name : {"undefended", "robust", "residual", "resnet18"}
         Plain training (20 CPU seconds), FGSM training with random starts at Linf .3
         (three CPU minutes), or plain training of a small residual network with batch
-        normalisation (40 CPU seconds), all from a fixed seed.
+        normalisation (40 CPU seconds), or of a ResNet-18 of 16 channels at first (two
+        CPU minutes), all from a fixed seed.
     """
     settings, wanted = REFERENCES[name]
     path = CACHE / f"mnist_{name}.pt"
-    X, y, X_test, y_test = load_mnist()
+    X, y, X_test, y_test = reference_images(name)
     if path.exists():
         module = settings.get("network", MnistCNN)()
         module.load_state_dict(torch.load(path, weights_only=True))
@@ -257,10 +278,10 @@ def reference_model(name):
     # The rounding of the processor decides which seeds collapse: try a few.
     for seed in range(first, first + 5):
         module = train(X, y, **settings | {"seed": seed})
-        reached = {
-            "clean": accuracy(module, X_test, y_test),
-            "robust": accuracy(module, pgd(module, few, labels, 0.3), labels),
-        }
+        reached = {"clean": accuracy(module, X_test, y_test)}
+        if "robust" in wanted:
+            x_adv = pgd(module, few, labels, 0.3)
+            reached["robust"] = accuracy(module, x_adv, labels)
         print(f"  seed {seed}: {reached}", file=sys.stderr)
         if all(reached[key] >= least for key, least in wanted.items()):
             break

@@ -51,8 +51,8 @@ class Search(ActiveRows):
     ----------
     best : tensor of shape (n_active,)
         Smallest norm so far, infinity where there is none.
-    delta, logits, hit : tensor of shape (n_active, ...)
-        The point last asked about, the answer, and whether it is adversarial.
+    delta, size, logits, hit : tensor of shape (n_active, ...)
+        The point last asked about, its norm, the answer, and whether it is adversarial.
     rounding : tensor of shape (n_active,)
         By how much logits may be wrong: it grows where the victim denies what they say.
     gradient, gradients : tensor of shape (n_active, ...) and (n_active, n_outputs, ...)
@@ -82,19 +82,22 @@ class Search(ActiveRows):
 
     def look(self, delta):
         """Ask for the logits at `delta`."""
-        self._note(delta, self._access.logits(self.x + delta, self.rows))
+        x_adv = self.x + delta
+        self._note(delta, x_adv, self._access.logits(x_adv, self.rows))
 
     def ask_gradient(self, delta, loss=None):
         """Ask for logits and the gradient of a loss; the goal's margin by default."""
+        x_adv = self.x + delta
         logits, self.gradient = self._access.gradient(
-            self.x + delta, self.rows, loss or self.margin
+            x_adv, self.rows, loss or self.margin
         )
-        self._note(delta, logits)
+        self._note(delta, x_adv, logits)
 
     def ask_jacobian(self, delta, outputs):
         """Ask for logits and the gradients of several functions of them."""
-        logits, self.gradients = self._access.jacobian(self.x + delta, self.rows, outputs)
-        self._note(delta, logits)
+        x_adv = self.x + delta
+        logits, self.gradients = self._access.jacobian(x_adv, self.rows, outputs)
+        self._note(delta, x_adv, logits)
 
     def ask_nearest(self, delta, n_others=None):
         """Take the victim to be linear at `delta`, and keep its nearest boundary.
@@ -142,11 +145,11 @@ class Search(ActiveRows):
         if self._n_asked % self._look_every == 0:
             self.select(~done)
 
-    def _note(self, delta, logits):
+    def _note(self, delta, x_adv, logits):
         state, rows = self._state, self.rows
         self._n_asked += 1
         self.delta, self.logits = delta, logits
-        size = self.norm(delta)
+        self.size = size = self.norm(delta)
         # What the order of sums, in another batch, may change: it goes with the size of
         # the summands, which logits near a boundary do not show any more.
         self.scale = torch.maximum(self.scale, logits.abs().amax(1))
@@ -155,7 +158,7 @@ class Search(ActiveRows):
         margin = self.margin(logits)
         self.hit = margin > self.rounding.clamp_min(self._least_margin)
         better = self.hit & (size < self.best) & (size <= self._limit)
-        x_adv, predicted = self.x + delta, logits.argmax(1)
+        predicted = logits.argmax(1)
         if not self._access.exact:
             at = torch.nonzero(better).flatten()
             if len(at):
@@ -173,7 +176,12 @@ class Search(ActiveRows):
         # A row without a success shows nothing that another batch may turn into one.
         clear = (size <= self._limit) & (margin.abs() > self.rounding)
         shown = better | (~state.success[rows] & clear)
-        state.x_adv[rows] = torch.where(column(shown, x_adv), x_adv, state.x_adv[rows])
+        if x_adv.is_cuda:  # which would have to be waited for
+            before = state.x_adv[rows]
+            state.x_adv[rows] = torch.where(column(shown, x_adv), x_adv, before)
+        else:
+            at = torch.nonzero(shown).flatten()
+            state.x_adv[rows[at]] = x_adv[at]
         if self._access.exact:
             predicted = torch.where(shown, predicted, state.predicted[rows])
             state.predicted[rows] = predicted

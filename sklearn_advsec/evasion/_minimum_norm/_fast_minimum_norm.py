@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # The share of the steps after which rows without a success try another way: later where
 # a step changes few features.
 _PATIENCE = {np.inf: 0.1, 2: 0.1, 1: 0.3, 0: 0.3}
+# How many other classes are looked at for the boundary that is nearest, at first: each
+# costs a gradient, and more of them found nothing that is nearer.
+_N_OTHERS = 4
 # How many points are asked about at the end to shorten the perturbation.
 _N_LOOKS = 4
 
@@ -179,15 +182,15 @@ class FastMinimumNorm(MinimumNormAttack):
                 search.ask_gradient(search.point)
                 search.value = search.margin(search.logits)
             else:  # to the class that is nearest, not the one of the next largest logit
-                search.ask_nearest(search.point)
+                search.ask_nearest(search.point, _N_OTHERS)
             # At the goal by itself, or by one feature where they are counted.
             search.drop(search.best <= (1 if self._norm == 0 else 0))
             fall = (1 + cos(pi * step / self.max_iter)) / 2
             step_size = longest * (0.01 + 0.99 * fall)
             gamma = self.gamma_final + (self.gamma - self.gamma_final) * fall
             search.radius = self._breathe(search, gamma)
-            length = search.norm(search.gradient, 2).clamp_min(1e-12)
-            moved = search.point + step_size * search.gradient / column(length, search.x)
+            length = column(search.norm(search.gradient, 2), search.x).clamp_min(1e-12)
+            moved = torch.addcdiv(search.point, search.gradient, length, value=step_size)
             radius = search.radius.long() if self._norm == 0 else search.radius
             moved = project(moved, self._norm, radius, search.lower, search.upper)
             if step >= patience:
@@ -210,7 +213,7 @@ class FastMinimumNorm(MinimumNormAttack):
             grown = grown.clamp_max(search.x.shape[1:].numel())
         else:
             slope = search.norm(search.gradient, DUAL[self._norm]).clamp_min(1e-12)
-            boundary = search.norm(search.delta) + search.value.abs() / slope
+            boundary = search.size + search.value.abs() / slope
             # By a little more than to the boundary, which is no success yet.
             grown = torch.where(search.best.isfinite(), grown, (1 + gamma) * boundary)
         return torch.where(search.hit, torch.minimum(shrunk, search.best), grown)
