@@ -63,6 +63,7 @@ FEW = {"pgd-resnet": 32, "apgd-resnet": 32, "apgd": 16, "cw": 2, "cw-few": 1, "j
 FEW |= {"fab-linf": 4, "fab-l2": 4, "fab-l1": 4}
 SLACK = 0.005  # of robust accuracy and success, and relative for norms
 AUTOATTACK_TIME = 0.7  # of torchattacks'
+CHECKED = ", the last step checked"
 
 # AutoAttack beside the standard version, which takes 100 steps and 5000 queries.
 SHORTER = {
@@ -89,6 +90,12 @@ REMARKS = {
         "default of its classes, instead of the paper's 100; '100 steps' are its own "
         "classes put together with 100. With 10 steps most of the time is the square "
         "attack's, 5000 forward passes for each row that stands, and the same for all."
+    ],
+    "pgd-resnet": [
+        "torchattacks does not ask what its last step has come to, and adv-lib returns "
+        "the best of the points before it; with one step more it has looked at as many "
+        "points as ours, which also asks about the rows as they were, as a row that is "
+        "wrong already is a success that did not move."
     ],
     "universal": ["ART's is made of FGSM steps of 0.1."],
     "deepfool": [
@@ -382,6 +389,10 @@ def network_row(name, network, args):
             runners["torchattacks, 100 steps"] = torchattacks_runner(
                 "as-in-paper", *given[1:]
             )
+        if name == "pgd-resnet":  # neither says what the last step has come to
+            runners["torchattacks" + CHECKED] = _checked(runners["torchattacks"], module)
+            longer = advlib_runners(*given[:-1], steps + 1)
+            runners |= {peer + CHECKED: run for peer, run in longer.items()}
     if "peers" not in args.only:
         runners[OURS] = our_runner(*given)
         if name == "autoattack":
@@ -404,6 +415,18 @@ def network_row(name, network, args):
         claims(name, rows),
         REMARKS.get(name, []) + _other_methods(name),
     )
+
+
+def _checked(run, module):
+    """Let a peer's rows be classified too, as whoever counts its successes has to."""
+
+    def run_and_check():
+        x_adv = run()
+        with torch.no_grad():
+            module(x_adv)
+        return x_adv
+
+    return run if isinstance(run, str) else run_and_check
 
 
 def _other_methods(name):
@@ -527,8 +550,10 @@ def _claims(name, ours, peers):
     limit = 1
     if name == "autoattack":
         as_good, limit = peers, AUTOATTACK_TIME
-    elif as_good:  # where no peer is as good, there is no time to compare
-        as_good = [min(as_good, key=lambda row: row["CPU s"])]
+    else:  # where no peer is as good, there is no time to compare
+        checked = [row for row in as_good if row["runner"].endswith(CHECKED)]
+        groups = [row for row in as_good if row not in checked], checked
+        as_good = [min(g, key=lambda row: row["CPU s"]) for g in groups if g]
     if name.endswith("resnet"):
         key = "gradients per row"
         least = min(row[key] for row in peers)

@@ -376,10 +376,8 @@ class AutoProjectedGradientDescent(GradientAttack):
         return targeted_dlr if self.loss == "targeted_dlr" else super()._loss()
 
     def _restarts(self, state):
-        if self._norm == 1 and not self.random_start:
-            # The larger balls come first, and a row that is wrong already stays.
-            rows = state.open_rows()
-            self._record_last(state, rows, state.access.x[rows])
+        if self._norm == 1 and not self.random_start:  # the larger balls come first
+            self._record_wrong_already(state)
         if self.loss != "targeted_dlr":
             return super()._restarts(state)
         for toward in likeliest_others(state, self.n_targets):

@@ -162,12 +162,23 @@ class GradientAttack(EvasionAttack):
         return LOSSES[self.loss]
 
     def _attack(self, state):
-        if self.random_start:  # a row that is wrong already needs no perturbation
-            rows = state.open_rows()
-            self._record_last(state, rows, state.access.x[rows])
+        if self.random_start:
+            self._record_wrong_already(state)
         if self._loses_values(state):
             self._lose_values(state)
         self._restarts(state)
+
+    def _record_wrong_already(self, state):
+        """Ask about the rows as they are: one that is wrong needs no perturbation.
+
+        None is where the labels are what the victim itself has just said.
+        """
+        goal = state.goal
+        plain = goal.kind == "misclassification" and goal.confidence is None
+        if plain and state.y is None:
+            return
+        rows = state.open_rows()
+        self._record_last(state, rows, state.access.x[rows])
 
     def _lose_values(self, state):
         """Try rows with values missing, of which no gradient tells."""
