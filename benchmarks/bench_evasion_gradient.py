@@ -231,7 +231,7 @@ def advlib_runners(name, module, X, y, norm, eps, steps):
                 "DDN": partial(lib.ddn, steps=n, levels=None),
                 "ALMA": partial(lib.alma, distance="l2", num_steps=n),
                 "PDGD": partial(lib.pdgd, num_steps=n),
-                "SuperDeepFool": partial(lib.sdf, steps=n),
+                "SuperDeepFool": partial(lib.sdf, steps=steps),
             }
         if norm in (2, np.inf):
             # Its steps of 0.001 would not get anywhere: the adaptive ones of the paper.

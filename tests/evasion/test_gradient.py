@@ -498,6 +498,38 @@ def test_fixed_columns_and_missing_values_stay():
 # Single attacks -------------------------------------------------------------------------
 
 
+class Rippled(torch.nn.Module):
+    """Two classes by the sum of the features, on which there are ripples."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        value = x.sum(1) - 9 + 0.1 * torch.sin(70 * x).sum(1)
+        return torch.stack([-value, value], 1) * self.weight
+
+
+def test_fast_minimum_norm_crosses_ripples_that_turn_its_gradients():
+    # Inside the ball, more than a quarter of the rows go to and fro in one ripple.
+    X = np.random.default_rng(0).uniform(0, 0.3, (50, 20)).astype(np.float32)
+    victim = PretrainedModule(Rippled().eval(), classes=[0, 1])
+    y = np.zeros(len(X), dtype=int)
+    attack = FastMinimumNorm(victim, bounds=(0, 1)).fit(X, y)
+    assert attack.run(X, y).success.mean() > 0.8
+
+
+@pytest.mark.parametrize("norm", [np.inf, 1])
+def test_labels_that_were_just_asked_for_are_not_asked_for_again(norm):
+    X = np.random.default_rng(0).uniform(0, 0.1, (5, 20)).astype(np.float32)
+    victim = PretrainedModule(Rippled().eval(), classes=[0, 1])
+    attack = AutoProjectedGradientDescent(victim, norm=norm, eps=0.01, bounds=(0, 1))
+    result = attack.set_params(max_iter=7).fit(X, [0, 1, 0, 1, 0]).run(X)
+    assert not result.success.any()
+    # For the label, of each step, and where they end.
+    np.testing.assert_array_equal(result.n_queries, 1 + 7 + 1)
+
+
 @pytest.mark.long
 def test_minimum_norm_attacks_beat_deepfool_and_pgd(network):
     victim, X, y = network
