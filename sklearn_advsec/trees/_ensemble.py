@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -454,14 +455,14 @@ class TreeEnsemble:
             return self.half(target, label), self.half(target, label)
         return self.rounding, -self.rounding
 
-    @property
+    @cached_property
     def whole(self) -> np.ndarray:
         """Which nodes have whole numbers as values, whose sums have no rounding."""
         if (self.base != 0).any():
             return np.zeros(len(self.value), dtype=bool)
         return (self.value == np.rint(self.value)).all(1)
 
-    @property
+    @cached_property
     def exact_sums(self) -> bool:
         """Whether no sum has any rounding."""
         return bool(self.whole[self.feature < 0].all())
@@ -473,7 +474,7 @@ class TreeEnsemble:
             wins_tie = target == UNCHANGED
         return -0.5 if wins_tie else 0.5
 
-    @property
+    @cached_property
     def rounding(self) -> float:
         """A bound of what roundings may do to the lead of one class over another.
 
@@ -481,8 +482,7 @@ class TreeEnsemble:
         all partial sums; what is done to them at the end comes on top.
         """
         size = np.abs(self.value).max(1)
-        starts = np.append(self.roots, len(size))
-        largest = [size[a:b].max() for a, b in zip(starts, starts[1:], strict=False)]
+        largest = np.maximum.reduceat(size, self.roots)
         partial = np.cumsum([np.abs(self.base).max() + 1, *largest])
         eps = np.finfo(self.sum_dtype).eps
         return float(eps * max(16 * partial[-1], partial[1:].sum()))

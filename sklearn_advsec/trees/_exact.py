@@ -315,6 +315,7 @@ def solve(search, flip, time_limit, confirm):
     # one cannot be told beforehand.
     if _run(boxes, search, time_limit, _FIRST_BOXES[problem.norm == np.inf]):
         return search.cost, True
+    search.polish()  # a nearer success leaves less to prove
     share = (end - time.monotonic()) / 8
     problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
     if problem is None:

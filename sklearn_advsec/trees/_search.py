@@ -174,10 +174,45 @@ def climb(problem, cells, budget, need, max_moves=200):
     return final, arrived
 
 
+def elected(problem, budgets):
+    """Let all leaves vote for their cells, column by column, with what they gain.
+
+    Where the largest cost counts, columns do not compete for a budget, and each may go
+    where most is gained, all at once.
+
+    Parameters
+    ----------
+    problem : RowProblem
+        The leaves and cells around the row.
+    budgets : ndarray of shape (n_points,)
+        What each point may cost.
+
+    Returns
+    -------
+    cells : ndarray of int, shape (n_points, n_active)
+    """
+    slots, gain = slots_of(problem), problem.gain.sum(0)
+    starts = np.flatnonzero(np.diff(problem.tree, prepend=-1))
+    weight = gain - np.minimum.reduceat(gain, starts)[problem.tree]
+    weight = np.repeat(weight, slots.begin.shape[1])
+    at = np.concatenate([slots.begin.ravel(), slots.end.ravel()])
+    votes = np.bincount(at, np.concatenate([weight, -weight]), minlength=slots.width)
+    votes = np.cumsum(votes)
+    votes[slots.first + problem.own_cell] += 1e-9 * weight.max()  # rather stay
+    votes = np.where(slots.cost <= _finite(budgets)[:, None], votes, -np.inf)
+    most = np.maximum.reduceat(votes, slots.first, axis=1)[:, slots.column]
+    first = np.where(votes >= most, -np.arange(slots.width), -slots.width)
+    return -np.maximum.reduceat(first, slots.first, axis=1) - slots.first
+
+
+def _finite(budgets):
+    """Return budgets in which the slots behind the columns, no cells, never are."""
+    return np.minimum(budgets, np.finfo(np.float64).max)
+
+
 def allowed_moves(problem, slots, cells, budget):
     """Return which moves stay within the budgets, of shape (n_points, n_slots)."""
-    # The slots behind the columns are no cells, whatever the budget.
-    budget = np.minimum(budget, np.finfo(np.float64).max)
+    budget = _finite(budget)
     if problem.norm == np.inf:
         return slots.cost <= budget[:, None]
     own = problem.cost[problem.first + cells]
@@ -240,6 +275,8 @@ _WORK = 2**13
 # the lower bound.
 _BUDGETS = 8
 _FACTORS = (1.5, 3.0, 8.0, 30.0, np.inf)
+# Which costs are tried instead where the largest one counts, in their order.
+_RUNGS = np.unique(np.append(0, 1.5 ** np.arange(40)).astype(int))
 
 
 class Search:
@@ -272,17 +309,16 @@ class Search:
         self.cost, self.x = upper, None
         self.failed = lower  # the largest budget without a success so far
 
-    def run(self, seeds=()):
-        """Search; `seeds` are rows to begin at where the climb from the row fails."""
+    def run(self, seeds=None):
+        """Search; ``seeds()`` are rows to begin at where the climb from the row fails."""
         self.begin()
-        if self.x is None and len(seeds):
-            self.seed(seeds)
+        if self.x is None and seeds is not None:
+            self.seed(seeds())
         if self.x is None:
             problem = self.problem(self.cost)
             self._look_around(problem, problem.own_cell[None])
         if self.x is not None:
             self.refine()
-            self.polish()
         return self
 
     def problem(self, budget):
@@ -326,18 +362,39 @@ class Search:
         costs = costs[(costs > 0) & np.isfinite(costs)]
         if not len(costs):
             return
+        for budgets in self._ladder(costs):
+            problem = self.problem(budgets[-1])
+            start = np.tile(problem.own_cell, (len(budgets), 1))
+            if problem.norm == np.inf and len(problem.columns):
+                start = elected(problem, budgets)
+            cells, arrived = climb(problem, start, budgets, self.need)
+            found = self.note(problem, cells, arrived)
+            self._fail(budgets[~arrived])
+            if found:
+                return
+
+    def _ladder(self, costs):
+        """Yield budgets to try side by side, from the lower bound up.
+
+        Where the largest cost counts, only costs of cells matter; and the lower bound
+        itself is enough more often than not.
+        """
+        if self.row_cells.norm == np.inf:
+            levels = np.unique(costs[(costs >= self.lower) & (costs < self.cost)])
+            rungs = _RUNGS[_RUNGS < len(levels)]
+            if not len(levels):
+                return
+            yield levels[:1]
+            for begin in range(1, len(rungs), _BUDGETS // 2):
+                yield levels[rungs[begin : begin + _BUDGETS // 2]]
+            return
         last, unit = self.lower, max(self.lower, costs.min())
         for factor in _FACTORS:
             limit = min(unit * factor, self.cost)
             budgets = np.array([limit])
             if np.isfinite(limit):
                 budgets = np.linspace(last, limit, _BUDGETS + 1)[1:]
-            problem = self.problem(limit)
-            start = np.tile(problem.own_cell, (len(budgets), 1))
-            cells, arrived = climb(problem, start, budgets, self.need)
-            if self.note(problem, cells, arrived):
-                self._fail(budgets[~arrived])
-                return
+            yield budgets
             last = limit
             if limit >= self.cost:
                 return
@@ -345,6 +402,8 @@ class Search:
     def refine(self, n_rounds=2):
         """Try budgets between the largest failure and the success."""
         for _ in range(n_rounds):
+            if not self.cost > self.lower:
+                return
             problem = self.problem(self.cost)
             budgets = np.linspace(self.failed, self.cost, _BUDGETS + 2)[1:-1]
             if problem.norm == np.inf:  # no other radii matter
@@ -363,7 +422,7 @@ class Search:
     def polish(self, n_rounds=10):
         """Look around where the climb ends below the best, one single move away."""
         for _ in range(n_rounds):
-            if not self.cost > self.lower:
+            if self.x is None or not self.cost > self.lower:
                 return
             problem = self.problem(np.nextafter(self.cost, 0))
             if not len(problem.columns):

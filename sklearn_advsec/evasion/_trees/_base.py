@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from typing import Self
 
@@ -349,13 +350,15 @@ class TreeAttack(EvasionAttack):
         eps = float(self.eps)
         return np.nextafter(eps**2 if self._norm == 2 else eps, np.inf)
 
-    def _coordinate_search(self, flips, label):
+    def _coordinate_search(self, flips, label, polish=True):
         """Return the cheapest search of all flips, or None."""
         best, limit = None, self._limit()
         for flip in flips:
             if flip.lower >= limit:
                 break
-            search = flip.search(limit).run(self._seeds(flip, label))
+            search = flip.search(limit).run(partial(self._seeds, flip, label))
+            if polish:
+                search.polish()
             if search.x is not None:
                 best, limit = search, search.cost
         return best

@@ -297,7 +297,7 @@ class TreeExactAttack(TreeAttack):
         state, row = tree_row.state, int(tree_row.at)
         row_cells = tree_row.surround()
         flips = self._flips(row_cells, tree_row.label)
-        best = self._coordinate_search(flips, tree_row.label)
+        best = self._coordinate_search(flips, tree_row.label, polish=False)
         limit = self._limit() if best is None else best.cost
         lowest, end = np.inf, time.monotonic() + self.time_limit
         for flip in flips:
@@ -305,6 +305,8 @@ class TreeExactAttack(TreeAttack):
                 lowest = min(lowest, limit)
                 break
             search = flip.search(limit)
+            if best is not None and best.gains is flip.gains:
+                search = best
             left = max(end - time.monotonic(), 1e-3)
             lower, solved = solve(search, flip, left, tree_row.confirm)
             if search.x is not None:
