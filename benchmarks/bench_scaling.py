@@ -2,7 +2,7 @@
 
     python benchmarks/bench_scaling.py --write
     python benchmarks/bench_scaling.py --backends ray --loads smoothing --write
-    python benchmarks/bench_scaling.py --memory --write
+    python benchmarks/bench_scaling.py --memory gradients queries --write
 
 Nothing in the package knows of dask or ray: ``joblib.parallel_config(backend=...)`` sends
 the same tasks elsewhere. Workers are local processes of one thread each. Wall-clock
@@ -485,18 +485,23 @@ changes in the code. Nested `n_jobs` stays None: one thread per worker.
 
 # Every attack takes a few steps only: more of them need no more memory.
 ATTACKS = {
-    "FGSM": evasion.FastGradientMethod(eps=0.05),
-    "PGD": evasion.ProjectedGradientDescent(eps=0.05, max_iter=2),
-    "PGD, L2": evasion.ProjectedGradientDescent(eps=0.1, norm=2, max_iter=2),
-    "APGD": evasion.AutoProjectedGradientDescent(eps=0.05, max_iter=3),
-    "DeepFool": evasion.DeepFool(max_iter=2),
-    "FMN": evasion.FastMinimumNorm(max_iter=2),
-    "Square": evasion.SquareAttack(eps=0.05, max_queries=3),
-    "SimBA": evasion.SimBA(max_queries=3),
-    "RayS": evasion.RayS(max_queries=5),
-    "HopSkipJump": evasion.HopSkipJump(max_queries=12),
-    "CAPGD": evasion.ConstrainedAPGD(eps=0.3, max_iter=2),
-    "greedy": evasion.GreedyFeatureAttack(n_values=2, max_queries=20),
+    "gradients": {
+        "FGSM": evasion.FastGradientMethod(eps=0.05),
+        "PGD": evasion.ProjectedGradientDescent(eps=0.05, max_iter=2),
+        "PGD, L2": evasion.ProjectedGradientDescent(eps=0.1, norm=2, max_iter=2),
+        "APGD": evasion.AutoProjectedGradientDescent(eps=0.05, max_iter=3),
+        "DeepFool": evasion.DeepFool(max_iter=2),
+        "FMN": evasion.FastMinimumNorm(max_iter=2),
+    },
+    "queries": {
+        "Square": evasion.SquareAttack(eps=0.05, max_queries=3),
+        "SimBA": evasion.SimBA(max_queries=3),
+        "RayS": evasion.RayS(max_queries=5),
+        "HopSkipJump": evasion.HopSkipJump(max_queries=12),
+    },
+    "tables": {"CAPGD": evasion.ConstrainedAPGD(eps=0.3, max_iter=2)},
+    "moves": {"greedy": evasion.GreedyFeatureAttack(n_values=2, max_queries=3)},
+    "trees": {"coordinate": evasion.TreeCoordinateAttack(eps=0.01)},
 }
 M_MMAP_THRESHOLD = -3  # of mallopt
 
@@ -528,13 +533,16 @@ def _peak():
     return int(line) * 1024
 
 
-def memory(args):
-    """Yield the table of peaks on a linear model, in units of the data, as it grows."""
+def memory(group, args):
+    """Yield the table of peaks on a small model, in units of the data, as it grows."""
     rng, rows = np.random.RandomState(0), []
     X = rng.rand(max(args.rows), 100)
     y = (X @ rng.normal(size=100) > 0).astype(int)
-    victim = LogisticRegression(C=0.1).fit(X[:1000], y[:1000])
-    for name, attack in ATTACKS.items():
+    victim = LogisticRegression(C=0.1)
+    if group == "trees":
+        victim = HistGradientBoostingClassifier(max_iter=3, max_depth=2)
+    victim.fit(X[:1000], y[:1000])
+    for name, attack in ATTACKS[group].items():
         attack.set_params(estimator=FrozenEstimator(victim)).fit(X[:1000])
         row = {"attack": name}
         for n in args.rows:
@@ -542,10 +550,10 @@ def memory(args):
         row["with what glibc keeps"] = peak_of(attack, X, in_use=False) / X.nbytes
         rows.append(row)
         print(row, file=sys.stderr)
-        yield peaks(rows, X)
+        yield peaks(group, rows, X)
 
 
-def peaks(rows, X):
+def peaks(group, rows, X):
     """Return the table of what was measured so far."""
     largest = f"{len(X):,} rows"
     claims = [
@@ -563,8 +571,9 @@ the rows (float64; {X.nbytes / 2**20:.0f} MiB of {largest}): the adversarial row
 it, what an attack keeps of the rows that it is at, is the rest, and does not grow with
 their number; of few rows it is more than they are. That is memory in use: glibc has to
 give back at once what is freed. As it is by default, it keeps blocks for later, between
-those in use, and the process is as large as the last column says."""
-    title = "Peak memory of attacks on 100 columns, one process"
+those in use, and the process is as large as the last column says; with
+`MALLOC_MMAP_THRESHOLD_=65536` in its environment, it is as before, for some more time."""
+    title = f"Peak memory of attacks on 100 columns, one process: {group}"
     return Table(title, rows, claims, [remark])
 
 
@@ -574,17 +583,20 @@ def main():
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS))
-    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument(
+        "--memory", nargs="+", choices=ATTACKS, default=[], help="measure it instead"
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--write", action="store_true", help="keep the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     command = shlex.join(["python", "benchmarks/bench_scaling.py", *sys.argv[1:]])
-    if args.memory:
-        for table in memory(args):
+    for group in args.memory:
+        for table in memory(group, args):
             if args.write:
                 record("scaling", "scaling", command, [table], measured=MEASURED)
         print(table, flush=True)
+    if args.memory:
         return
     for backend, group in product(args.backends, GROUPS):
         loads = [LOADS[name] for name in GROUPS[group] if name in args.loads]

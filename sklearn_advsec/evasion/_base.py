@@ -816,7 +816,9 @@ class EvasionAttack(
             return 1024
         self.batch_size_ = 1
         access = self._open_access(Chunk(_safe_indexing(X, slice(1)), np.arange(1)))
-        return access.auto_batch_size()
+        size = access.auto_batch_size()
+        # Behind constraints, an attack keeps twice as much of each row.
+        return size if self._constraints() is None else max(size // 2, 1)
 
     # From rows to a result --------------------------------------------------------------
 
