@@ -82,6 +82,8 @@ _CHUNK_BATCHES, _PARTS = 8, 2
 # An attack keeps some fifteen tensors of the size of its rows: several batches go on
 # together only while the rows take so many bytes, or this share of all.
 _CHUNK_BYTES, _CHUNK_SHARE = 3 * 2**20, 1 / 64
+# Behind constraints it is so many times as much: ranges, codes, what projections take.
+_CONSTRAINED = 3
 # How many seconds lie between two reports of progress.
 _TELL_EVERY = 2.0
 _SILENT_FOR = 4.0  # where nothing is asked
@@ -817,7 +819,6 @@ class EvasionAttack(
         self.batch_size_ = 1
         access = self._open_access(Chunk(_safe_indexing(X, slice(1)), np.arange(1)))
         size = access.auto_batch_size()
-        # Behind constraints, an attack keeps twice as much of each row.
         return size if self._constraints() is None else max(size // 2, 1)
 
     # From rows to a result --------------------------------------------------------------
@@ -900,6 +901,8 @@ class EvasionAttack(
         They are whole batches, so that tensors of few sizes take each other's place.
         """
         itemsize = getattr(getattr(work.X, "dtype", None), "itemsize", 8)
+        if self._constraints() is not None:
+            itemsize *= _CONSTRAINED
         few = _CHUNK_BYTES // (itemsize * int(np.prod(self.row_shape_)))
         n_batches = max(few, int(_CHUNK_SHARE * len(work))) // self.batch_size_
         return min(max(n_batches, 1), _CHUNK_BATCHES) * self.batch_size_
