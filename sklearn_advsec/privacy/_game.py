@@ -87,7 +87,8 @@ class MembershipGame:
     train_size : float or int, default=0.5
         Share, or number, of the rows that a target is trained on.
     n_jobs : int, default=None
-        Number of joblib jobs over targets.
+        Number of joblib jobs over targets, which come back from workers as they are:
+        they are what is played for.
     memory : str or joblib.Memory, default=None
         Where trained targets are kept.
     random_state : int, RandomState instance or None, default=0

@@ -5,6 +5,7 @@ together, as a graph that was captured once, they wait for each other no more.
 """
 
 import random
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +22,8 @@ _PASS_BYTES = 2**26
 # Kernels are chosen by the size of a batch, and round differently, in bfloat16 most. What
 # is random, or looks at other rows, is further off.
 _ROUNDING = 2e-2
+# A process captures one graph at a time.
+_CAPTURE = threading.Lock()
 # What these operations give is not the same, or not of the same shape, when they are
 # replayed; most of them make the host wait, which ends a capture.
 _NOT_REPLAYED = {
@@ -76,7 +79,7 @@ def captured(logits, view, x):
 
     What the network keeps, and all global random states, are then as they were.
     """
-    with _unchanged(view.module):
+    with _CAPTURE, _unchanged(view.module):
         try:
             # Half of the rows: what a row gets must not depend on those beside it.
             half = x.detach()[: (len(x) + 1) // 2].requires_grad_()
