@@ -1001,7 +1001,8 @@ class EvasionAttack(
         """Return what is known of the rows of a chunk that was stopped."""
         if state.search is not None:
             state.search.show()
-            state.finished[state.search.rows] = state.search.through
+            rows = state.search.rows
+            state.finished[rows] = state.search.through & state.success[rows]
         unseen = torch.nonzero(state.predicted < 0).flatten()
         if len(unseen) and state.goal is not None:
             if chunk.y is None and state.goal.kind != "targeted":
