@@ -1,5 +1,8 @@
 """What an estimator is: its name, what is inside it, what it takes."""
 
+import re
+from contextlib import contextmanager
+
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin, clone, is_regressor
 from sklearn.compose import ColumnTransformer
@@ -15,6 +18,9 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ._rows import is_dataframe
 from ._sklearn import _routing_enabled
+
+# How torch says that a layer got numbers of another precision.
+_OTHER_PRECISION = re.compile(r"same dtype|scalar type|type .* should be the same")
 
 
 def name_of(estimator):
@@ -90,6 +96,26 @@ def as_nets_take_them(features, estimator):
     if is_dataframe(features) or not ends_in_net(estimator):
         return features
     return features.astype(np.float32, copy=False)
+
+
+@contextmanager
+def telling_precision(estimator):
+    """Say what to do where a network gets rows of another precision than its weights.
+
+    torch's own message names neither the rows nor the step that made them.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not (ends_in_net(unwrap(estimator)) and _OTHER_PRECISION.search(text)):
+            raise
+        raise TypeError(
+            f"estimator: the network at the end of {name_of(estimator)} has weights of "
+            "another precision than the rows that reach it. Cast them to float32: "
+            "X.astype('float32'), or, where a step before it gives float64, such as an "
+            "encoder, the step FunctionTransformer(np.float32) right before the network."
+        ) from error
 
 
 def targets_as_nets_take_them(y, estimator):

@@ -1,5 +1,7 @@
 """Views of transformers that make new features, or choose among them."""
 
+from operator import methodcaller
+
 import numpy as np
 import torch
 from scipy import special
@@ -189,6 +191,8 @@ def function_transformer(estimator):
     function, keywords = estimator.func, estimator.kw_args or {}
     if function is None:
         return TransformerView(lambda x: x)
+    if function is np.float32 or function is np.float64:  # a cast, as networks need one
+        function = methodcaller("astype", function)
     checked = []
 
     def call(x):

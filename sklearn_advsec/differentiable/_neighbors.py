@@ -1,16 +1,20 @@
-"""Views of neighbour-based classifiers."""
+"""Views of neighbour-based classifiers and regressors."""
 
 from functools import cache, partial
 
 import torch
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
 
+from .._estimators import name_of
 from ..exceptions import NoGradientError
 from ._bayes import discriminant
 from ._registry import register
+from ._regression import refuse_several, value_view
 from ._views import ClassifierView, constant, smoothed_log, straight_through
 
 _POWERS = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": float("inf")}
+# Of how many times as many neighbours as a regressor's the slope is.
+_WIDER = 4
 
 
 @register(KNeighborsClassifier)
@@ -30,11 +34,6 @@ def nearest_neighbours(estimator):
     """
     if estimator.outputs_2d_:
         raise NoGradientError("KNeighborsClassifier with several outputs has no view.")
-    if estimator.weights not in (None, "uniform", "distance"):
-        raise NoGradientError(
-            "KNeighborsClassifier with a function as weights has no gradients: use "
-            "weights='distance' or 'uniform'."
-        )
     power = _metric_power(estimator)
     rows, labels = constant(estimator._fit_X), torch.as_tensor(estimator._y)
     k, n_classes = estimator.n_neighbors, len(estimator.classes_)
@@ -44,13 +43,7 @@ def nearest_neighbours(estimator):
 
     def shares(x):
         index = _nearest(x, rows, k, power)
-        if estimator.weights == "distance":
-            distance = _distance(x, rows[index], power)
-            zero = distance == 0
-            weight = 1 / torch.where(zero, 1.0, distance)
-            weight = torch.where(zero.any(1, keepdim=True), zero.to(x.dtype), weight)
-        else:
-            weight = torch.ones(index.shape, dtype=x.dtype)
+        weight = _weights(estimator, x, rows[index], power)
         votes = x.new_zeros(len(x), n_classes).scatter_add(1, labels[index], weight)
         return votes / votes.sum(dim=1, keepdim=True)
 
@@ -76,14 +69,60 @@ def nearest_neighbours(estimator):
     return ClassifierView(estimator.classes_, predict_proba=predict_proba, logits=logits)
 
 
+@register(KNeighborsRegressor)
+def nearest_neighbours_regressor(estimator):
+    """View KNeighborsRegressor: exact values; soft gradients with weights="uniform".
+
+    These means are piecewise constant: the gradient is that of a mean over four times as
+    many neighbours, weighed by a softmax of the negative distances, at the temperature of
+    the classifier's view. With weights="distance" the gradient is exact.
+    """
+    refuse_several(estimator, estimator._y[0].size)
+    power = _metric_power(estimator)
+    rows, targets = constant(estimator._fit_X), constant(estimator._y).reshape(-1)
+    k = estimator.n_neighbors
+    temperature = cache(partial(_temperature, rows, k, power))
+
+    def mean(x):
+        index = _nearest(x, rows, k, power)
+        weight = _weights(estimator, x, rows[index], power)
+        return (weight * targets[index]).sum(1) / weight.sum(1)
+
+    def relaxed(x):
+        index = _nearest(x, rows, min(_WIDER * k, len(rows)), power)
+        distance = _distance(x, rows[index], power)
+        weight = torch.softmax(-distance / temperature(), dim=1)
+        return (weight * targets[index]).sum(1)
+
+    if estimator.weights == "distance":
+        return value_view(mean)
+    return value_view(lambda x: straight_through(mean(x), relaxed(x)))
+
+
+def _weights(estimator, x, neighbours, power):
+    """Return the weights of each x's own neighbours."""
+    if estimator.weights != "distance":
+        return torch.ones(neighbours.shape[:2], dtype=x.dtype)
+    distance = _distance(x, neighbours, power)
+    zero = distance == 0
+    weight = 1 / torch.where(zero, 1.0, distance)
+    return torch.where(zero.any(1, keepdim=True), zero.to(x.dtype), weight)
+
+
 def _metric_power(estimator):
-    """Return the p of the Minkowski metric."""
+    """Return the p of the Minkowski metric, of an estimator that has a view."""
+    name = name_of(estimator)
+    if estimator.weights not in (None, "uniform", "distance"):
+        raise NoGradientError(
+            f"{name} with a function as weights has no gradients: use "
+            "weights='distance' or 'uniform'."
+        )
     metric = estimator.effective_metric_
     parameters = dict(estimator.effective_metric_params_)
     power = parameters.pop("p", 2.0) if metric == "minkowski" else _POWERS.get(metric)
     if power is None or power < 1 or parameters.get("w") is not None:
         raise NoGradientError(
-            f"KNeighborsClassifier with metric={metric!r} and metric_params="
+            f"{name} with metric={metric!r} and metric_params="
             f"{estimator.metric_params} has no view: use an unweighted minkowski metric "
             "(euclidean, manhattan, chebyshev)."
         )

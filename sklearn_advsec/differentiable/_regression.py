@@ -5,6 +5,7 @@ import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import BaggingRegressor, StackingRegressor, VotingRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
     ARDRegression,
@@ -39,7 +40,7 @@ from .._estimators import name_of
 from .._sklearn import LinearModelCV
 from ..exceptions import NoGradientError
 from ._ensemble import weights_of_voters
-from ._kernels import kernel_of
+from ._kernels import covariance_function, kernel_of
 from ._linear import affine
 from ._neural import multilayer_outputs
 from ._registry import input_columns, register, subview
@@ -60,7 +61,8 @@ def _values_of(estimator):
     return lambda x: logits(x)[:, 0].to(x)
 
 
-def _refuse_several(estimator, n_outputs):
+def refuse_several(estimator, n_outputs):
+    """Raise where a regressor predicts more than one value a row."""
     if n_outputs != 1:
         raise NoGradientError(
             f"{name_of(estimator)} predicts {n_outputs} values a row; views are of "
@@ -85,14 +87,14 @@ def _refuse_several(estimator, n_outputs):
 @register(TheilSenRegressor)
 def linear_regressor(estimator):
     """View linear regressors of one target."""
-    _refuse_several(estimator, len(np.atleast_2d(estimator.coef_)))
+    refuse_several(estimator, len(np.atleast_2d(estimator.coef_)))
     return value_view(affine(estimator))
 
 
 @register(PLSRegression)
 def partial_least_squares(estimator):
     """View PLSRegression of one target: it is affine, too."""
-    _refuse_several(estimator, len(estimator.coef_))
+    refuse_several(estimator, len(estimator.coef_))
     weight = constant(estimator.coef_)[0]
     bias = float(np.ravel(estimator.predict(np.zeros((1, len(weight)))))[0])
     return value_view(lambda x: x @ weight + bias)
@@ -123,16 +125,30 @@ def support_vector_regressor(estimator):
 def kernel_ridge(estimator):
     """View KernelRidge of one target."""
     dual = np.reshape(estimator.dual_coef_, (len(estimator.X_fit_), -1))
-    _refuse_several(estimator, dual.shape[1])
+    refuse_several(estimator, dual.shape[1])
     kernel = kernel_of(estimator, estimator.X_fit_, estimator.gamma)
     dual = constant(dual[:, 0])
     return value_view(lambda x: kernel(x) @ dual)
 
 
+@register(GaussianProcessRegressor)
+def gaussian_process(estimator):
+    """View GaussianProcessRegressor of one target: the mean of the posterior."""
+    alpha = np.reshape(estimator.alpha_, (len(estimator.X_train_), -1))
+    refuse_several(estimator, alpha.shape[1])
+    kernel = covariance_function(estimator.kernel_, estimator.X_train_)
+    weight = constant(alpha[:, 0])
+    scale, offset = (
+        float(np.ravel(value)[0])
+        for value in (estimator._y_train_std, estimator._y_train_mean)
+    )
+    return value_view(lambda x: scale * (kernel(x) @ weight) + offset)
+
+
 @register(MLPRegressor)
 def multilayer_regressor(estimator):
     """View MLPRegressor, whose last layer has no activation, or the exponential."""
-    _refuse_several(estimator, estimator.n_outputs_)
+    refuse_several(estimator, estimator.n_outputs_)
     outputs = multilayer_outputs(estimator)
     if estimator.out_activation_ == "exp":  # of loss="poisson"
         return value_view(lambda x: torch.exp(outputs(x)))

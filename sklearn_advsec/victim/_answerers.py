@@ -11,6 +11,7 @@ import torch
 from sklearn.base import is_regressor
 
 from .. import differentiable
+from .._estimators import telling_precision
 from .._rows import writable
 from ..exceptions import QueryBudgetExceeded
 from ._answers import ABSTAINED
@@ -66,7 +67,8 @@ class EstimatorAnswerer:
 
     def labels(self, x, rows):
         """Return labels, as positions in the victim's classes."""
-        answer = self.victim.predict(self.access.decode(x, rows))
+        with telling_precision(self.access.estimator):
+            answer = self.victim.predict(self.access.decode(x, rows))
         position = self.access.check.labels(answer, len(x), _rows(x, rows))
         return torch.as_tensor(position, device=x.device)
 
@@ -75,7 +77,8 @@ class EstimatorAnswerer:
         if not (self.probability or self._decides):
             return self.logits(x, rows)  # votes, say, of which only the view tells
         method = "predict_proba" if self.probability else "decision_function"
-        answer = getattr(self.victim, method)(self.access.decode(x, rows))
+        with telling_precision(self.access.estimator):
+            answer = getattr(self.victim, method)(self.access.decode(x, rows))
         answer = self.access.check.scores(answer, len(x), _rows(x, rows), method)
         scores = torch.as_tensor(writable(answer), dtype=x.dtype, device=x.device)
         return scores if self.probability else differentiable.binary_logits(scores)

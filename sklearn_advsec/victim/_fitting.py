@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from .._estimators import is_untrained_net, unwrap, weight_params
+from .._estimators import is_untrained_net, telling_precision, unwrap, weight_params
 from .._progress import LOG
 from .._rows import check_weights
 from .._sklearn import HasMethods, _num_samples
@@ -90,7 +90,8 @@ def fit_victim(
     ValueError
         Where the victim needs labels and there are none, or weights are not such.
     TypeError
-        Where the victim takes no weights.
+        Where the victim takes no weights, or ends in a network of skorch that gets rows
+        of another precision than its own.
 
     Warns
     -----
@@ -123,7 +124,8 @@ def fit_victim(
         weights = check_weights(sample_weight, _num_samples(X))
         fit_params = fit_params | weight_params(owner, weights)
     victim, begin = clone(victim), time.monotonic()
-    victim = victim.fit(X, y, **fit_params)
+    with telling_precision(victim):
+        victim = victim.fit(X, y, **fit_params)
     if (seconds := time.monotonic() - begin) > 1:
         LOG.info("%s: trained after %.1f s", _name(victim), seconds)
     return victim

@@ -9,6 +9,7 @@ from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import BaggingRegressor, StackingRegressor, VotingRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
     ElasticNet,
@@ -25,6 +26,7 @@ from sklearn.linear_model import (
     TweedieRegressor,
 )
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -46,6 +48,14 @@ Mlp = MLPRegressor(hidden_layer_sizes=(5,), max_iter=20, tol=1e9, random_state=0
 POISSON_MLP = MLPRegressor(
     hidden_layer_sizes=(5,), loss="poisson", max_iter=20, tol=1e9, random_state=0
 )
+SCALES = np.linspace(2, 4, X.shape[1])
+KERNELS = {
+    "rbf": 2.0 * kernels.RBF(SCALES) + kernels.WhiteKernel(0.1),
+    **{f"matern-{nu}": kernels.Matern(3.0, nu=nu) for nu in (0.5, 1.5, 2.5, np.inf)},
+    "rational": kernels.RationalQuadratic(3.0, alpha=0.7),
+    "periodic": kernels.ExpSineSquared(2.0, periodicity=9.0) + kernels.WhiteKernel(50.0),
+    "dot": (kernels.DotProduct(2.0) ** 2) * 0.1 + kernels.ConstantKernel(0.3),
+}
 TWO = [("a", Ridge()), ("out", "drop"), ("b", SVR())]
 
 REGRESSORS = {
@@ -68,6 +78,14 @@ REGRESSORS = {
         f"kernel-ridge-{kernel}": KernelRidge(kernel=kernel)
         for kernel in ("linear", "rbf", "laplacian", "polynomial")
     },
+    **{
+        f"gaussian-process-{name}": GaussianProcessRegressor(
+            kernel, alpha=0.1, optimizer=None, normalize_y=True
+        )
+        for name, kernel in KERNELS.items()
+    },
+    "neighbours": KNeighborsRegressor(7, weights="distance"),
+    "neighbours-manhattan": KNeighborsRegressor(3, weights="distance", p=1),
     "mlp": Mlp,
     "mlp-poisson": POISSON_MLP,
     "bagging": BaggingRegressor(Ridge(), 3, max_features=0.6, random_state=0),
@@ -100,6 +118,18 @@ def test_values_and_gradients(regressor):
     )
 
 
+def test_neighbours_that_count_alike_have_their_values_and_a_slope():
+    regressor = KNeighborsRegressor(9).fit(X, y)
+    x = torch.tensor(X + 1e-3, requires_grad=True)
+    values = view(regressor).logits(x)
+    np.testing.assert_allclose(values.detach()[:, 0], regressor.predict(X + 1e-3))
+    slope = torch.autograd.grad(values.sum(), x)[0]
+    with torch.no_grad():
+        moved = x + slope / slope.norm(dim=1, keepdim=True)
+    # Their mean is 0 where a slope says nothing of what the regressor does.
+    assert np.mean(regressor.predict(moved.numpy()) - regressor.predict(X)) > 0.1
+
+
 @pytest.mark.parametrize("name", ["target-log", "target-scaler", "stacking", "voting"])
 def test_behind_categories(name):
     frame = pd.DataFrame(X[:, :3], columns=list("abc"))
@@ -123,6 +153,14 @@ def test_behind_categories(name):
     [
         (LinearRegression(), np.column_stack([y, y]), "2 values a row"),
         (KernelRidge(), np.column_stack([y, y]), "2 values a row"),
+        (KNeighborsRegressor(), np.column_stack([y, y]), "2 values a row"),
+        (KNeighborsRegressor(weights=np.exp), y, "function as weights"),
+        (GaussianProcessRegressor(), np.column_stack([y, y]), "2 values a row"),
+        (
+            GaussianProcessRegressor(kernels.Matern(nu=0.7), optimizer=None),
+            y,
+            "no differentiable form",
+        ),
         (
             TransformedTargetRegressor(Ridge(), transformer=PowerTransformer()),
             y,

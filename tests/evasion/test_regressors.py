@@ -13,7 +13,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neighbors import RadiusNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -206,4 +206,4 @@ def test_a_view_that_differs_from_a_regressor_is_told():
     with pytest.warns(UserWarning, match="differentiable view of .*mislead"):
         evasion.DeepFool(victim).fit(X)
     with pytest.raises(NoGradientError, match="SquareAttack"):
-        evasion.DeepFool(victim_of(KNeighborsRegressor().fit(X, y))).fit(X)
+        evasion.DeepFool(victim_of(RadiusNeighborsRegressor().fit(X, y))).fit(X)

@@ -1,10 +1,13 @@
 """How victims come in: fitted or not, frozen, bare modules, services of one output."""
 
+import copy
 import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+import skorch
 import torch
 from nets import net
 from sklearn.base import BaseEstimator, RegressorMixin, clone
@@ -13,7 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from torch import nn
 
 from sklearn_advsec import defense, evasion, extraction, privacy
 from sklearn_advsec.differentiable import ClassifierView, register
@@ -327,3 +331,32 @@ def test_the_model_to_keep_is_the_one_inside_of_a_wrapper():
     victim = RegressionVictim(LinearRegression().fit(X, X[:, 0]), delta=0.5)
     with pytest.raises(ValueError, match=r"FrozenEstimator\(LinearRegression\)"):
         evasion.SquareAttack(victim).fit(X)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(4, 3), nn.Conv1d(4, 3, 1)])
+def test_rows_of_another_precision_than_a_network_are_told_of(module):
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = copy.deepcopy(module)
+
+        def forward(self, x):
+            is_linear = isinstance(self.layer, nn.Linear)
+            return self.layer(x) if is_linear else self.layer(x[:, :, None])[:, :, 0]
+
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    last = skorch.NeuralNetClassifier(
+        Rows, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0, train_split=None
+    )
+    attack = evasion.ProjectedGradientDescent(make_pipeline(StandardScaler(), last))
+    cure = make_pipeline(StandardScaler(), FunctionTransformer(np.float32), last)
+    for rows in (frame, X):
+        with pytest.raises(TypeError, match=r"another precision .* float32"):
+            attack.fit(rows, y)
+        fitted = clone(attack).set_params(estimator=cure).fit(rows, y)
+        assert len(fitted.run(rows[::10], y[::10])) == 15
+    # Also where it was trained on others than it is asked about.
+    victim = FrozenEstimator(attack.estimator.fit(frame.astype(np.float32), y))
+    attack = evasion.SquareAttack(victim, eps=0.1)
+    with pytest.raises(TypeError, match=r"another precision .* float32"):
+        attack.fit(frame).run(frame)
