@@ -262,6 +262,13 @@ class RowCodec:
             frame[name] = frame[name].mask(same, column.iloc[rows])
         return frame
 
+    def whole(self):
+        """Which features are whole numbers, and stay such: of each column, or of all."""
+        if self.columns is None:
+            return np.array(bool(self._array_dtype and self._array_dtype.kind in "iub"))
+        numeric = zip(self._dtypes, self.columns.numeric, strict=True)
+        return np.array([is_number and t.kind in "iu" for t, is_number in numeric], bool)
+
     def keeps(self, itemsize):
         """Whether the way back changes no number, of floats of so many bytes."""
         whole = any(dtype.kind in "iub" for dtype in self._number_dtypes())

@@ -1123,30 +1123,49 @@ class EvasionAttack(
 
     def _warn_of_tiny_eps(self, X):
         """Warn once where `eps` is too small, for all columns, to make a difference."""
-        plain = self._constraints() is None and len(self.row_shape_) == 1
-        if not plain or self._norm == 0 or not np.any(self.eps_):
+        if self._constraints() is not None or self._norm == 0 or not np.any(self.eps_):
             return
-        codec = RowCodec(X)
-        rows = codec.encode(X)
+        codec, text = RowCodec(X), f"eps={self.eps!r} "
+        whole = codec.whole()
+        stuck = "changes nothing: whole numbers change by 1, or not at all. "
+        if codec.columns is None and whole and np.max(self.eps_) < 1:
+            text += stuck + "Give an eps of 1 or more, or floats where parts make sense."
+            warnings.warn(text, stacklevel=4)
+            return
+        if len(self.row_shape_) > 1:
+            return
+        rows, names = codec.encode(X), codec.columns and codec.columns.names
         free = np.isfinite(rows).any(axis=0)
         for allowed in (codec.mutable, None if self.mask is None else self.mask_):
             free &= True if allowed is None else allowed
         ranges = np.zeros(rows.shape[1])
         ranges[free] = np.nanmax(rows[:, free], axis=0) - np.nanmin(rows[:, free], axis=0)
+        free &= (ranges > 0) & (np.asarray(self.eps_) > 0)
+        whole = free & whole & (np.asarray(self.eps_) < 1)
+        if not free.any():
+            return
+        if names is not None and (whole == free).all():
+            at = int(np.where(free, ranges, 0).argmax())
+            text += f"{stuck}For {names[at]!r}, whose range is {ranges[at]:g}, "
+            text += f"{max(1, round(0.1 * ranges[at]))} is usable."
+            warnings.warn(text, stacklevel=4)
+            return
         share = np.zeros_like(ranges)
-        np.divide(self.eps_, ranges, out=share, where=ranges > 0)
+        np.divide(self.eps_, ranges, out=share, where=free & ~whole)
         # Pixels and scaled features may well move by little; columns with names have
         # units, and one size for all of them is soon too small for each.
-        least = _TINY_IN_TABLES if codec.columns else _TINY
-        if share.max() >= least or not ranges.any():
+        least = _TINY if names is None else _TINY_IN_TABLES
+        if share.max() >= least:
             return
         at = int(share.argmax())
-        names = codec.columns.names if codec.columns else range(len(ranges))
+        name = at if names is None else names[at]
+        others = ", whole numbers that change by 1 or not at all apart"
+        others *= int(whole.any())
         warnings.warn(
-            f"eps={self.eps!r} is less than {least:.1%} of the range of every column, "
-            f"even of {list(names)[at]!r}, whose range is {ranges[at]:.3g}, and will "
-            f"change next to nothing. For that column, {0.1 * ranges[at]:.2g} is usable; "
-            "eps=0.1 with eps_unit='range' is for all of them.",
+            f"{text}is less than {least:.1%} of the range of every column{others}, even "
+            f"of {name!r}, whose range is {ranges[at]:.3g}, and will change next to "
+            f"nothing. For that column, {0.1 * ranges[at]:.2g} is usable; eps=0.1 with "
+            "eps_unit='range' is for all of them.",
             stacklevel=4,
         )
 

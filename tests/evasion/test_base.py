@@ -1117,6 +1117,28 @@ def test_an_eps_that_cannot_matter_warns_once():
     FastGradientMethod(victim, eps=0.1, eps_unit="range").fit(X, y)
 
 
+def test_an_eps_below_the_step_of_whole_numbers_warns():
+    X, y = load_digits(return_X_y=True, as_frame=True)
+    X, victim = X[["pixel_0_2", "pixel_0_3"]].astype(int), DecisionTreeClassifier()
+    flat = FunctionTransformer(lambda images: images.reshape(len(images), -1))
+    for rows, eps, usable in (
+        (X, 0.5, "'pixel_0_2'.* 2 is usable"),
+        (X, {"pixel_0_3": 0.5}, "'pixel_0_3'.* 2 is usable"),
+        (X.to_numpy(), 0.5, "eps of 1 or more"),
+        (X.to_numpy().reshape(-1, 1, 1, 2), 0.5, "eps of 1 or more"),
+        (X.assign(large=1e6 * X["pixel_0_2"]), 0.5, "'large'.* 1.6e[+]06 is usable"),
+    ):
+        attack = SquareAttack(victim, eps=eps, norm="inf", max_queries=5)
+        if np.ndim(rows) > 2:
+            attack.set_params(estimator=make_pipeline(flat, victim))
+        with pytest.warns(UserWarning, match=usable) as seen:
+            attack.fit(rows, y)
+        assert len(seen) == 1
+    SquareAttack(victim, eps=1).fit(X, y)
+    SquareAttack(victim, eps={"large": 1e5}).fit(rows, y)
+    SquareAttack(victim, eps=0.5).fit(X.astype(float), y)
+
+
 def test_norms_by_name(cancer):
     X, y = cancer
     for attack, name, norm in (
