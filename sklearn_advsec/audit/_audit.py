@@ -50,6 +50,7 @@ from .._sklearn import (
     fit_context,
 )
 from ..exceptions import InterruptedRunWarning
+from ..metrics._membership import group_codes
 from ..threat import FeatureConstraints
 from ..trees import is_tree_ensemble, tree_ensemble
 from ..victim import as_victim, ask_labels, ask_scores, fit_victim
@@ -273,7 +274,14 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=False)
     def fit(
-        self, X_train: ArrayLike, y_train: ArrayLike, X_test: ArrayLike, y_test: ArrayLike
+        self,
+        X_train: ArrayLike,
+        y_train: ArrayLike,
+        X_test: ArrayLike,
+        y_test: ArrayLike,
+        *,
+        groups_train: ArrayLike | None = None,
+        groups_test: ArrayLike | None = None,
     ) -> Self:
         """Audit the victim.
 
@@ -287,6 +295,12 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             Rows that it was not trained on.
         y_test : array-like of shape (n_test,)
             Their labels.
+        groups_train, groups_test : array-like of shape (n_train,) or (n_test,), \
+                default=None
+            What rows belong together, such as the visits of one person, by the same
+            names in both: the figures of privacy are then of groups; see
+            :class:`~sklearn_advsec.privacy.PrivacyAudit`. Other sections take each row
+            for itself.
 
         Returns
         -------
@@ -301,8 +315,9 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         begin = time.monotonic()
         sections = self._sections()
         data = self._check_data(X_train, y_train, X_test, y_test)
+        groups = self._check_groups(groups_train, groups_test, data)
         self.estimator_ = self._open(data)
-        subject, notes = self._look_at(data)
+        subject, notes = self._look_at(data, groups)
         memory = check_memory(self.memory)
         fingerprint = self._fingerprint(subject)
         listed, untested, outcomes = [], {}, {}
@@ -430,6 +445,24 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             image_shape_of(X_train.shape[1:], self.image_shape)  # raises where it is none
         return checked
 
+    @staticmethod
+    def _check_groups(groups_train, groups_test, data):
+        """Return the groups of training and test rows as numbers, or None for both."""
+        if groups_train is None and groups_test is None:
+            return None, None
+        if groups_train is None or groups_test is None:
+            raise ValueError("groups_train and groups_test must both be given, or none.")
+        both = []
+        for name, groups, y in (
+            ("groups_train", groups_train, data[1]),
+            ("groups_test", groups_test, data[3]),
+        ):
+            both.append(as_labels(groups, name))
+            if len(both[-1]) != len(y):
+                raise ValueError(f"{name} must be one for each of the {len(y)} rows.")
+        codes = group_codes(np.concatenate(both), len(data[1]) + len(data[3]))
+        return codes[: len(data[1])], codes[len(data[1]) :]
+
     def _open(self, data):
         """Return the fitted victim, which stays as it is from here on."""
         X_train, y_train, _, _ = data
@@ -444,7 +477,7 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         fitted = fit_victim(victim, X_train, y_train, owner=self)
         return fitted if isinstance(fitted, FrozenEstimator) else FrozenEstimator(fitted)
 
-    def _look_at(self, data):
+    def _look_at(self, data, groups):
         """Return the subject, and what there is to say about it."""
         X_train, y_train, X_test, y_test = data
         notes = []
@@ -474,7 +507,14 @@ class SecurityAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             float(eps),
             effort,
             seed,
+            groups_train=groups[0],
+            groups_test=groups[1],
         )
+        if groups[0] is not None:
+            notes.append(
+                "Rows belong together in groups: figures of privacy are of groups, those "
+                "of other sections take each row for itself."
+            )
         if subject.is_regressor:
             subject.delta = float(np.std(y_train)) / 2 or 1.0
             notes.append(

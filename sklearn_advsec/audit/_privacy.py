@@ -65,7 +65,7 @@ class PrivacySection(Section):
             )
             stored = [[found.path, found.holds] for found in report.stored]
             return {"checks": report.checks(), "n_rows": report.n_rows, "stored": stored}
-        records, member, _ = _records(subject)
+        records, member, _, groups = _records(subject)
         attacks = [] if subject.is_regressor else ["GapAttack"]
         if _gives_probabilities(subject):
             attacks.append("LossThreshold")
@@ -78,13 +78,14 @@ class PrivacySection(Section):
             n_shadow_models=subject.effort.n_shadow_models,
             label_column="label" if is_dataframe(records) else -1,
             random_state=subject.seed % 2**31,
-        ).fit(records, members=member)
+        ).fit(records, members=member, groups=groups)
         table = audit.records_.sort_index()
         return {
             "results": audit.results_.dropna(subset=["attack"]).to_dict("records"),
             "scores": {n: table[f"score_{n}"].to_numpy() for n in attacks},
             "p_joint": table["p_joint"].to_numpy(),
             "flagged": table["flagged"].to_numpy(),
+            "judged": table["judged"].to_numpy(),
             "limits": audit.limits_.to_numpy().tolist(),
             "has_gap": audit.has_gap_,
         }
@@ -104,19 +105,18 @@ class PrivacySection(Section):
             (part,) = outcome.task.part
             report.untested.append(Untested("privacy", part, outcome.note))
         outcome = done[-1]  # the one with shadow models has the others, too
-        _, member, rows = _records(subject)
-        evidence = outcome.evidence
+        _, member, rows, _ = _records(subject)
+        evidence, judged = outcome.evidence, outcome.evidence["judged"]
         self._add_findings(report, subject, outcome)
         self._add_structure(report, outcomes)
-        self._add_bracket(report, subject, evidence, member)
+        self._add_bracket(report, subject, evidence, member[judged])
         best = max(self._areas(evidence).items(), key=lambda pair: pair[1]["value"])
         report.figures["roc"] = [
-            _curve(name, member, scores) for name, scores in evidence["scores"].items()
+            _curve(name, member[judged], scores[judged])
+            for name, scores in evidence["scores"].items()
         ]
-        report.figures["n_non_members"] = int((~member).sum())
-        report.figures["exposed"] = _exposed(
-            subject, evidence["p_joint"], member, rows, evidence["flagged"]
-        )
+        report.figures["n_non_members"] = int((~member & judged).sum())
+        report.figures["exposed"] = _exposed(subject, evidence, member, rows)
         report.figures["exposed_by"] = "all attacks together"
         report.untested += [Untested("privacy", *limit) for limit in evidence["limits"]]
         report.headline = _headline(*best, evidence)
@@ -268,7 +268,7 @@ def _certificate(subject):
 
 
 def _records(subject):
-    """Draw as many members as others: records, who is a member, and their rows."""
+    """Draw as many members as others: records, who is a member, their rows and groups."""
     rng = np.random.RandomState(subject.seed)
     each = min(subject.effort.n_records // 2, len(subject.y_train), len(subject.y_test))
     inside = np.sort(rng.permutation(len(subject.y_train))[:each])
@@ -289,7 +289,11 @@ def _records(subject):
     # Shadow models of the first rows would be told apart from those of the last.
     order = rng.permutation(2 * each)
     records = privacy.make_records(_safe_indexing(joined, order), y[order])
-    return records, member[order], np.concatenate([inside, outside])[order]
+    groups = None
+    if subject.groups_train is not None:
+        drawn = subject.groups_train[inside], subject.groups_test[outside]
+        groups = np.concatenate(drawn)[order]
+    return records, member[order], np.concatenate([inside, outside])[order], groups
 
 
 def _gives_probabilities(subject):
@@ -313,9 +317,11 @@ def _curve(name, member, scores):
     }
 
 
-def _exposed(subject, p_values, member, rows, flagged):
+def _exposed(subject, evidence, member, rows):
     """Return the records that are most exposed, by all attacks together."""
-    order = np.argsort(p_values, kind="stable")[:_EXPOSED]
+    p_values, flagged = evidence["p_joint"], evidence["flagged"]
+    order = np.argsort(p_values, kind="stable")
+    order = order[evidence["judged"][order]][:_EXPOSED]
     return [
         {
             "row": int(rows[i]),

@@ -133,6 +133,8 @@ class Subject:
         What the victim says of the test rows.
     delta : float or None
         For regressors, how far off a prediction is still right.
+    groups_train, groups_test : ndarray of int or None
+        What rows belong together, by the same numbers in both.
 
     See Also
     --------
@@ -178,6 +180,8 @@ class Subject:
     is_trees: bool = False
     predicted: np.ndarray | None = None
     delta: float | None = None
+    groups_train: np.ndarray | None = None
+    groups_test: np.ndarray | None = None
 
     @property
     def is_regressor(self) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, rankdata
+from scipy.stats import t as student_t
 from sklearn.metrics import make_scorer, roc_curve
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -239,15 +240,19 @@ def clopper_pearson(
     return float(low), float(high)
 
 
-@validate_params(_CONFIDENCE)
+@validate_params({**_CONFIDENCE, "groups": ["array-like", None]})
 def roc_auc_interval(
-    y_true: ArrayLike, y_score: ArrayLike, confidence: float = 0.95
+    y_true: ArrayLike,
+    y_score: ArrayLike,
+    confidence: float = 0.95,
+    groups: ArrayLike | None = None,
 ) -> tuple[float, float]:
     """Compute DeLong's interval of the area under the ROC curve, on the logit scale.
 
     Where no record is out of place (or every one is, or all scores are equal), it would
     have no width; there, as many disjoint pairs of a member and a non-member as there are
-    agree, and Clopper and Pearson bound the share of pairs that do not.
+    agree, and Clopper and Pearson bound the share of pairs that do not. Records of one
+    group count as one draw, by Obuchowski's variance [3]_ and Student's t.
 
     Parameters
     ----------
@@ -257,6 +262,10 @@ def roc_auc_interval(
         Scores, larger for members.
     confidence : float, default=0.95
         How often the interval covers the area, in large samples.
+    groups : array-like of shape (n_records,), default=None
+        What records belong together, such as the visits of one person; None takes each
+        for itself. The samples that are large are then of groups; of a single group of
+        members, or of non-members, the interval is all of [0, 1].
 
     Returns
     -------
@@ -275,6 +284,8 @@ def roc_auc_interval(
     .. [2] G. Qin, L. Hotilovac, "Comparison of non-parametric confidence intervals for
        the area under the ROC curve of a continuous-scale diagnostic test", Statistical
        Methods in Medical Research 17, 2008 (the logit: it covers large areas, too).
+    .. [3] N. Obuchowski, "Nonparametric analysis of clustered ROC curve data",
+       Biometrics 53, 1997 (Section 2).
 
     Examples
     --------
@@ -291,12 +302,21 @@ def roc_auc_interval(
     # The share of the other kind that each record is ahead of (behind, for non-members).
     ahead = (ranks[y_true] - rankdata(y_score[y_true])) / n_false
     behind = 1 - (ranks[~y_true] - rankdata(y_score[~y_true])) / n_true
-    area = ahead.mean()
-    variance = _variance(ahead) / n_true + _variance(behind) / n_false
-    if area in (0, 1) or variance == 0:
-        other = clopper_pearson(0, min(n_true, n_false), confidence)[1]
+    area, n_pairs = ahead.mean(), min(n_true, n_false)
+    quantile = norm.ppf((1 + confidence) / 2)
+    if groups is None:
+        variance = _variance(ahead) / n_true + _variance(behind) / n_false
+    else:
+        codes = group_codes(groups, len(y_true))
+        n_pairs = min(len(np.unique(codes[kind])) for kind in (y_true, ~y_true))
+        if n_pairs == 1:
+            return 0.0, 1.0
+        quantile = student_t.ppf((1 + confidence) / 2, n_pairs - 1)
+        variance = _variance_of_groups(ahead - area, behind - area, y_true, codes)
+    if area in (0, 1) or variance <= 0:
+        other = clopper_pearson(0, n_pairs, confidence)[1]
         return float(area * (1 - other)), float(area + (1 - area) * other)
-    half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance) / (area * (1 - area))
+    half = quantile * np.sqrt(variance) / (area * (1 - area))
     return float(expit(logit(area) - half)), float(expit(logit(area) + half))
 
 
@@ -304,10 +324,69 @@ def _variance(values):
     return values.var(ddof=1) if len(values) > 1 else 0.25
 
 
+def _variance_of_groups(ahead, behind, y_true, codes):
+    """Return the variance of an area from what its records add, less the area."""
+    sums, variance = [], 0.0
+    for kind, values in ((y_true, ahead), (~y_true, behind)):
+        n_groups = len(np.unique(codes[kind]))
+        of_group = np.bincount(codes[kind], values, codes.max() + 1) / len(values)
+        variance += n_groups / (n_groups - 1) * np.square(of_group).sum()
+        sums.append(of_group)
+    n_groups = codes.max() + 1
+    return variance + 2 * n_groups / (n_groups - 1) * np.prod(sums, axis=0).sum()
+
+
+def group_codes(groups, n_records):
+    """Return groups of records as numbers from 0, or raise where they are none."""
+    codes = check_array(
+        groups, ensure_2d=False, dtype=None, ensure_min_samples=0, input_name="groups"
+    )
+    if codes.shape != (n_records,):
+        raise ValueError(
+            f"groups must be one for each of the {n_records} records; got an array of "
+            f"shape {codes.shape}."
+        )
+    if codes.dtype.kind == "O":
+        codes = codes.astype(str)
+    return np.unique(codes, return_inverse=True)[1].ravel()
+
+
+class Resampled:
+    """Samples of records, drawn with replacement: of each kind, or whole groups.
+
+    Parameters
+    ----------
+    y_true : ndarray of bool, shape (n_records,)
+        Membership.
+    codes : ndarray of int, shape (n_records,), default=None
+        Groups. Those of members, of non-members and of both are drawn by themselves.
+    """
+
+    def __init__(self, y_true, codes=None):
+        if codes is None:
+            self.kinds = [np.flatnonzero(~y_true), np.flatnonzero(y_true)]
+            self.groups = None
+            return
+        order = np.argsort(codes, kind="stable")
+        rows = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        share = np.array([y_true[group].mean() for group in rows])
+        kind = np.select([share == 0, share == 1], [0, 1], 2)
+        self.kinds = [np.flatnonzero(kind == k) for k in range(3) if (kind == k).any()]
+        self.groups = rows
+
+    def draw(self, rng):
+        """Return the records of one sample."""
+        drawn = np.concatenate([rng.choice(kind, len(kind)) for kind in self.kinds])
+        if self.groups is None:
+            return drawn
+        return np.concatenate([self.groups[i] for i in drawn])
+
+
 @validate_params(
     {
         **_CONFIDENCE,
         "metric": [callable],
+        "groups": ["array-like", None],
         "n_bootstraps": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     },
@@ -318,6 +397,7 @@ def bootstrap_interval(
     y_score: ArrayLike,
     *,
     confidence: float = 0.95,
+    groups: ArrayLike | None = None,
     n_bootstraps: int = 1000,
     random_state: int | np.random.RandomState | None = 0,
 ) -> tuple[float, float]:
@@ -334,6 +414,9 @@ def bootstrap_interval(
         Scores or decisions.
     confidence : float, default=0.95
         How often the interval covers the value, about.
+    groups : array-like of shape (n_records,), default=None
+        What records belong together, such as the visits of one person, which are then
+        drawn together; None draws each for itself.
     n_bootstraps : int, default=1000
         Number of samples drawn.
     random_state : int, RandomState instance or None, default=0
@@ -366,15 +449,15 @@ def bootstrap_interval(
     >>> 0.4 < low < 0.51 < high < 0.6
     True
     """
-    _check(y_true, y_score)
+    members, _ = _check(y_true, y_score)
     y_true, y_score = column_or_1d(y_true), column_or_1d(y_score)
     rng = check_random_state(random_state)
-    kinds = [np.flatnonzero(y_true == value) for value in np.unique(y_true)]
-    values = []
+    codes = None if groups is None else group_codes(groups, len(y_true))
+    samples, values = Resampled(members, codes), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said once, by the metric itself
         for _ in range(n_bootstraps):
-            rows = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
+            rows = samples.draw(rng)
             values.append(metric(y_true[rows], y_score[rows]))
     if n_bootstraps > 1 and np.ptp(values) == 0:
         warnings.warn(

@@ -91,7 +91,7 @@ def _digest(X):
     return joblib.hash(Records(rows, None, None).keys(single=False))
 
 
-def models_of_folds(search, X, y):
+def models_of_folds(search, X, y, groups=None):
     """Return the models of a cross-validation, and the rows that each was trained on."""
     if isinstance(search, dict):
         if "estimator" not in search or "indices" not in search:
@@ -121,7 +121,7 @@ def models_of_folds(search, X, y):
             kept[digest] = model
     cv = check_cv(search.cv, y, classifier=is_classifier(search.estimator))
     models, trained_on = [], []
-    for train, test in cv.split(X, y):
+    for train, test in cv.split(X, y, groups):
         digest = _digest(_safe_indexing(X, test))
         if digest not in kept:
             raise ValueError(
@@ -141,15 +141,21 @@ def _equal(one, other):
         return one is other
 
 
-def deal(trained_on, n_rows, n_out):
+def deal(trained_on, n_rows, n_out, groups=None):
     """Give each row that was never trained on the part of a row that was.
 
     Rows in the training set have as many models without them as there are repetitions;
-    those outside would have all, and be told apart by that alone.
+    those outside would have all, and be told apart by that alone. Rows outside of one
+    group have one part.
     """
     rng = np.random.RandomState(0)
-    repeats = -(-n_out // n_rows)
-    played = np.concatenate([rng.permutation(n_rows) for _ in range(repeats)])[:n_out]
+    of_part = np.arange(n_out)
+    if groups is not None:
+        of_part = np.unique(groups, return_inverse=True)[1].ravel()
+    n_parts = of_part.max(initial=-1) + 1
+    repeats = -(-n_parts // n_rows)
+    parts = [rng.permutation(n_rows) for _ in range(repeats)]
+    played = np.concatenate(parts)[:n_parts][of_part]
     dealt = []
     for rows in trained_on:
         mask = np.zeros(n_rows, dtype=bool)

@@ -18,6 +18,7 @@ from .._estimators import allows_nan, as_nets_take_them, check_trainable, told_c
 from .._rows import check_rows
 from .._sklearn import HasMethods, Interval, _safe_indexing, check_parameters
 from ..batched import fit_many
+from ..metrics._membership import group_codes
 from ._records import make_records
 
 if TYPE_CHECKING:
@@ -146,7 +147,9 @@ class MembershipGame:
         self.memory = memory
         self.random_state = random_state
 
-    def play(self, X: ArrayLike, y: ArrayLike) -> list[MembershipRound]:
+    def play(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> list[MembershipRound]:
         """Train the targets.
 
         Parameters
@@ -156,6 +159,9 @@ class MembershipGame:
         y : array-like of shape (n_samples,)
             Their labels. Where they are no numbers, records are DataFrames. A regressor
             takes numbers of any kind.
+        groups : array-like of shape (n_samples,), default=None
+            What rows belong together, such as the visits of one person: all of a group
+            are members, or none. `train_size` is then of groups.
 
         Returns
         -------
@@ -177,15 +183,20 @@ class MembershipGame:
             check_classification_targets(y)
         records = make_records(X, y)
         n_rows, size = len(y), self.train_size
-        n_members = int(size if isinstance(size, Integral) else size * n_rows)
-        if not 0 < n_members < n_rows:
+        codes = np.arange(n_rows) if groups is None else group_codes(groups, n_rows)
+        n_units = codes.max() + 1
+        n_members = int(size if isinstance(size, Integral) else size * n_units)
+        if not 0 < n_members < n_units:
+            what = "rows" if groups is None else "groups"
             raise ValueError(
-                f"train_size={size} makes {n_members} members of {n_rows} rows; there "
+                f"train_size={size} makes {n_members} members of {n_units} {what}; there "
                 "must be members and non-members."
             )
         check_trainable(self.estimator, "estimator")
         rng = check_random_state(self.random_state)
-        subsets = [rng.permutation(n_rows)[:n_members] for _ in range(self.n_targets)]
+        subsets = [rng.permutation(n_units)[:n_members] for _ in range(self.n_targets)]
+        if groups is not None:
+            subsets = [np.flatnonzero(np.isin(codes, drawn)) for drawn in subsets]
         seeds = rng.randint(2**31 - 1, size=self.n_targets)
         recipe = self.estimator
         if not is_regressor(recipe):

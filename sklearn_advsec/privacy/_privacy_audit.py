@@ -16,7 +16,11 @@ from sklearn.base import MetaEstimatorMixin, clone, is_regressor
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import (
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_predict,
+)
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._estimators import may_take_nan, name_of
@@ -31,7 +35,12 @@ from .._sklearn import (
     _safe_indexing,
     fit_context,
 )
-from ..metrics._membership import clopper_pearson, roc_auc_interval
+from ..metrics._membership import (
+    Resampled,
+    clopper_pearson,
+    group_codes,
+    roc_auc_interval,
+)
 from ..victim._fitting import VICTIM
 from ._base import check_target
 from ._counting import LeafCounts, counting_certificate
@@ -45,6 +54,7 @@ from ._shadow_base import (
     ShadowAttack,
     TrainedShadows,
     as_recipe_takes_them,
+    draw_subsets,
     named_shadow,
 )
 from ._signals import (
@@ -134,7 +144,9 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         what tells members without asking it. Structural checks have no attack.
     records_ : DataFrame
         One record in a row, the most exposed first: its `member` (None where it is
-        not known), the score and the p-value of each attack, `p_joint`, `p_adjusted` for
+        not known), whether it is `judged` (figures are of it, and it may be flagged: it
+        is known, and neither others with its values nor its group are on both sides),
+        the score and the p-value of each attack, `p_joint`, `p_adjusted` for
         all members together, `flagged`, `single_out`; of members, `cell_size`, `stored`
         and so on; `certificate` where counts of a forest prove something. The index is
         the position in `records`.
@@ -233,6 +245,7 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         *,
         members: ArrayLike | None = None,
         non_members: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> PrivacyAudit:
         """Audit the model.
 
@@ -240,15 +253,21 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         ----------
         records : {array-like, DataFrame} of shape (n_records, n_columns)
             Features, and the label in `label_column`: the rows that the model was trained
-            on, and about as many of the same source that it was not. They count as
-            independent: of several that belong together, such as the visits of one
-            patient, hand over one, or a model without a gap will seem to have one.
+            on, and about as many of the same source that it was not. Of several that
+            belong together, such as the visits of one patient, say so by `groups`, or a
+            model without a gap will seem to have one.
         y : None
             Ignored.
         members, non_members : array-like of int, or of bool of shape (n_records,)
             Which records are known to be in the training set, and not to be: positions,
             or masks. Without one of them, it is all others. Records in neither are used
             by the shadow models, and have p-values.
+        groups : array-like of shape (n_records,), default=None
+            What records belong together, as the splitters of scikit-learn take it. Groups
+            are then what is drawn: for shadow models, for what is told without the
+            model, and for intervals and the test of the whole model. Of a group with
+            members and non-members, no figure is made. None takes each record for
+            itself.
 
         Returns
         -------
@@ -256,15 +275,16 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             The audit.
         """
         taken = self._open(records)
-        member, known = self._check_membership(taken, members, non_members)
+        groups = None if groups is None else group_codes(groups, len(taken))
+        member, known = self._check_membership(taken, members, non_members, groups)
         names = self._names_of_attacks()
         answers = _ask(self.estimator_, taken)
         with self._reported(records, None):
-            shadows, trained = self._shadows(taken, names, answers, member)
+            shadows, trained = self._shadows(taken, names, member, groups)
         folds = isinstance(self.shadow_estimator, FoldShadows)
         attacks = _offline(names) if folds else {name: _ATTACKS[name] for name in names}
         scored = _score_all(attacks, answers, shadows, trained, taken)
-        self._conclude(taken, member, known, scored)
+        self._conclude(taken, member, known, scored, groups)
         return self
 
     @classmethod
@@ -277,6 +297,8 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         estimator: Any = None,
         X_out: ArrayLike | None = None,
         y_out: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        groups_out: ArrayLike | None = None,
         **parameters: Any,
     ) -> PrivacyAudit:
         """Audit with the models of a cross-validation; none is trained.
@@ -309,6 +331,9 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             Rows of the same source that the model was not trained on.
         y_out : array-like of shape (n_out,), default=None
             Their labels.
+        groups, groups_out : array-like of shape (n_samples,) or (n_out,), default=None
+            What rows belong together; see `fit`. `cv` should not split groups either,
+            such as `GroupKFold`.
         **parameters : dict
             Other parameters of the audit.
 
@@ -341,14 +366,15 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         >>> audit.has_gap_
         True
         """
-        models, trained_on = models_of_folds(search, X, y)
+        models, trained_on = models_of_folds(search, X, y, groups)
         if estimator is None and isinstance(search, BaseSearchCV):
             estimator = getattr(search, "best_estimator_", None)
         y = column_or_1d(y)
         if X_out is None:
             target = models[0] if estimator is None else estimator
             audit = cls(_frozen(target), **parameters)
-            return audit._fit_recipe(X, y, models, trained_on, estimator is not None)
+            has_target = estimator is not None
+            return audit._fit_recipe(X, y, models, trained_on, has_target, groups)
         if estimator is None:
             raise ValueError("X_out needs the estimator that was fitted to all of X.")
         if y_out is None:
@@ -356,22 +382,29 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         y_out = column_or_1d(y_out)
         check_consistent_length(X_out, y_out)
         rows = _joined(X, X_out)
-        dealt = deal(trained_on, len(y), len(y_out))
+        if (groups is None) != (groups_out is None):
+            raise ValueError("groups and groups_out must both be given, or none.")
+        codes = None
+        if groups is not None:
+            groups = np.concatenate([column_or_1d(groups), column_or_1d(groups_out)])
+            codes = group_codes(groups, len(y) + len(y_out))[len(y) :]
+        dealt = deal(trained_on, len(y), len(y_out), codes)
         audit = cls(
             _frozen(estimator), shadow_estimator=FoldShadows(models, dealt), **parameters
         )
         records = make_records(rows, np.concatenate([y, y_out]))
         if is_dataframe(records):
             audit.set_params(label_column="label")
-        return audit.fit(records, members=np.arange(len(y)))
+        return audit.fit(records, members=np.arange(len(y)), groups=groups)
 
     @fit_context(prefer_skip_nested_validation=False)
-    def _fit_recipe(self, X, y, models, trained_on, has_target):
+    def _fit_recipe(self, X, y, models, trained_on, has_target, groups=None):
         """Let each model of a cross-validation play the target."""
         records = make_records(X, y)
         if is_dataframe(records):
             self.set_params(label_column="label")
         taken = self._open(records)
+        groups = None if groups is None else group_codes(groups, len(taken))
         names = self._names_of_attacks()
         left_out = np.ones((len(models), len(y)), dtype=bool)
         for mask, rows in zip(left_out, trained_on, strict=True):
@@ -408,10 +441,11 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
                         attacks[name], answers[s], others, trained[rest], index, label
                     )
                 )
-        self._conclude_recipe(taken, trained, alone, scores, has_target)
+        self._say_what_splits(trained, groups)
+        self._conclude_recipe(taken, trained, alone, scores, has_target, groups)
         return self
 
-    def _conclude_recipe(self, taken, trained, alone, scores, has_target):
+    def _conclude_recipe(self, taken, trained, alone, scores, has_target, groups):
         null = {n: [s[~t & alone] for s, t in zip(v, trained, strict=True)]
                 for n, v in scores.items()}  # fmt: skip
         judge = _Scored({}, null)
@@ -420,7 +454,10 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         for name, values in scores.items():
             own = [scores[alone] for scores in values]
             low, value, high = _mean_area(
-                trained[:, alone], own, 1 - self.level / several
+                trained[:, alone],
+                own,
+                1 - self.level / several,
+                groups=None if groups is None else groups[alone],
             )
             lows.append(low)
             self._add(attack=name, knowledge=_knowledge(name), metric="AUC", value=value,
@@ -467,7 +504,7 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         taken.features = as_target_takes_them(taken.features, self.estimator_)
         return taken
 
-    def _check_membership(self, taken, members, non_members):
+    def _check_membership(self, taken, members, non_members, groups):
         """Return who is a member, and who is judged: of whom it is known, and clear."""
         inside = _mask(members, len(taken), "members")
         outside = _mask(non_members, len(taken), "non_members")
@@ -490,10 +527,25 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
                 )
             )
         judged = (inside | outside) & ~both
-        if min((inside & judged).sum(), (outside & judged).sum()) < 2:
+        units, what = np.arange(len(taken)), "do not have the values of the other"
+        if groups is not None:
+            units, what = groups, "are of groups with no other"
+            torn = np.isin(groups, groups[inside]) & np.isin(groups, groups[outside])
+            if torn.any():
+                self._limits.append(
+                    (
+                        f"{int((inside & torn).sum())} of the members, and "
+                        f"{int((outside & torn).sum())} of the non-members",
+                        "they are of the same groups; the figures are without them",
+                    )
+                )
+            judged &= ~torn
+        if min(len(np.unique(units[kind & judged])) for kind in (inside, outside)) < 2:
+            kinds = (
+                "members and two" if groups is None else "groups of members and two of"
+            )
             raise ValueError(
-                "There must be two members and two non-members, or more, that do not "
-                "have the values of the other."
+                f"There must be two {kinds} non-members, or more, that {what}."
             )
         return inside, judged
 
@@ -521,7 +573,26 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
     def _n_tasks(self):
         return None  # shadow models are trained where an attack needs some
 
-    def _shadows(self, taken, names, answers, member):
+    def _say_what_splits(self, trained, groups):
+        """Add as a limit that models were trained on parts of groups."""
+        if groups is None:
+            return
+        n_records = np.bincount(groups)
+        n_split = sum(
+            not np.isin(np.bincount(groups[mask], minlength=len(n_records)) / n_records,
+                        [0, 1]).all()
+            for mask in trained
+        )  # fmt: skip
+        if n_split:
+            self._limits.append(
+                (
+                    "groups in shadow models",
+                    f"{n_split} of {len(trained)} were trained on a part of a group, and "
+                    "know the rest of it better than the target knows any non-member",
+                )
+            )
+
+    def _shadows(self, taken, names, member, groups):
         """Train shadow models, and ask them once; return answers, and on what trained."""
         if not set(names) & set(_WITH_SHADOWS):
             self._limits.append(
@@ -540,10 +611,12 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             random_state=self.random_state,
         )
+        trainer._groups = groups
         if hasattr(self, "_reporting"):  # the shadow models are tasks of this audit
             trainer._reporting = self._reporting
         trainer.fit(taken.rows)
         trained = trainer.trained_on(taken)
+        self._say_what_splits(trained, groups)
         usual, n_members = trained.sum(axis=1).mean(), int(member.sum())
         if not 0.5 <= usual / n_members <= 2:
             self._limits.append(
@@ -562,7 +635,7 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
 
     # What comes of it -------------------------------------------------------------------
 
-    def _conclude(self, taken, member, known, scored):
+    def _conclude(self, taken, member, known, scored, groups):
         """Turn scores into figures, p-values and flags."""
         others = known & ~member
         p_values, p_joint = scored.p_values(others)
@@ -587,16 +660,16 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             )
         several = len(scored.target)
         for name, scores in scored.target.items():
-            self._measure(name, scores, member, known, several)
-        self._measure("all attacks", -p_joint, member, known)
-        self._measure(
-            "no model", self._without_model(taken, member, known), member, known
-        )
-        self.has_gap_ = self._gap(scored, -p_joint, member, known)
+            self._measure(name, scores, member, known, groups, several)
+        self._measure("all attacks", -p_joint, member, known, groups)
+        blind = self._without_model(taken, member, known, groups)
+        self._measure("no model", blind, member, known, groups)
+        self.has_gap_ = self._gap(scored, -p_joint, member, known, groups)
         adjusted = np.ones(len(taken))
-        adjusted[member] = _holm(p_joint[member])
-        flagged = (adjusted <= self.level) & member & self.has_gap_
-        columns = {"member": _maybe(member, known | member)}
+        judged = member & known
+        adjusted[judged] = _holm(p_joint[judged])
+        flagged = (adjusted <= self.level) & judged & self.has_gap_
+        columns = {"member": _maybe(member, known | member), "judged": known}
         for name, scores in scored.target.items():
             columns[f"score_{name}"] = scores
             columns[f"p_{name}"] = p_values[name]
@@ -605,11 +678,12 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
         columns |= self._look_inside(taken, member)
         self._write(columns, p_joint)
 
-    def _measure(self, name, scores, member, known, several=1):
+    def _measure(self, name, scores, member, known, groups, several=1):
         """Add the figures of an attack, on the records of which membership is known."""
         if scores is None:
             return
         truth, scores = member[known], scores[known]
+        groups = None if groups is None else groups[known]
         shared = {
             "attack": name,
             "knowledge": _knowledge(name),
@@ -617,32 +691,41 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             "n_non_members": int((~truth).sum()),
         }
         confidence = 1 - self.level / several
-        low, high = roc_auc_interval(truth, scores, confidence)
+        low, high = roc_auc_interval(truth, scores, confidence, groups)
         area = float(roc_auc_score(truth, scores))
         self._add(metric="AUC", value=area, low=low, high=high, baseline=0.5, **shared)
         rate = next((r for r in _RATES if r * shared["n_non_members"] >= _FEW), None)
         if rate is None or name == "no model":
             return
-        value, low, high = _true_rate(truth, scores, rate, confidence)
+        value, low, high = _true_rate(truth, scores, rate, confidence, groups)
         metric = f"TPR at {rate:g} FPR"
         self._add(metric=metric, value=value, low=low, high=high, baseline=rate, **shared)
 
     def _add(self, **figure):
         self._figures.append(figure)
 
-    def _without_model(self, taken, member, known):
+    def _without_model(self, taken, member, known, groups):
         """Score records by themselves, as somebody does who never asks the model."""
         rows = np.flatnonzero(known)
-        if min(member.sum(), (known & ~member).sum()) < 5:
+        units = np.arange(len(taken)) if groups is None else groups
+        n_units = [len(np.unique(units[known & kind])) for kind in (member, ~member)]
+        if min(n_units) < 5:
             return None
         array = RowCodec(taken.rows).encode(_safe_indexing(taken.rows, rows))
-        folds = StratifiedKFold(3, shuffle=True, random_state=0)
+        kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+        folds = kind(3, shuffle=True, random_state=0)
+        own = None if groups is None else groups[rows]
         blind = HistGradientBoostingClassifier(max_iter=30, random_state=0)
         scores = np.zeros(len(taken))
         scores[rows] = cross_val_predict(
-            blind, array.astype(float), member[rows], cv=folds, method="predict_proba"
+            blind,
+            array.astype(float),
+            member[rows],
+            groups=own,
+            cv=folds,
+            method="predict_proba",
         )[:, 1]
-        low, _ = roc_auc_interval(member[rows], scores[rows], 1 - self.level)
+        low, _ = roc_auc_interval(member[rows], scores[rows], 1 - self.level, own)
         if low > 0.5:
             self._limits.append(
                 (
@@ -654,18 +737,23 @@ class PrivacyAudit(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
             )
         return scores
 
-    def _gap(self, scored, joint, member, known):
+    def _gap(self, scored, joint, member, known, groups):
         """Tell whether the model as a whole gives members away: a test of all attacks."""
         truth = member[known]
+        groups = None if groups is None else groups[known]
         confidence = 1 - self.level / len(scored.target)
         lows = [
-            roc_auc_interval(truth, scores[known], confidence)[0]
+            roc_auc_interval(truth, scores[known], confidence, groups)[0]
             for scores in scored.target.values()
         ]
         surest = np.argsort(-joint[known], kind="stable")
         n_surest = max(_FEW, round(_TAIL * len(truth)))
-        found = truth[surest[:n_surest]].sum()
-        tail = hypergeom.sf(found - 1, len(truth), truth.sum(), n_surest)
+        surest = surest[:n_surest]
+        if groups is None:
+            found = truth[surest].sum()
+            tail = hypergeom.sf(found - 1, len(truth), truth.sum(), n_surest)
+        else:
+            tail = _tail_by_groups(truth, surest, groups)
         return bool(max(lows) > 0.5 or tail <= self.level / 2)
 
     def _single_outs(self, taken):
@@ -791,6 +879,7 @@ class _Shadows(ShadowAttack):
     """Trains shadow models for all attacks at once, and judges nothing."""
 
     _takes_regressors = _keeps_answers = True
+    _groups = None
 
     def __init__(
         self,
@@ -817,6 +906,14 @@ class _Shadows(ShadowAttack):
             self.shadow_estimators_ = list(
                 map(self._answers(records), self.shadow_estimators_)
             )
+
+    def _draw_subsets(self, pool, rng):
+        if self._groups is None:
+            return super()._draw_subsets(pool, rng)
+        n_groups = self._groups.max() + 1
+        size = self._subset_size(n_groups)
+        drawn = draw_subsets(n_groups, self.n_shadow_models, size, rng)
+        return [np.flatnonzero(np.isin(self._groups, groups)) for groups in drawn]
 
     def _set_threshold(self, records, member):
         """Do nothing: no record is judged here."""
@@ -998,23 +1095,28 @@ def _twice_median(p_values, trained):
     return np.minimum(1, 2 * np.nanmedian(own, axis=0))
 
 
-def _mean_area(trained, scores, confidence, n_bootstraps=100):
+def _mean_area(trained, scores, confidence, n_bootstraps=100, groups=None):
     """Return the mean area over models, between the ends of its interval.
 
-    Records are drawn with all that the models say of them, since each is judged often.
+    Records, or groups of them, are drawn with all that the models say of them, since each
+    is judged often.
     """
     rng = np.random.RandomState(0)
     n = trained.shape[1]
 
     def area(rows):
-        inside = trained[:, rows]
+        inside, n = trained[:, rows], len(rows)
         n_in = inside.sum(axis=1)
         both = (n_in > 0) & (n_in < n)
         ranks = rankdata(np.stack(scores)[both][:, rows], axis=1)
         n_in, above = n_in[both], (ranks * inside[both]).sum(axis=1)
         return float(((above - n_in * (n_in + 1) / 2) / (n_in * (n - n_in))).mean())
 
-    drawn = [area(rng.randint(n, size=n)) for _ in range(n_bootstraps)]
+    if groups is None:
+        drawn = [area(rng.randint(n, size=n)) for _ in range(n_bootstraps)]
+    else:
+        samples = Resampled(np.ones(n, dtype=bool), groups)
+        drawn = [area(samples.draw(rng)) for _ in range(n_bootstraps)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), area(np.arange(n)), float(high)
@@ -1029,32 +1131,53 @@ def _holm(p_values):
     return adjusted
 
 
-def _true_rate(truth, scores, rate, confidence, n_bootstraps=1000):
+def _tail_by_groups(truth, surest, groups, n_permutations=9999):
+    """Return how often as many of the surest records are members, of groups by chance.
+
+    A permutation test: which groups are in is drawn anew, whole, as many as there are.
+    """
+    codes = np.unique(groups, return_inverse=True)[1].ravel()
+    inside = np.zeros(codes.max() + 1, dtype=bool)
+    inside[codes[truth]] = True
+    n_surest = np.bincount(codes[surest], minlength=len(inside))
+    drawn = np.random.RandomState(0).rand(n_permutations, len(inside)).argsort(axis=1)
+    found = n_surest[drawn[:, : inside.sum()]].sum(axis=1)
+    return (1 + (found >= n_surest[inside].sum()).sum()) / (1 + n_permutations)
+
+
+def _true_rate(truth, scores, rate, confidence, groups=None, n_bootstraps=1000):
     """Return the share of members above all but `rate` of the others, and its interval.
 
     By resampling both kinds, and exact where all samples agree.
     """
     rng = np.random.RandomState(0)
     inside, outside = scores[truth], scores[~truth]
-    allowed = floor(rate * len(outside) + 1e-9)
 
     def found(members, others):
-        ordered = np.partition(others, len(outside) - 1 - allowed, axis=-1)
-        return (members > ordered[..., [len(outside) - 1 - allowed]]).mean(axis=-1)
+        allowed = floor(rate * others.shape[-1] + 1e-9)
+        at = others.shape[-1] - 1 - allowed
+        ordered = np.partition(others, at, axis=-1)
+        return (members > ordered[..., [at]]).mean(axis=-1)
 
-    values = np.concatenate(
-        [
+    n_units = len(inside)
+    if groups is None:
+        parts = [
             found(
                 inside[rng.randint(len(inside), size=(50, len(inside)))],
                 outside[rng.randint(len(outside), size=(50, len(outside)))],
             )
             for _ in range(n_bootstraps // 50)
         ]
-    )
+        values = np.concatenate(parts)
+    else:
+        n_units = len(np.unique(groups[truth]))
+        samples = Resampled(truth, groups)
+        drawn = [samples.draw(rng) for _ in range(n_bootstraps)]
+        values = [found(scores[r[truth[r]]], scores[r[~truth[r]]]) for r in drawn]
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     if low == high:
-        low, high = clopper_pearson(round(low * len(inside)), len(inside), confidence)
+        low, high = clopper_pearson(round(low * n_units), n_units, confidence)
     return float(found(inside, outside)), float(low), float(high)
 
 

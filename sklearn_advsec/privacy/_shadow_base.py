@@ -265,9 +265,7 @@ class ShadowAttack(MembershipAttack):
             if self.shadow_estimator is not None and not _decides_late(recipe):
                 check_probabilities(recipe, "shadow_estimator")
         rng = check_random_state(self.random_state)
-        self.shadow_indices_ = draw_subsets(
-            len(pool), self.n_shadow_models, self._subset_size(len(pool)), rng
-        )
+        self.shadow_indices_ = self._draw_subsets(pool, rng)
         seeds = rng.randint(2**31 - 1, size=self.n_shadow_models)
         # All shadows are needed: a callback cannot stop their training.
         tasks = self._tasks(range(self.n_shadow_models), "shadow model", stops=False)
@@ -292,6 +290,11 @@ class ShadowAttack(MembershipAttack):
                 f"{len(pool)} records: give more of them, or another shadow_estimator."
             )
             raise
+
+    def _draw_subsets(self, pool, rng):
+        """Draw what each shadow is trained on."""
+        size = self._subset_size(len(pool))
+        return draw_subsets(len(pool), self.n_shadow_models, size, rng)
 
     def _usual_residual(self, pool):
         """Return the residual of shadows on records that they were not trained on."""

@@ -592,3 +592,38 @@ def test_bad_data_is_refused():
 
 def test_sections_know_their_identifiers():
     assert EvasionSection.identifiers["ATLAS"] == "AML.T0015"
+
+
+def test_privacy_takes_groups_and_leaves_out_what_both_sides_have():
+    rng = np.random.RandomState(0)
+    X = np.repeat(rng.normal(size=(50, 4)), 4, axis=0) + 0.1 * rng.normal(size=(200, 4))
+    X[100:120] = X[:20]  # also tested on
+    y, groups = (X[:, 0] > 0).astype(int), np.repeat(np.arange(50), 4)
+    tree = DecisionTreeClassifier(random_state=0)
+    data = X[:100], y[:100], X[100:], y[100:]
+    names = dict(groups_train=groups[:100], groups_test=groups[100:])
+    audits = [SecurityAudit(tree, ["privacy"]).fit(*data, **g) for g in (names, {})]
+    for audit in audits:
+        (section,) = audit.report_["sections"]
+        figures = section["figures"]
+        of_attack = {f["attack"]: f for f in section["findings"] if f["metric"] == "AUC"}
+        for curve in figures["roc"]:
+            found = of_attack[curve["attack"]]
+            assert curve["auc"] == pytest.approx(found["value"])
+            assert found["n"] == 160
+        assert figures["n_non_members"] == 80
+        shown = {(r["of"], r["row"]) for r in figures["exposed"]}
+        assert not shown & {(of, row) for of in ("training", "test") for row in range(20)}
+    widths = [
+        f["high"] - f["low"]
+        for audit in audits
+        for f in audit.report_["sections"][0]["findings"]
+        if f["attack"] == "LossThreshold" and f["metric"] == "AUC"
+    ]
+    assert widths[0] > 1.2 * widths[1]
+    assert any("in groups" in note for note in audits[0].report_["warnings"])
+    with pytest.raises(ValueError, match="groups_test must be one for each"):
+        SecurityAudit(tree, ["privacy"]).fit(*data, groups_train=groups[:100],
+                                             groups_test=groups[:5])  # fmt: skip
+    with pytest.raises(ValueError, match="must both be given"):
+        SecurityAudit(tree, ["privacy"]).fit(*data, groups_train=groups[:100])

@@ -303,7 +303,12 @@ FUNCTIONS = [
     (metrics.membership_advantage, {"y_true": LABELS, "y_pred": LABELS[::-1]}),
     (
         metrics.roc_auc_interval,
-        {"y_true": LABELS, "y_score": SCORES, "confidence": 0.9},
+        {
+            "y_true": LABELS,
+            "y_score": SCORES,
+            "confidence": 0.9,
+            "groups": np.arange(len(LABELS)) // 2,
+        },
     ),
     (metrics.tpr_at_fpr, {"y_true": LABELS, "y_score": SCORES, "fpr": 0.2}),
     (metrics.tpr_at_fpr_scorer, {"fpr": 0.1}),

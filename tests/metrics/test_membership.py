@@ -382,3 +382,57 @@ def test_display():
     MembershipRocDisplay.from_predictions(member, member, ax=display.ax_)
     assert display.ax_.get_ylim()[0] <= drawn[0]
     plt.close(display.figure_)
+
+
+def scores_of_people(n_people, visits, seed, shift=0.0, share=0.7):
+    """Draw scores of which a share belongs to the person; half of the people are in."""
+    rng = np.random.default_rng(seed)
+    member = np.repeat(np.arange(n_people) % 2 == 0, visits)
+    own = np.repeat(rng.normal(size=n_people), visits)
+    rest = rng.normal(size=n_people * visits)
+    scores = np.sqrt(share) * own + np.sqrt(1 - share) * rest + shift * member
+    return member, scores, np.repeat(np.arange(n_people), visits)
+
+
+def test_intervals_of_groups_cover_where_those_of_records_do_not():
+    missed = {"records": 0, "groups": 0}
+    for seed in range(300):
+        member, scores, people = scores_of_people(40, 8, seed)
+        for name, groups in (("records", None), ("groups", people)):
+            low, high = roc_auc_interval(member, scores, groups=groups)
+            missed[name] += not low <= 0.5 <= high
+    # 5 % of 300 are 15, of which 27 are three deviations too many.
+    assert missed["groups"] <= 27 < 60 < missed["records"]
+    found = [
+        roc_auc_interval(*scores_of_people(40, 8, seed, shift=1.5)[:2], groups=people)[0]
+        for seed in range(10)
+    ]
+    assert min(found) > 0.5
+
+
+def test_groups_of_one_are_records_and_resampled_groups_are_whole():
+    member, scores, people = scores_of_people(60, 1, 0, shift=1.0)
+    own = roc_auc_interval(member, scores)
+    np.testing.assert_allclose(
+        roc_auc_interval(member, scores, groups=people), own, atol=0.01
+    )
+    member, scores, people = scores_of_people(20, 5, 0, shift=1.0)
+    order = np.random.RandomState(0).permutation(100)
+    names = np.array([f"person {i}" for i in people])
+    assert roc_auc_interval(member[order], scores[order], groups=names[order]) == (
+        pytest.approx(roc_auc_interval(member, scores, groups=people))
+    )
+    seen = []
+
+    def whole(y_true, y_score):
+        rows = np.searchsorted(np.sort(scores), y_score)
+        seen.append(np.bincount(people[np.argsort(scores)][rows], minlength=20))
+        return roc_auc_score(y_true, y_score)
+
+    wide = bootstrap_interval(whole, member, scores, groups=people, n_bootstraps=100)
+    assert all((counts % 5 == 0).all() for counts in seen)
+    narrow = bootstrap_interval(roc_auc_score, member, scores, n_bootstraps=100)
+    assert np.diff(wide) > 1.2 * np.diff(narrow)
+    assert roc_auc_interval(member, scores, groups=np.where(member, 0, people)) == (0, 1)
+    with pytest.raises(ValueError, match="groups must be one for each of the 100"):
+        roc_auc_interval(member, scores, groups=people[1:])
