@@ -3,8 +3,8 @@
 On breast_cancer and spambase scaled to [0, 1], norm inf, without a box: the coordinate
 search beside the exact solver, ART's HopSkipJump(10) and Veritas; the exact solver beside
 brute force on few features, and boosters beside treecf; proofs written, checked and
-forged; the order of certificate, optimum and attack on 1,000 rows; and robust forests
-under the exact attack. Times are CPU milliseconds a row, on a thread.
+forged; the order of certificate, optimum and attack on 1,000 rows; one process and two;
+and robust forests under the exact attack. Times are CPU milliseconds a row, on a thread.
 Run it from the repository's root, for example::
 
     python benchmarks/bench_trees.py --write
@@ -437,11 +437,47 @@ def robust(args):
     return [Table(title, table)]
 
 
+def jobs(args):
+    """Run the coordinate attack on many rows in one process, and in two."""
+    X, X_test, y, _ = load("spambase")
+    rows, table, claims = X_test[: args.rows], [], []
+    for key in ("RandomForest", "XGBoost"):
+        victim = FrozenEstimator(models("spambase")[key].fit(X, y))
+        seconds = {}
+        for n_jobs in (1, 2):
+            attack = TreeCoordinateAttack(victim, bounds=None, n_jobs=n_jobs).fit(X)
+            start = time.perf_counter()  # workers are started in it
+            attack.run(rows)
+            seconds[n_jobs] = time.perf_counter() - start
+        ratio = seconds[2] / seconds[1]
+        table.append(
+            {
+                "model": key,
+                "rows": len(rows),
+                "wall s, n_jobs=1": seconds[1],
+                "n_jobs=2": seconds[2],
+                "ratio": ratio,
+            }
+        )
+        claims.append(
+            Claim(
+                f"{key}: wall time of two jobs, of that of one",
+                f"{ratio:.2f}x",
+                bool(ratio < 1),
+                "below 1x",
+            )
+        )
+        print(markdown(table[-1:]), file=sys.stderr, flush=True)
+    title = f"The coordinate attack in one process and in two: spambase, {len(rows)} rows"
+    return [Table(title, table, claims)]
+
+
 def forest(args):
     """Solve a forest on spambase in a minute a row, and tell what is not solved."""
     X, X_test, y, _ = load("spambase")
     model = RandomForestClassifier(100, random_state=0).fit(X, y)
-    rows = X_test[: args.n or 30]
+    at = np.arange(args.n or 30) if args.at is None else np.array(args.at)
+    rows = X_test[at]
     lower, upper, status, each = exact_rows(model, X, rows, args.time_limit)
     known = status == "optimal"
     limit = f"{args.time_limit:.0f} s"
@@ -453,7 +489,7 @@ def forest(args):
     }
     left = [
         {
-            "row": int(i),
+            "row": int(at[i]),
             "lower": float(lower[i]),
             "upper": float(upper[i]),
             "upper / lower": float(upper[i] / lower[i]),
@@ -465,6 +501,8 @@ def forest(args):
         "rows solved", f"{known.sum()}", bool(known.all()), f"{len(rows)} in {limit} each"
     )
     title = f"A forest of 100 trees on spambase, norm inf, {limit} a row"
+    if args.at is not None:
+        title += f", rows {shlex.join(map(str, args.at))}"
     tables = [Table(title, [solved], [claim])]
     return tables + [Table(f"{title}: what was not solved", left)] * bool(left)
 
@@ -691,6 +729,7 @@ PARTS = {
     "brute": brute,
     "order": order,
     "robust": robust,
+    "jobs": jobs,
     "forest": forest,
     "certificate": certificate,
     "peers": lambda args: peers("breast_cancer", args),
@@ -704,7 +743,8 @@ def main():
     )
     parser.add_argument("--n", type=int, help="rows to attack (default: by data set)")
     parser.add_argument("--n-art", type=int, default=60, help="rows for the peers")
-    parser.add_argument("--rows", type=int, default=1000, help="rows of the order")
+    parser.add_argument("--rows", type=int, default=1000, help="of `order`, `jobs`")
+    parser.add_argument("--at", type=int, nargs="+", help="rows of `forest`, by number")
     parser.add_argument("--time-limit", type=float, default=60.0, help="of `forest`")
     parser.add_argument("--n-forged", type=int, default=170, help="forged files a line")
     parser.add_argument("--model", nargs="+", help="these models only")

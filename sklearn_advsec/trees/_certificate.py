@@ -72,7 +72,7 @@ def check_certificate(json_text: str | bytes, model: Any) -> list[dict[str, Any]
     >>> check_certificate(text.replace('"status":"optimal"', '"status":"open"'), tree)
     Traceback (most recent call last):
     ...
-    ValueError: certificate: digest: the content is not that of the digest
+    ValueError: certificate: rows[0]: status: it is 'optimal'
     """
     if isinstance(model, type) or not hasattr(model, "predict"):
         raise TypeError(f"model must be a fitted model; got {model!r}.")

@@ -24,9 +24,17 @@ _NODE_ARRAYS = (
     "feature threshold left right missing_left value category unknown_left"
 ).split()
 
-_FORM_TEXTS = ("codes", "compare", "sum_dtype", "link", "probability")
+_FORM_TEXTS = ("codes", "compare", "sum_dtype", "link", "probability", "inverse")
 _FORM_NUMBERS = ("strict", "divisor", "absent", "n_columns", "delta")
 _PORTABLE = {"i": "<i8", "u": "<i8", "f": "<f8", "b": "|b1"}
+
+# What a prediction is of the score that trees make, and the way back: all of them grow.
+_INVERSES = {
+    "identity": (np.array, np.array),
+    "exp": (np.exp, np.log),
+    "expm1": (np.expm1, np.log1p),
+    "sinh": (np.sinh, np.arcsinh),
+}
 
 # What a regressor's prediction may do, as classes; the position of the second.
 MOVES, UNCHANGED = np.array(["decrease", "unchanged", "increase"]), 1
@@ -84,6 +92,8 @@ class TreeEnsemble:
     probability : {"softmax", "share"} or None
         What the scores say of probabilities, if it is known: they are log odds (of a
         single score, against the first class), or shares.
+    inverse : {"identity", "exp", "expm1", "sinh"}
+        What the prediction of a regressor is of its score.
     absent : float
         What stands for features that sparse rows do not hold; NaN where that is to lack
         them.
@@ -98,6 +108,9 @@ class TreeEnsemble:
         away from where it was.
     reference : float or None
         Where it was, for one row; see `around`.
+    blur : float
+        How far, in scores, roundings may move what `around` asks for that are not those
+        of sums.
 
     See Also
     --------
@@ -136,12 +149,14 @@ class TreeEnsemble:
     divisor: float = 1.0
     link: str = "argmax"
     probability: str = None
+    inverse: str = "identity"
     absent: float = 0.0
     steps: list = field(default_factory=list)
     n_columns: int = None
     column_names: np.ndarray = None
     delta: float = None
     reference: float = None
+    blur: float = 0.0
 
     def __post_init__(self):
         if self.category is None:
@@ -358,7 +373,7 @@ class TreeEnsemble:
     def decide(self, scores: Any) -> np.ndarray:
         """Return the classes, or the predictions, that scores stand for."""
         if self.link == "regression":
-            return scores[:, -1]
+            return _INVERSES[self.inverse][0](scores[:, -1])
         if self.link == "argmax":
             return self.classes[scores.argmax(1)]
         score = scores[:, 0]
@@ -404,10 +419,29 @@ class TreeEnsemble:
                 "A regressor's answer changes by how much? Wrap it: "
                 "sklearn_advsec.victim.RegressionVictim(estimator, delta=...)."
             )
-        away = np.array([reference - self.delta, 0.0, -reference - self.delta])
+        sides, blur = np.array([-1.0, 1.0]), 0.0
+        low, high = ends = self.score_of(reference + self.delta * sides)
+        if self.inverse != "identity":
+            size = 4 * np.finfo(np.float64).eps * (abs(reference) + self.delta)
+            wide = self.delta + np.array([[-size], [size]])
+            blur = float(np.abs(self.score_of(reference + wide * sides) - ends).max())
+        away = np.array([low, 0.0, -high])
         return replace(
-            self, base=self.base + self.divisor * away, reference=float(reference)
+            self,
+            base=self.base + self.divisor * away,
+            reference=float(reference),
+            blur=self.blur + blur,
         )
+
+    def score_of(self, predictions: np.ndarray) -> np.ndarray:
+        """Return the scores of predictions; of what none can be, one out of range."""
+        if self.inverse == "identity":
+            return predictions
+        largest = np.maximum.reduceat(np.abs(self.value).max(1), self.roots).sum()
+        most = 2 * (largest + np.abs(self.base).max()) / self.divisor + 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = _INVERSES[self.inverse][1](predictions)
+        return np.clip(np.where(np.isnan(scores), -np.inf, scores), -most, most)
 
     def moves(self, predictions: np.ndarray) -> np.ndarray:
         """Return which of the three classes predictions are, around the reference."""
@@ -485,7 +519,8 @@ class TreeEnsemble:
         largest = np.maximum.reduceat(size, self.roots)
         partial = np.cumsum([np.abs(self.base).max() + 1, *largest])
         eps = np.finfo(self.sum_dtype).eps
-        return float(eps * max(16 * partial[-1], partial[1:].sum()))
+        rounding = eps * max(16 * partial[-1], partial[1:].sum())
+        return float(rounding + self.divisor * self.blur)
 
 
 class TreeList:

@@ -156,8 +156,10 @@ def tree_ensemble(estimator: Any) -> TreeEnsemble:
     estimator : classifier or regressor
         A fitted tree or ensemble of trees, or a Pipeline (or FrozenEstimator) of one.
         Behind a threshold, a calibration (by a sigmoid, of two classes, with
-        ``ensemble=False``) or a vote (a soft one of trees, forests and bags, a hard one
-        of single trees), it is still a sum over trees that decides.
+        ``ensemble=False``), a vote (a soft one of trees, forests and bags, a hard one
+        of single trees) or a search of parameters, it is still a sum over trees that
+        decides; and before the way back to a regressor's targets that a scaler,
+        ``np.exp``, ``np.expm1`` or ``np.sinh`` is.
 
     Returns
     -------

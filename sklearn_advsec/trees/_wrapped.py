@@ -1,17 +1,34 @@
-"""Readers of what scikit-learn puts around trees: thresholds, calibration, votes."""
+"""Readers of what stands around trees: thresholds, calibration, votes, searches."""
 
 from dataclasses import replace
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    RobustScaler,
+    StandardScaler,
+)
 
 from ._ensemble import TreeEnsemble
 from ._reading import read_inside, register_reader, tree_ensemble
 
 # Nearer to 0 or 1, the rounding of a probability is more than that of the sum behind it.
 _LEAST_PROBABILITY = 0.01
+# The scale and the shift of the way back, of transformers of targets.
+_SCALES = {
+    StandardScaler: lambda own: (own.scale_, own.mean_ if own.with_mean else None),
+    MinMaxScaler: lambda own: (1 / own.scale_, -own.min_ / own.scale_),
+    MaxAbsScaler: lambda own: (own.scale_, None),
+    RobustScaler: lambda own: (own.scale_, own.center_),
+}
+_GROWING = {"exp": np.exp, "expm1": np.expm1, "sinh": np.sinh}
 
 
 @register_reader(FixedThresholdClassifier)
@@ -82,7 +99,12 @@ def _voting_regressor(estimator):
     parts = [tree_ensemble(part) for part in estimator.estimators_]
     weights = _weights(estimator, parts)
     kept = ("float32", "regression")
-    if any((part.compare, part.link) != kept or len(part.bitsets) for part in parts):
+    if any(
+        (part.compare, part.link) != kept
+        or len(part.bitsets)
+        or part.inverse != "identity"
+        for part in parts
+    ):
         _refuse(estimator, "of its members, trees, forests and bags of these can be")
     shares = [weight / part.divisor for part, weight in zip(parts, weights, strict=True)]
     return _join(
@@ -93,6 +115,45 @@ def _voting_regressor(estimator):
         divisor=float(weights.sum()),
         link="regression",
     )
+
+
+@register_reader(TransformedTargetRegressor)
+def _transformed_target(estimator):
+    ensemble, transformer = tree_ensemble(estimator.regressor_), estimator.transformer_
+    if ensemble.link != "regression" or ensemble.inverse != "identity":
+        _refuse(estimator, "what is inside of it is no sum over trees")
+    if type(transformer) in _SCALES:
+        scale, shift = _SCALES[type(transformer)](transformer)
+        scale = 1.0 if scale is None else float(scale[0])
+        shift = 0.0 if shift is None else float(shift[0])
+        shift = ensemble.divisor * shift * np.array([-1.0, 0.0, 1.0])
+        base = ensemble.base * scale
+        # What the base and the shift take from each other was rounded before.
+        before = (np.abs(base) + np.abs(shift)).max() / ensemble.divisor
+        eps = np.finfo(ensemble.sum_dtype).eps
+        return replace(
+            ensemble,
+            value=ensemble.value * scale,
+            base=base + shift,
+            blur=float((ensemble.n_trees + 8) * eps * before),
+        )
+    inverse = getattr(transformer, "inverse_func", transformer)
+    if inverse is None:
+        return ensemble
+    names = [name for name, function in _GROWING.items() if inverse is function]
+    plain = type(transformer) is FunctionTransformer and not transformer.inv_kw_args
+    if not (plain and names):
+        _refuse(
+            estimator,
+            "of the ways back to targets, those of scalers are known to grow, and "
+            f"inverse_func=np.{', np.'.join(_GROWING)}",
+        )
+    return replace(ensemble, inverse=names[0])
+
+
+@register_reader(BaseSearchCV)
+def _search(estimator):
+    return tree_ensemble(estimator.best_estimator_)
 
 
 def _weights(estimator, parts):
@@ -182,5 +243,7 @@ read_inside.update(
         CalibratedClassifierCV,
         VotingClassifier,
         VotingRegressor,
+        TransformedTargetRegressor,
+        BaseSearchCV,
     ]
 )

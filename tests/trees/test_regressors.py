@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import (
     AdaBoostRegressor,
     BaggingRegressor,
@@ -16,8 +17,9 @@ from sklearn.ensemble import (
 )
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PowerTransformer, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 
 from sklearn_advsec import defense
@@ -28,7 +30,12 @@ from sklearn_advsec.evasion import (
     TreeExactAttack,
 )
 from sklearn_advsec.threat import FeatureConstraints
-from sklearn_advsec.trees import certified_radii, tree_ensemble
+from sklearn_advsec.trees import (
+    certified_radii,
+    check_certificate,
+    is_tree_ensemble,
+    tree_ensemble,
+)
 from sklearn_advsec.victim import RegressionVictim
 
 RNG = np.random.default_rng(0)
@@ -65,6 +72,18 @@ MODELS = {
     "pipeline": make_pipeline(
         StandardScaler(), RandomForestRegressor(4, max_depth=3, random_state=0)
     ),
+    "target, arcsinh": TransformedTargetRegressor(
+        RandomForestRegressor(4, max_depth=3, random_state=0),
+        func=np.arcsinh,
+        inverse_func=np.sinh,
+    ),
+    "target, scaled": TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=6)),
+        transformer=RobustScaler(),
+    ),
+    "search": GridSearchCV(
+        GradientBoostingRegressor(n_estimators=6, random_state=0), {"max_depth": [2, 3]}
+    ),
 }
 
 
@@ -81,6 +100,45 @@ def boosters():
             n_estimators=8, min_child_samples=5, objective="l1", verbose=-1
         ),
     ]
+
+
+def test_predictions_that_are_powers():
+    """Below a target of 0, no logarithm is; what cannot be reached is infeasible."""
+    target = np.exp(y / 5)
+    forest = RandomForestRegressor(4, max_depth=3, random_state=0)
+    model = TransformedTargetRegressor(forest, func=np.log, inverse_func=np.exp)
+    model.fit(X, target)
+    said = model.predict(X[:6])
+    victim = RegressionVictim(FrozenEstimator(model), delta=float(said[0])).fit(X)
+    ensemble = tree_ensemble(victim)
+    np.testing.assert_allclose(ensemble.predict(X), model.predict(X), rtol=1e-12)
+    frozen = FrozenEstimator(victim)
+    for way in ("decrease", "increase"):
+        attack = TreeExactAttack(frozen, goal="targeted", target=way, bounds=None).fit(X)
+        result = attack.run(X[:6])
+        moved = model.predict(result.X_adv) - said
+        far = moved > said[0] if way == "increase" else -moved > said[0]
+        np.testing.assert_array_equal(result.success, far)
+        if way == "decrease":
+            assert result.status[0] == "infeasible"
+    result = TreeExactAttack(frozen, bounds=None).fit(X).run(X[:6])
+    claims = check_certificate(result.to_json(), victim)
+    assert [claim["status"] for claim in claims] == result.status.tolist()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"transformer": PowerTransformer()},
+        {"func": np.sqrt, "inverse_func": np.square},
+    ],
+)
+def test_ways_back_that_may_not_grow_are_refused(parameters):
+    model = TransformedTargetRegressor(DecisionTreeRegressor(max_depth=2), **parameters)
+    model.fit(X, y - y.min() + 1)
+    assert not is_tree_ensemble(model)
+    with pytest.raises(TypeError, match="cannot be read as trees: of the ways back"):
+        tree_ensemble(model)
 
 
 def nearest_by_brute_force(model, x, reference, sides=(-1, 1)):
