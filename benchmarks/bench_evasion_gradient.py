@@ -109,7 +109,15 @@ REMARKS = {
     ],
     "fmn-l2": [
         "foolbox does not project: L2FMNAttack.project scales by min(1, norms / norms), "
-        "which is 1. Its radius has no effect."
+        "which is 1. Its radius has no effect.",
+        "TR takes the adaptive steps of its paper: of 0.001 each, adv-lib's default, a "
+        "hundred reach no boundary. ALMA and PDGD have their default rates, which are "
+        "made for 1000 and 500 steps.",
+    ],
+    "sigma-zero": [
+        "Settings are the paper's. Steps twice as long change fewer features of the "
+        "undefended network's images (others than these), and more of those of the "
+        "network that was trained on adversarial ones."
     ],
 }
 

@@ -317,6 +317,10 @@ _CONDITIONS = [
 ]
 
 
+# One row more or less falls to an evolution by chance.
+_SEEDS = 3
+
+
 def tabularbench(args):
     """CAPGD, MOEVA and CAA beside the authors' own figures."""
     data = pd.read_parquet(common.data_path("phishing_url.parquet"))
@@ -355,25 +359,27 @@ def tabularbench(args):
         y = np.ones(len(rows), dtype=np.int64)
         clean = float((victim.predict(rows) == y).mean())
         shown = [{"attack": f"{OURS}, no attack", "robust accuracy": clean}]
-        for title, cls, budget in (
-            ("CAPGD", evasion.ConstrainedAPGD, {}),
-            ("MOEVA", evasion.MultiObjectiveEvolution, {}),
-            ("CAA", evasion.ConstrainedAdaptiveAttack, {}),
+        for title, cls in (
+            ("CAPGD", evasion.ConstrainedAPGD),
+            ("MOEVA", evasion.MultiObjectiveEvolution),
+            ("CAA", evasion.ConstrainedAdaptiveAttack),
         ):
-            attack = cls(
-                FrozenEstimator(victim), eps=0.5, constraints=constraints, **budget
-            )
+            attack = cls(FrozenEstimator(victim), eps=0.5, constraints=constraints)
             attack.fit(X[~test], label[~test])
-            start = time.process_time()
-            result = attack.run(rows, y)
+            start, robust, n_broken = time.process_time(), [], 0
+            for seed in range(_SEEDS):
+                result = attack.set_params(random_state=seed).run(rows, y)
+                robust.append(result.robust_accuracy)
+                valid = constraints.violations(rows, result.X_adv)
+                n_broken += len({v.row for v in valid})
             seconds = time.process_time() - start
-            valid = constraints.violations(rows, result.X_adv)
             shown.append(
                 {
                     "attack": f"{OURS} {title}",
-                    "robust accuracy": result.robust_accuracy,
-                    "broken rows": len({v.row for v in valid}),
-                    "CPU ms per row": 1000 * seconds / len(rows),
+                    "robust accuracy": float(np.mean(robust)),
+                    "by seed": f"{min(robust):.3f} to {max(robust):.3f}",
+                    "broken rows": n_broken,
+                    "CPU ms per row": 1000 * seconds / len(rows) / _SEEDS,
                 }
             )
         found = {row["attack"].split()[-1]: row["robust accuracy"] for row in shown[1:]}
@@ -402,6 +408,8 @@ def tabularbench(args):
             "which ends when nothing gets better. Columns of external services are "
             "fixed here; they publish which columns are mutable in a file that was not "
             "at hand.",
+            f"Ours are means of {_SEEDS} seeds: CAA is CAPGD, and MOEVA on the rows that "
+            "it leaves, so that a single run of MOEVA may find one that CAA's does not.",
             "LCLD is not here: its data are not at hand.",
         ]
         heading = f"TabularBench's URL, constraints {kind}, L2 0.5, n {len(rows)}"
