@@ -529,7 +529,8 @@ def certificate(args):
             rows = X_test[: args.n or n_rows]
             attack = TreeExactAttack(FrozenEstimator(model), norm=norm, bounds=None)
             attack.fit(X).run(rows[:2])  # warm
-            result, solve_ms = timed(attack.run, rows)
+            # Both sides begin with the model, which they have to read.
+            result, solve_ms = timed(lambda rows, a=attack: a.fit(X).run(rows), rows)
             text, write_ms = timed(lambda _, r=result: r.to_json(), rows)
             checked, check_ms = timed(
                 lambda _, t=text, m=model: check_certificate(t, m), rows
@@ -544,7 +545,7 @@ def certificate(args):
                     "solved": f"{(result.status == 'optimal').sum()} of {len(rows)}",
                     "certified as optimal": f"{optimal} of {len(rows)}",
                     "kB": len(text) / 1e3,
-                    "solve, ms a row": solve_ms,
+                    "read the model and solve, ms a row": solve_ms,
                     "certify": write_ms,
                     "check": check_ms,
                     "check / (solve + certify)": check_ms / (solve_ms + write_ms),

@@ -83,7 +83,7 @@ def _read(row, where, whole):
             continue
         fine = isinstance(values, list) and len(values) == len(whole)
         need(fine, f"{here}: it must be {len(whole)} numbers")
-        read[key] = np.array([number(value, here, null) for value in values], float)
+        read[key] = numbers(values, here, null)
     for key in ("distance", "bound", "reference"):
         read[key] = number(row[key], f"{where}: {key}", np.inf)
     lower, upper, point = (read[key] for key in ("lower", "upper", "point"))
@@ -93,8 +93,8 @@ def _read(row, where, whole):
             inside = (lower <= read[key]) & (read[key] <= upper) | np.isnan(read[key])
             need(inside.all(), f"{where}: {key}: it is not between lower and upper")
     if point is not None:
-        numbers = point[whole & ~np.isnan(point)]
-        fine = (numbers == np.rint(numbers)).all()
+        counts = point[whole & ~np.isnan(point)]
+        fine = (counts == np.rint(counts)).all()
         need(fine, f"{where}: point: it holds other than whole numbers")
     need(bound >= 0, f"{where}: bound: it must not be negative")
     need((distance < np.inf) == (point is not None), f"{where}: distance: of what point?")
@@ -104,6 +104,16 @@ def _read(row, where, whole):
         status = "optimal" if bound >= distance * (1 - TOLERANCE) else "bounded"
     need(row["status"] == status, f"{where}: status: it is {status!r}")
     return read
+
+
+def numbers(values, where, null):
+    """Return numbers as an array, with `null` for what is none."""
+    fine = set(map(type, values)) <= {int, float, type(None)}
+    need(fine, f"{where}: it must hold numbers only")
+    array = np.array([0.0 if value is None else value for value in values], float)
+    need(np.isfinite(array).all(), f"{where}: it must hold finite numbers")
+    array[[value is None for value in values]] = null
+    return array
 
 
 def number(value, where, null=None):

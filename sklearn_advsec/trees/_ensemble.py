@@ -567,7 +567,9 @@ class TreeList:
             self.damaged("arrays of a tree have different lengths")
         if (feature >= self.n_features).any():
             self.damaged(f"a node looks at feature {feature.max()} of {self.n_features}")
-        check_children(feature, left, right, np.zeros(1, np.int64), self.damaged)
+        children = np.concatenate([left[inner], right[inner]])
+        if len(children) and not 0 <= children.min() <= children.max() < len(feature):
+            self.damaged("a child is none of the nodes")
         category = np.full(len(feature), -1)
         for node, own in (codes or {}).items():
             own = np.asarray(own, dtype=np.int64)
@@ -614,6 +616,8 @@ class TreeList:
         for row, (codes, left) in zip(bitsets, self._sets, strict=True):
             row[:] = not left
             row[codes] = left
+        nodes = (joined[name] for name in ("feature", "left", "right", "roots"))
+        check_children(*nodes, self.damaged)
         for name in ("missing_left", "unknown_left"):
             joined[name] = joined[name].astype(bool)
         return TreeEnsemble(bitsets=bitsets, **joined, **parts)
