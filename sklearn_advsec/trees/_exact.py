@@ -323,14 +323,51 @@ def solve(search, flip, time_limit, confirm):
     lower, solved = _solve_program(search, problem, flip, share, confirm)
     if solved:
         return lower, True
-    if _run(boxes, search, 5 * share):
+    if _run(boxes, search, 4 * share):
+        return search.cost, True
+    search.lower = max(lower, boxes.lower)
+    if problem.norm == np.inf and _rise(search, flip, 2 * share, confirm):
         return search.cost, True
     problem = prune(search.problem(np.nextafter(search.cost, 0)), flip.least)
     if problem is None:
         return search.cost, True
-    search.lower = max(lower, boxes.lower)
     left = max(end - time.monotonic(), 1e-3)
     return _solve_program(search, problem, flip, left, confirm)
+
+
+def _rise(search, flip, seconds, confirm):
+    """Prove that nothing costs less than more and more; return whether all is proved.
+
+    Where the largest cost counts, only some costs matter. What is in reach of the first
+    of them is little, and few boxes are enough; the steps double while that is so.
+    """
+    end, cost = time.monotonic() + seconds, flip.row_cells.cost
+    levels = np.unique(cost[(cost >= search.lower) & np.isfinite(cost)])
+    at, step, patience = 0, 1, seconds / 16
+    while at < np.searchsorted(levels, search.cost):
+        last = min(at + step, np.searchsorted(levels, search.cost)) - 1
+        problem = prune(search.problem(levels[last]), flip.least)
+        closed, boxes = True, None
+        if problem is not None:
+            left = min(patience, end - time.monotonic())
+            boxes = BranchAndBound(
+                problem, flip, confirm, np.nextafter(levels[last], np.inf)
+            )
+            closed = left > 0 and boxes.run(left)
+            if boxes.x is not None:
+                search.cost, search.x = boxes.cost, boxes.x
+        if closed and boxes is not None and boxes.x is not None:
+            break
+        if closed:
+            at, step = last + 1, 2 * step
+            search.lower = min(levels[at] if at < len(levels) else np.inf, search.cost)
+        elif time.monotonic() > end:
+            return False
+        else:
+            patience *= 2 if step == 1 else 1
+            step = max(1, step // 4)
+    search.lower = search.cost
+    return True
 
 
 def _run(boxes, search, seconds, max_boxes=np.inf):

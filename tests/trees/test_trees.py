@@ -42,6 +42,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn_advsec.evasion import TreeExactAttack
 from sklearn_advsec.metrics import certified_accuracy_scorer
 from sklearn_advsec.trees import (
+    _exact,
     certify,
     is_tree_ensemble,
     leaf_boxes,
@@ -288,6 +289,29 @@ def test_lightgbm(data):
 
 
 @pytest.mark.long
+def test_the_bound_that_rises_level_by_level_is_the_optimum(monkeypatch):
+    """What hard rows are left to, on rows that need none of it."""
+    X, y = load_iris(return_X_y=True)
+    forest = RandomForestClassifier(8, max_depth=4, random_state=0).fit(X, y)
+    rows = X[::15]
+    attack = TreeExactAttack(FrozenEstimator(forest), bounds=None).fit(X)
+    expected = attack.run(rows)
+    assert (expected.status == "optimal").all()
+    rise, risen = _exact._rise, []
+
+    def noted(*args):
+        risen.append(rise(*args))
+        return risen[-1]
+
+    monkeypatch.setattr(_exact, "_run", lambda *args: False)
+    monkeypatch.setattr(_exact, "_solve_program", lambda s, *args: (s.lower, False))
+    monkeypatch.setattr(_exact, "_rise", noted)
+    result = attack.run(rows)
+    assert len(risen) and all(risen)
+    np.testing.assert_array_equal(result.status, expected.status)
+    np.testing.assert_allclose(result.lower, expected.lower)
+
+
 def test_bounds_never_exceed_the_exact_radius():
     X, y = load_breast_cancer(return_X_y=True)
     X = MinMaxScaler().fit_transform(X)
