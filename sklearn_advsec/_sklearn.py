@@ -251,6 +251,12 @@ def validate_data(estimator, X="no_validation", *args, **kwargs):
     except ValueError as error:
         if not str(error).startswith("could not convert string to float"):
             raise
+        name = type(estimator).__name__
+        if hasattr(X, "columns"):
+            raise ValueError(
+                f"{error}. {name} takes numbers only. Encode the columns before it, in a "
+                f"pipeline: make_pipeline(encoder, {name}(...))."
+            ) from error
         raise ValueError(
             f"{error}. Only a DataFrame may hold text. Documents are given as what the "
             "model's vectorizer makes of them: pipeline[:-1].transform(texts).toarray(), "

@@ -31,6 +31,7 @@ from sklearn_advsec.defense import (
     LogitPairingClassifier,
     MARTClassifier,
 )
+from sklearn_advsec.defense._base import TrainingDefense
 from sklearn_advsec.evasion import ProjectedGradientDescent, SquareAttack
 
 X, y = load_iris(return_X_y=True)
@@ -278,6 +279,22 @@ def test_weights_are_routed(defense):
             search.fit(X, y, sample_weight=weights)
         found = clone(defense).fit(X, y, sample_weight=weights).predict(ROWS)
     assert (found == expected).mean() > 0.95
+
+
+def test_what_is_trained_already_cannot_be_trained(defense):
+    if isinstance(defense, TrainingDefense):
+        trained = FrozenEstimator(clone(defense.estimator))
+        defense = clone(defense).set_params(estimator=trained)
+        with pytest.raises(ValueError, match="is trained and stays as it is"):
+            defense.fit(X, y)
+
+
+def test_columns_of_text_are_to_be_encoded_before(defense):
+    if isinstance(getattr(defense, "estimator", None), Pipeline):
+        return  # which may encode
+    name = type(defense).__name__
+    with pytest.raises(ValueError, match=rf"make_pipeline\(encoder, {name}\(...\)\)"):
+        clone(defense).fit(FRAME.assign(kind=NAMES), y)
 
 
 def test_weights_that_nobody_takes_are_refused():

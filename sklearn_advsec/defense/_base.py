@@ -32,6 +32,7 @@ from .. import differentiable
 from .._estimators import (
     RoutesToEstimator,
     allows_nan,
+    check_trainable,
     has_one_logit,
     is_net,
     may_take_nan,
@@ -172,6 +173,7 @@ class TrainingDefense(
 
     def _fit(self, X, y, weights, *, reset, classes=None):
         check_classifier(self.estimator)
+        check_trainable(self.estimator, "estimator")
         if hasattr(self, "ramp"):
             check_ramp(self.ramp)
         given = X, y

@@ -207,7 +207,7 @@ class AdversarialExamplesDisplay:
     def from_result(
         cls,
         result: EvasionResult,
-        X: ArrayLike,
+        X: ArrayLike | None = None,
         y: ArrayLike | None = None,
         *,
         image_shape: tuple[Any, ...] | None = None,
@@ -221,10 +221,10 @@ class AdversarialExamplesDisplay:
         ----------
         result : EvasionResult
             What ``attack.run(X)`` returned.
-        X : array-like of shape (n_images, ...)
-            The images that it was given.
+        X : array-like of shape (n_images, ...), default=None
+            The images that it was given; None takes those that the result holds.
         y : array-like of shape (n_images,), default=None
-            What to write above them.
+            What to write above them; None takes the labels that the result holds.
         image_shape : tuple, default=None
             ``(height, width)`` or ``(channels, height, width)`` of images in flat rows.
         name : str, default=None
@@ -240,8 +240,9 @@ class AdversarialExamplesDisplay:
             The display, drawn.
         """
         check_matplotlib_support("AdversarialExamplesDisplay.from_result")
-        X = np.asarray(X)[result.rows]
-        titles = [""] * len(X) if y is None else np.asarray(y)[result.rows].astype(str)
+        X = np.asarray(result.X) if X is None else np.asarray(X)[result.rows]
+        y = result.y if y is None else np.asarray(y)[result.rows]
+        titles = [""] * len(X) if y is None else np.asarray(y).astype(str)
         return cls(
             _as_images(X, image_shape),
             _as_images(np.asarray(result.X_adv), image_shape),

@@ -288,7 +288,7 @@ def test_failed_attacks_are_marked_and_the_change_has_a_scale():
     result = attack.run(X[:12], y[:12])
     assert 0 < result.success.sum() < 12
     display = AdversarialExamplesDisplay.from_result(
-        result, X[:12], y[:12], image_shape=(8, 8), name="weak"
+        result, image_shape=(8, 8), name="weak"
     )
     marked = ["failed" in ax.get_title() for ax in display.axes_[2]]
     assert marked == (~result.success).tolist()

@@ -39,6 +39,8 @@ class Certificate:
     >>> from sklearn_advsec.defense import Certificate
     >>> radius = np.array([0.3, 0.1, np.nan])  # of the last row, nothing is said
     >>> certificate = Certificate(np.array([0, 1, 1]), radius, norm=2)
+    >>> certificate
+    Certificate(n_rows=3, abstained=0.333, median_radius=0.2, norm=2, confidence=1.0)
     >>> certificate.accuracy([0, 1, 1], [0.0, 0.2]).round(2).tolist()
     [0.67, 0.33]
     """
@@ -47,6 +49,16 @@ class Certificate:
     radius: np.ndarray
     norm: float
     confidence: float = 1.0
+
+    def __repr__(self):
+        known = self.radius[~np.isnan(self.radius)]
+        told = {"n_rows": len(self.radius)}
+        if len(known) < len(self.radius):
+            told["abstained"] = f"{1 - len(known) / len(self.radius):.3f}"
+        told["median_radius"] = f"{np.median(known):.4g}" if len(known) else "nan"
+        told |= {n: v for n, v in vars(self).items() if n not in ("y_pred", "radius")}
+        text = ", ".join(f"{name}={value}" for name, value in told.items())
+        return f"{type(self).__name__}({text})"
 
     def accuracy(
         self, y: ArrayLike, eps: ArrayLike, sample_weight: ArrayLike | None = None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
 
 
-@dataclass
+@dataclass(repr=False)
 class PoisoningCertificate(Certificate):
     """How many changes of the training data provably leave a prediction as it is.
 
