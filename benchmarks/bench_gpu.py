@@ -17,10 +17,9 @@ import statistics
 import sys
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -353,7 +352,7 @@ def pgd(setting):
             runners[key] = partial(attack.run, X, labels)
         # So few rows wait for launches: the attack captures its steps by itself.
         attack = pgd_attack(net, n_steps, len(few[0])).fit(X[:2])
-        by_graphs = f"sklearn_advsec, {len(few[0])} rows, steps as CUDA graphs"
+        by_graphs = f"sklearn_advsec, {len(few[0])} rows: on a GPU, CUDA graphs"
         runners[by_graphs] = partial(attack.run, *map(host, few))
         if setting.on_gpu:
             attack = pgd_attack(Captured(net, x), n_steps, n).fit(X[:2])
@@ -377,13 +376,13 @@ def pgd(setting):
 
 def peers(net, x, y, n_steps):
     """Return what peers run, or why they do not."""
-    runners = dict.fromkeys(("torchattacks", "adv-lib"), "not installed")
-    if find_spec("torchattacks"):
+    runners = dict.fromkeys(("torchattacks", "adv-lib"), "cannot be imported")
+    with suppress(ImportError):  # of what they need, too
         import torchattacks
 
         theirs = torchattacks.PGD(net, EPS, STEP, n_steps, random_start=False)
         runners["torchattacks"] = lambda: theirs(x, y)
-    if find_spec("adv_lib"):
+    with suppress(ImportError):
         from adv_lib.attacks import pgd_linf
 
         runners["adv-lib"] = lambda: pgd_linf(
