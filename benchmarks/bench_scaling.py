@@ -160,7 +160,7 @@ LOADS = {
         most_mb=1,
     ),
     "smoothing": Load("smoothing: certificates of 2,048 rows", partial(certified, 2048)),
-    "exact": Load("exact attack: 400 rows, boosted trees", partial(attacked, 400)),
+    "exact": Load("exact attack: 1,600 rows, boosted trees", partial(attacked, 1600)),
 }
 GROUPS = {
     "Shadow models": ("perceptrons", "boosted", "forests", "scores", "property"),
