@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from contextlib import suppress
 from dataclasses import replace
 
 import joblib
@@ -49,7 +50,9 @@ from sklearn_advsec.trees import (
     supported,
     tree_ensemble,
 )
+from sklearn_advsec.trees._certify import ClassFlip
 from sklearn_advsec.trees._ensemble import TreeList
+from sklearn_advsec.trees._row import Moves, RowCells
 
 N_ROWS = 10_000
 DATA = {"binary": load_breast_cancer, "multiclass": load_iris}
@@ -289,27 +292,39 @@ def test_lightgbm(data):
 
 
 @pytest.mark.long
-def test_the_bound_that_rises_level_by_level_is_the_optimum(monkeypatch):
-    """What hard rows are left to, on rows that need none of it."""
+def test_the_bound_that_rises_level_by_level(monkeypatch):
+    """It ends at the optimum, and stays below it wherever time runs out."""
     X, y = load_iris(return_X_y=True)
     forest = RandomForestClassifier(8, max_depth=4, random_state=0).fit(X, y)
-    rows = X[::15]
+    rows, free = X[::30], np.full(4, np.inf)
     attack = TreeExactAttack(FrozenEstimator(forest), bounds=None).fit(X)
-    expected = attack.run(rows)
-    assert (expected.status == "optimal").all()
-    rise, risen = _exact._rise, []
+    expected, n_stopped = attack.run(rows), 0
+    run = _exact.BranchAndBound.run
+    for x, label, least in zip(rows, expected.label, expected.upper, strict=True):
+        cells = RowCells(attack.grid_, x, Moves(-free, free), np.inf, x[None])
+        flips = [ClassFlip(cells, k, [label]) for k in range(3) if k != label]
+        costs = []
+        for flip in flips:
+            search = flip.search(np.inf)
+            assert _exact._rise(search, flip, 60, lambda x: False)
+            assert search.lower == search.cost
+            costs.append(search.cost)
+            for n_levels in range(6):
+                left = [n_levels]
 
-    def noted(*args):
-        risen.append(rise(*args))
-        return risen[-1]
+                def stop(boxes, seconds, left=left):
+                    left[0] -= 1
+                    return run(boxes, seconds) if left[0] >= 0 else 1 / 0
 
-    monkeypatch.setattr(_exact, "_run", lambda *args: False)
-    monkeypatch.setattr(_exact, "_solve_program", lambda s, *args: (s.lower, False))
-    monkeypatch.setattr(_exact, "_rise", noted)
-    result = attack.run(rows)
-    assert len(risen) and all(risen)
-    np.testing.assert_array_equal(result.status, expected.status)
-    np.testing.assert_allclose(result.lower, expected.lower)
+                with monkeypatch.context() as patch:
+                    patch.setattr(_exact.BranchAndBound, "run", stop)
+                    stopped = flip.search(np.inf)
+                    with suppress(ZeroDivisionError):
+                        _exact._rise(stopped, flip, 60, lambda x: False)
+                n_stopped += left[0] < 0
+                assert stopped.lower <= costs[-1] <= stopped.cost
+        assert min(costs) == pytest.approx(least)
+    assert n_stopped > 8
 
 
 def test_bounds_never_exceed_the_exact_radius():
@@ -547,8 +562,16 @@ def test_trees_may_be_as_deep_as_they_like():
 
 def test_nodes_that_go_round_in_a_circle_are_refused():
     trees = TreeList("test", 1, 1)
+    zeros = np.zeros(5)
+    trees.add(
+        [-1, 0, 0, -1, -1],
+        [0, 2, 1, 0, 0],
+        [0, 3, 4, 0, 0],
+        zeros[:, None],
+        **dict.fromkeys(("threshold", "missing_left", "unknown_left"), zeros),
+    )
     with pytest.raises(ValueError, match="go round in a circle"):
-        trees.add([-1, 0, 0, -1, -1], [0, 2, 1, 0, 0], [0, 3, 4, 0, 0], np.zeros((5, 1)))
+        trees.ensemble(classes=[0, 1], base=np.zeros(1))
 
 
 # Columns that encoders cut --------------------------------------------------------------
