@@ -15,7 +15,12 @@ from sklearn.utils.validation import check_array
 from . import differentiable
 from ._rows import looks_channels_last, writable
 from ._sklearn import BaseEstimator, Interval, StrOptions, check_parameters
-from .differentiable._neural import evaluation_mode, module_view, output_width
+from .differentiable._neural import (
+    evaluation_mode,
+    explained_shapes,
+    module_view,
+    output_width,
+)
 from .differentiable._outputs import OutputReader
 
 __all__ = ["PretrainedModule"]
@@ -157,7 +162,8 @@ class PretrainedModule(ClassifierMixin, BaseEstimator):
         self._warn_of_channels(X.shape[1:])
         reader, before = self._reader(), self._channels_to_front
         parameter = next(self.module.parameters(), torch.zeros(0))
-        with evaluation_mode(self.module), torch.no_grad():
+        shapes = explained_shapes(X.shape[1:])
+        with evaluation_mode(self.module), torch.no_grad(), shapes:
             parts = [
                 reader.logits(
                     self.module(before(part.to(parameter.device, parameter.dtype)))

@@ -291,3 +291,24 @@ def test_a_module_is_computed_under_encryption():
         wrong = PretrainedModule(wrong, outputs="probabilities")
         with pytest.raises(TypeError, match="has to end in logits"):
             encryption.EncryptedClassifier(wrong).fit(X)
+
+
+@pytest.mark.parametrize(
+    "module, rows",
+    [
+        (torch.nn.Conv2d(1, 4, 3), (6, 2, 8, 8)),
+        (torch.nn.Conv2d(1, 4, 3), (6, 64)),
+        (torch.nn.Linear(5, 3), (6, 4)),
+    ],
+)
+def test_rows_of_a_shape_that_does_not_fit_are_named(module, rows):
+    X = np.zeros(rows, dtype=np.float32)
+    view = differentiable.view(PretrainedModule(module, range(4)))
+    for ask in (
+        PretrainedModule(module, range(4)).predict,
+        lambda X: view.logits(torch.as_tensor(X)),
+    ):
+        with pytest.raises(RuntimeError) as error:
+            ask(X)
+        shape = str(rows[1:])
+        assert any(f"rows of shape {shape}" in note for note in error.value.__notes__)

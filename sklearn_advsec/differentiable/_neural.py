@@ -68,6 +68,22 @@ def torch_module(module):
     return module_view(module, np.arange(max(width, 2)), OutputReader(module).logits)
 
 
+@contextmanager
+def explained_shapes(row_shape):
+    """Add to what torch says of shapes that do not fit which rows there were."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(word in str(error) for word in ("shape", "size", "channels")):
+            error.add_note(
+                f"The module was given rows of shape {tuple(row_shape)}, as X has them. "
+                "Images have their channels first, unless PretrainedModule(module, "
+                "channels='last') says otherwise; of flat rows, a module that takes "
+                "images makes some by torch.nn.Unflatten."
+            )
+        raise
+
+
 def module_view(module, classes, to_logits, to_proba=None, before=None):
     """View a copy of a module, in evaluation mode and with frozen parameters.
 
@@ -98,7 +114,8 @@ def module_view(module, classes, to_logits, to_proba=None, before=None):
 
     def outputs(x):
         x = x.to(like.device, like.dtype)
-        out = module(x if before is None else before(x))
+        with explained_shapes(x.shape[1:]):
+            out = module(x if before is None else before(x))
         return scores_of_output(out, name).to(x.device, dtype)
 
     def logits(x):

@@ -66,7 +66,7 @@ def try_out(surrogate, rows, classes, *, soft):
     except Exception as error:
         error.add_note(
             f"This is the surrogate, tried on {n} rows of X with made-up labels: nothing "
-            "was asked of the victim yet."
+            "was asked of the victim yet. Set `surrogate` to what takes these rows."
         )
         raise
 
