@@ -285,13 +285,14 @@ def malloc_as_shipped(wanted):
 class Start:
     """What a place costs before there is work, in seconds.
 
-    `wall` of the clock until workers have imported what they need, CPU of a call that
-    trains 8, or `N_EMPTY`, models that take no time, and what idle workers use in a
-    second.
+    `wall` of the clock until workers have imported what they need, CPU (and the clock) of
+    a call that trains 8 models that take no time, CPU of `N_EMPTY` of them, and what idle
+    workers use in a second.
     """
 
     wall: float
     call: float
+    call_wall: float
     many: float
     idle: float
 
@@ -315,11 +316,11 @@ def measure(backend, loads, args):
             warm, _, _ = timed(partial(nothing, 8 * n))  # workers import
             slept, idle, _ = timed(partial(time.sleep, 4))
             # Ray starts a pool for every call of joblib; dask's workers are there.
-            call, many = (
-                min(timed(partial(nothing, m))[1] for _ in range(args.rounds))
+            (call_wall, call), (_, many) = (
+                min(timed(partial(nothing, m))[:2] for _ in range(args.rounds))
                 for m in (8, N_EMPTY)
             )
-            starts[place] = Start(wall + warm, call, many, idle / slept)
+            starts[place] = Start(wall + warm, call, call_wall, many, idle / slept)
             for load in chosen:
                 found = [timed(load.run) for _ in range(args.rounds)]
                 walls, useds, results = zip(*found, strict=True)
@@ -350,7 +351,8 @@ def report(backend, group, loads, args):
                 continue
             start = starts[place]
             pool = start.call - starts[alone].call if backend == "ray" else 0.0
-            idle = (start.idle - starts[alone].idle) * wall
+            busy = wall - start.call_wall if backend == "ray" else wall
+            idle = (start.idle - starts[alone].idle) * max(busy, 0)
             if place != alone:
                 used -= pool + idle
             row = {

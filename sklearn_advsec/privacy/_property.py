@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from joblib import parallel_config
 from numpy.typing import ArrayLike
 from sklearn.base import MetaEstimatorMixin, clone, is_regressor
 from sklearn.dummy import DummyRegressor
@@ -284,7 +285,9 @@ class PropertyInference(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
                 )
             )
         told = _answers(asked, classes, self.estimator_)
-        self._learn(self.shadow_answers_, told, PredefinedSplit(half))
+        # So few rows go to no cluster, whatever trained the shadows.
+        with parallel_config(backend="sequential"):
+            self._learn(self.shadow_answers_, told, PredefinedSplit(half))
         return self
 
     def _n_tasks(self):
