@@ -127,7 +127,7 @@ def fill_l2(delta, eps, lower=None, upper=None):
         loose = torch.linalg.vector_norm(free.mul_(delta), dim=1, keepdim=True)
         missing = (eps - length) * (eps + length) / loose.square().clamp_min(limits.tiny)
         new = (t.square() + missing).clamp(0, limits.max).sqrt()
-        t = torch.maximum(t, torch.where(loose > 0, new, t))
+        t = torch.fmax(t, torch.where(loose > 0, new, t))  # not what overflowed
     return inside
 
 
