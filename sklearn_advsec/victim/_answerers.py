@@ -256,7 +256,7 @@ class RegressorAnswerer(EstimatorAnswerer):
         scores = torch.stack(sides, 1) / (delta or 1.0)
         # A move of delta itself is none: a tie goes to the middle.
         tie = torch.finfo(scores.dtype).tiny
-        return scores - torch.tensor([tie, 0.0, tie]).to(scores)
+        return scores - scores.new_tensor([tie, 0.0, tie])
 
 
 def host(rows):

@@ -36,7 +36,7 @@ from sklearn_advsec.trees import (
     is_tree_ensemble,
     tree_ensemble,
 )
-from sklearn_advsec.victim import RegressionVictim
+from sklearn_advsec.victim import LabelAccess, RegressionVictim
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 7, (120, 2)) / 2
@@ -100,6 +100,22 @@ def boosters():
             n_estimators=8, min_child_samples=5, objective="l1", verbose=-1
         ),
     ]
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_move_of_delta_itself_is_none(side):
+    """Whole numbers have no rounding that a tie could hide behind."""
+    steps = np.arange(8.0)[:, None]
+    model = DecisionTreeRegressor().fit(steps, side * (steps[:, 0] > 3) * 2.0)
+    for delta, moves in ((2.0, False), (1.5, True)):
+        victim = RegressionVictim(FrozenEstimator(model), delta=delta).fit(steps)
+        attack = TreeExactAttack(FrozenEstimator(victim), bounds=None).fit(steps)
+        result = attack.run(steps[:1])
+        assert result.success[0] == moves
+        access = LabelAccess(victim, steps[:1])
+        access.refer(None)
+        answer = access.predict(access.encode(steps[-1:]))
+        assert answer.tolist() == [1 + side * moves]
 
 
 def test_predictions_that_are_powers():
