@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import StandardScaler
@@ -18,6 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
 from ... import differentiable
+from ..._parallel import run_tasks
+from ..._progress import logged
 from ..._rows import check_weights, pixel_grid, same_shape
 from ..._sklearn import BaseEstimator, Interval, fit_context, validate_data
 from ...differentiable._views import ClassifierView
@@ -199,10 +201,12 @@ class RandomDepthwiseSignedClassifier(ClassifierMixin, BaseEstimator):
 
     def _features(self, X):
         blocks = self._blocks()
-        parallel = Parallel(n_jobs=self.n_jobs)
         images = torch.as_tensor(X.astype(np.float32)).reshape(-1, *self.shape_)
-        parts = parallel(delayed(_block_features)(images, block) for block in blocks)
-        return torch.cat(parts, dim=1).double().numpy()
+        parts = run_tasks(
+            (delayed(_block_features)(images, block) for block in blocks), self.n_jobs
+        )
+        parts = logged(parts, type(self).__name__, "block of filters", len(blocks))
+        return torch.cat(list(parts), dim=1).double().numpy()
 
     def _blocks(self):
         """Describe the blocks of filters: their seed, size, and shape."""

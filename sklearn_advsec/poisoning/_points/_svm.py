@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.svm import SVC
 
 from ..._estimators import name_of
+from ..._progress import logged
 from ..._sklearn import Interval
 from ...exceptions import NoGradientError
 from .._base import train_on
@@ -158,7 +159,7 @@ class SVMPoisoning(PointAttack):
     def _move(self, game, of, point):
         first = loss = game.loss(point)
         step = 0.3
-        for _ in range(self.max_iter):
+        for _ in logged(range(self.max_iter), type(self).__name__, "step of a point"):
             slope = game.slope(point)
             length = np.linalg.norm(slope)
             if not np.isfinite(length) or length == 0:

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
+from sklearn.utils import gen_batches
 
+from ..._progress import logged
 from ..._sklearn import BaseEstimator, Interval, fit_context
 from ._ratings import check_ratings, selected
 
 if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
+
+
+# Users who are compared with all others together.
+_USERS = 512
 
 
 class ProfileDetector(BaseEstimator):
@@ -214,11 +220,16 @@ class DegreeOfSimilarity(ProfileDetector):
         known = csr_array((np.ones_like(ratings.data), *shape), ratings.shape)
         centred = csr_array((ratings.data - means[row], *shape), ratings.shape)
         squares = csr_array((centred.data**2, *shape), ratings.shape)
-        common = (known @ known.T).toarray()
-        # Of both users, over the items that they have in common.
-        lengths = np.sqrt((squares @ known.T).toarray() * (known @ squares.T).toarray())
-        products = (centred @ centred.T).toarray()
-        alike = np.where(lengths > 0, products / np.where(lengths > 0, lengths, 1), 0.0)
-        alike *= np.minimum(common, self.min_common) / self.min_common
-        np.fill_diagonal(alike, -np.inf)
-        return np.partition(alike, -k, axis=1)[:, -k:].mean(1)
+        blocks, scores = list(gen_batches(n_users, _USERS)), np.empty(n_users)
+        for at in logged(blocks, type(self).__name__, "block of users"):
+            common = (known[at] @ known.T).toarray()
+            # Of both users, over the items that they have in common.
+            lengths = (squares[at] @ known.T).toarray()
+            lengths = np.sqrt(lengths * (known[at] @ squares.T).toarray())
+            products = (centred[at] @ centred.T).toarray()
+            safe = np.where(lengths > 0, lengths, 1)
+            alike = np.where(lengths > 0, products / safe, 0.0)
+            alike *= np.minimum(common, self.min_common) / self.min_common
+            alike[np.arange(len(alike)), np.arange(n_users)[at]] = -np.inf
+            scores[at] = np.partition(alike, -k, axis=1)[:, -k:].mean(1)
+        return scores
