@@ -7,7 +7,6 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.preprocessing import (
     FunctionTransformer,
     MaxAbsScaler,
@@ -16,6 +15,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
+from .._sklearn import BaseSearchCV
 from ._ensemble import TreeEnsemble
 from ._reading import read_inside, register_reader, tree_ensemble
 
