@@ -376,7 +376,9 @@ def _numbers(X, like=None):
             name for name, own in zip(X.columns, codec.mutable, strict=True) if not own
         ]
         raise ValueError(
-            f"Certificates are of rows of numbers; the columns {names} hold none."
+            f"Certificates are of rows of numbers; the columns {names} hold none. Attack "
+            "the model behind the encoder on the rows that encoder.transform(X) returns: "
+            "the certificate is then of those."
         )
     return codec.encode(X).astype(np.float64)
 
