@@ -14,6 +14,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_advsec.metrics import certified_accuracy_scorer
 from sklearn_advsec.poisoning import BaggingCertified, DeepPartitionAggregation
@@ -156,13 +157,36 @@ def test_frames_and_sparse_rows_have_parts_too():
     assert list(_row_bytes(sparse[7:8])) == list(_row_bytes(sparse))[7:8]
 
 
+@pytest.mark.parametrize("vote", ["plurality", "run-off"])
+@pytest.mark.parametrize("change", ["first class removed", "new label"])
+def test_labels_that_go_or_come_move_no_more_votes_than_rows(vote, change):
+    rng = np.random.RandomState(0)
+    rows, labels = rng.normal(size=(40, 2)), np.full(40, "c", dtype=object)
+    labels[:2] = "a", "b"
+    tree = DecisionTreeClassifier(random_state=0)
+    # Most parts are empty, and had no reason to side with the class that is the first.
+    model = DeepPartitionAggregation(tree, n_partitions=200, vote=vote)
+    certificate = model.fit(rows, labels).certify(rows)
+    assert (certificate.radius >= 5).all() and (certificate.y_pred == "c").all()
+    if change == "new label":
+        more = rng.normal(size=(5, 2))
+        rows_then, labels_then = np.r_[rows, more], np.r_[labels, ["!"] * 5]
+    else:
+        rows_then, labels_then = rows[1:], labels[1:]
+    assert (model.fit(rows_then, labels_then).predict(rows) == "c").all()
+
+
 def test_parts_without_rows_or_with_one_class_vote_a_constant():
     rows, labels, test = small(2, 0)
     model = DeepPartitionAggregation(LogisticRegression(), n_partitions=40)
     model.fit(rows, np.array(["no", "yes"])[labels])
     assert 0 in model.estimators_ and any(len(part) == 0 for part in model.subsets_)
     assert set(model.predict(test)) <= {"no", "yes"}
-    assert (model.votes(test).sum(1) == 40).all()
+    n_voters = sum(len(part) > 0 for part in model.subsets_)
+    assert (model.votes(test).sum(1) == n_voters).all()
+    # Of a part that agrees, nobody knows how many a label that is new would need.
+    alone = model.set_params(n_partitions=1).fit(rows, labels).certify(test)
+    assert (alone.radius == 0).all()
 
 
 def test_parts_that_lack_a_class_behind_a_scaler():

@@ -110,8 +110,8 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         rng = check_random_state(self.random_state)
         X, subsets = self._subsets(X, codes, rng)
         seeds = rng.randint(2**31 - 1, size=len(subsets))
-        # Members without rows, or with rows of one class, vote for that class, or the
-        # first: nothing that other members' rows say.
+        # Members with rows of one class vote for that class, and those without rows not
+        # at all: nothing that other members' rows say, as which class is the first does.
         seen = [np.unique(codes[rows]) for rows in subsets]
         trained = [i for i, found in enumerate(seen) if len(found) > 1]
         with self._reported(given, y):
@@ -123,7 +123,7 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
                 [int(seeds[i]) for i in trained],
                 n_jobs=self.n_jobs,
             )
-        self.estimators_ = [found[0] if len(found) else 0 for found in seen]
+        self.estimators_ = [found[0] if len(found) else None for found in seen]
         for i, member in zip(trained, members, strict=True):
             self.estimators_[i] = member
         self.subsets_ = subsets
@@ -140,13 +140,13 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         Returns
         -------
         votes : ndarray of int, shape (n_rows, n_classes)
-            For each class, how many members vote for it.
+            For each class, how many members vote for it; those without rows do not.
         """
         check_is_fitted(self)
         X = self._transformed(self._check_X(X, reset=False))
         votes = np.zeros((X.shape[0], len(self.classes_)), dtype=int)
         at = np.arange(X.shape[0])
-        for member in self.estimators_:
+        for member in self._voters():
             votes[at, self._codes(member, X)] += 1
         return votes
 
@@ -190,6 +190,9 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
     def _transformed(self, X):
         """Return rows to be predicted as members take them."""
         return X
+
+    def _voters(self):
+        return [member for member in self.estimators_ if member is not None]
 
     def _codes(self, member, X):
         """Return the class codes that a member, or a constant, predicts."""

@@ -31,9 +31,9 @@ class DeepPartitionAggregation(Aggregation):
 
     The certificate is a proof under these conditions: everything that is learned from
     the data is learned inside of `estimator` (scale in a pipeline *inside*, not around);
-    the columns, their dtypes and categories and the set of labels are fixed; and members
-    that :func:`~sklearn_advsec.batched.fit_many` trains as one batch do not differ by
-    their rounding.
+    the columns, their dtypes and categories are fixed, and so is `random_state` where
+    `estimator` is random; and members that :func:`~sklearn_advsec.batched.fit_many`
+    trains as one batch do not differ by their rounding. Labels may be new ones.
 
     Parameters
     ----------
@@ -56,8 +56,9 @@ class DeepPartitionAggregation(Aggregation):
 
     Attributes
     ----------
-    estimators_ : list of classifier or int
-        The members; a class code for a part that has rows of one class or none.
+    estimators_ : list of classifier, int or None
+        The members; a class code for a part that has rows of one class, and None, which
+        does not vote, for one that has none.
     subsets_ : list of ndarray of int
         The training rows of each, in the order of their hash.
     unsupervised_ : transformer
@@ -169,12 +170,14 @@ class DeepPartitionAggregation(Aggregation):
             `unsupervised`, flipped labels only.
         """
         check_is_fitted(self)
-        votes = self.votes(X)
+        # A label that nobody has seen yet may come, in the first place of all.
+        votes = np.pad(self.votes(X), ((0, 0), (1, 0)))
         if self.vote == "plurality":
             winner = votes.argmax(1)
             n_needed = _needed(votes, winner).min(1)
         else:
             winner, n_needed = self._run_off(X, votes)
+        winner = winner - 1
         unit = "insertions, removals or flipped labels"
         if self.unsupervised is not None:
             unit = "flipped labels"
@@ -188,7 +191,8 @@ class DeepPartitionAggregation(Aggregation):
         rest = votes.copy()
         rest[at, first] = -1
         second = rest.argmax(1)
-        duels = self._duels(X)
+        duels = np.pad(self._duels(X), ((0, 0), (1, 0), (1, 0)))
+        duels[:, 1:, 0], duels[:, 0, 1:] = votes[:, 1:], -votes[:, 1:]
         lower, upper = np.minimum(first, second), np.maximum(first, second)
         winner = np.where(duels[at, lower, upper] >= 0, lower, upper)
         loser = first + second - winner
@@ -221,7 +225,7 @@ class DeepPartitionAggregation(Aggregation):
         X = self._transformed(self._check_X(X, reset=False))
         n_classes = len(self.classes_)
         duels = np.zeros((X.shape[0], n_classes, n_classes), dtype=int)
-        for member in self.estimators_:
+        for member in self._voters():
             scores = np.full((X.shape[0], n_classes), -np.inf)
             if not isinstance(member, Integral):
                 known = np.searchsorted(self.classes_, member.classes_)
