@@ -114,15 +114,17 @@ class Aggregation(ReportsProgress, ClassifierMixin, MetaEstimatorMixin, BaseEsti
         # at all: nothing that other members' rows say, as which class is the first does.
         seen = [np.unique(codes[rows]) for rows in subsets]
         trained = [i for i, found in enumerate(seen) if len(found) > 1]
+        members = []
         with self._reported(given, y):
-            members = fit_many(
-                self.estimator,
-                X,
-                y,
-                [subsets[i] for i in trained],
-                [int(seeds[i]) for i in trained],
-                n_jobs=self.n_jobs,
-            )
+            if trained:
+                members = fit_many(
+                    self.estimator,
+                    X,
+                    y,
+                    [subsets[i] for i in trained],
+                    [int(seeds[i]) for i in trained],
+                    n_jobs=self.n_jobs,
+                )
         self.estimators_ = [found[0] if len(found) else None for found in seen]
         for i, member in zip(trained, members, strict=True):
             self.estimators_[i] = member
