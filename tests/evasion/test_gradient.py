@@ -519,6 +519,22 @@ def test_fast_minimum_norm_crosses_ripples_that_turn_its_gradients():
     assert attack.run(X, y).success.mean() > 0.8
 
 
+@pytest.mark.parametrize("norm", [2, np.inf])
+def test_deepfool_does_not_creep_up_to_a_boundary_in_its_box(norm):
+    # Half of each step is cut off, so that one after another would halve the way.
+    module = torch.nn.Linear(20, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[0.0], [1.0]]).expand(2, 20))
+        module.bias.copy_(torch.tensor([0.0, -14.0]))
+    X = np.repeat(np.array([[0.0, 1.0]], dtype=np.float32), 10, axis=1).reshape(1, -1)
+    attack = DeepFool(PretrainedModule(module), norm=norm, bounds=(0, 1), n_looks=1)
+    result = attack.fit(X).run(X)
+    assert result.success.all()
+    size = 0.4 if norm == np.inf else 0.4 * 10**0.5
+    np.testing.assert_allclose(result.distance, size, rtol=0.05)
+    assert result.n_queries[0] <= 12
+
+
 @pytest.mark.parametrize("norm", [np.inf, 1])
 def test_labels_that_were_just_asked_for_are_not_asked_for_again(norm):
     X = np.random.default_rng(0).uniform(0, 0.1, (5, 20)).astype(np.float32)

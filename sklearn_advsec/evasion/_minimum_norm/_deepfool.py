@@ -17,6 +17,10 @@ from ._base import MinimumNormAttack, Search, shorten
 if TYPE_CHECKING:
     from ...threat import FeatureConstraints
 
+# Steps go inside the box where so little of the first margin is left: there, steps that
+# it cuts off would come nearer by the same share each time, and no farther.
+_NEAR = 0.03
+
 
 class DeepFool(MinimumNormAttack):
     r"""DeepFool: step to the nearest boundary of the linearised victim, until it flips.
@@ -27,9 +31,9 @@ class DeepFool(MinimumNormAttack):
     .. math:: \arg\min_k \frac{|z_k - z_y|}{\|\nabla z_k - \nabla z_y\|_q},
 
     is stepped to, and the sum of the steps is overshot by a little. Two things are not in
-    the paper, which has no box: steps are cut off by it, and rows that have not crossed a
-    boundary after four fifths of the steps go to the nearest point of the boundary inside
-    the box from there on. At the end the perturbation is shortened along its direction.
+    the paper, which has no box: steps are cut off by it, and rows that are close to a
+    boundary, or have not crossed one after half of the steps, go to its nearest point
+    inside the box. At the end the perturbation is shortened along its direction.
 
     It is fast, and exact for linear victims. Where the victim is flat, as a kernel
     machine far from its data, steps become huge: give it a box. In general it ends where
@@ -163,19 +167,22 @@ class DeepFool(MinimumNormAttack):
             overshot = (1 + self.overshoot) * search.total
             overshot = overshot.clamp(search.lower, search.upper)
             search.ask_nearest(overshot, self.n_candidates - 1)
+            missing = -search.margin(search.logits)
+            if not step:
+                search.missing = missing
+            search.inside = missing < _NEAR * search.missing
+            search.inside |= 2 * step >= self.max_iter
             search.drop(search.hit)
-            search.total = search.total + self._step(search, 2 * step >= self.max_iter)
+            search.total = search.total + self._step(search)
             search.total = search.total.clamp(search.lower, search.upper)
         shorten(state, self.n_looks)
 
-    def _step(self, search, boxed):
+    def _step(self, search):
         """Step to the nearest of the linearised boundaries, perhaps inside the box."""
         gradient = search.gradient.flatten(1)
-        infinity = torch.full_like(gradient, torch.inf)
-        lower, upper = -infinity, infinity
-        if boxed:
-            lower = (search.lower - search.delta).flatten(1)
-            upper = (search.upper - search.delta).flatten(1)
+        free = ~search.inside[:, None]
+        lower = (search.lower - search.delta).flatten(1).masked_fill(free, -torch.inf)
+        upper = (search.upper - search.delta).flatten(1).masked_fill(free, torch.inf)
         # A little more than to where the logits are equal, which is no success.
         beyond = 2 * search.rounding - search.value
         step = nearest_on_hyperplane(gradient, beyond, self._norm, lower, upper)
