@@ -219,8 +219,12 @@ class _AttributeAttack(ReportsProgress, MetaEstimatorMixin, BaseEstimator):
                 "None."
             )
         X = self._check_X(X, reset=True)
-        numeric = is_regressor(self)
-        return X, _check_y(y, multi_output=False, y_numeric=numeric, estimator=self)
+        try:
+            y = _check_y(y, multi_output=False, y_numeric=is_regressor(self))
+        except ValueError as error:
+            error.add_note("y is the attribute: leave out records that lack it.")
+            raise
+        return X, y
 
 
 class AttributeInference(ClassifierMixin, _AttributeAttack):

@@ -599,3 +599,13 @@ def test_attributes_keep_their_dtype():
     assert attack.advantage(known, frame["city"]) >= 0
     with pytest.raises(ValueError, match="NumericAttributeInference infers numbers"):
         AttributeInference(FrozenEstimator(model), "age").fit(known, frame["age"])
+
+
+@pytest.mark.parametrize("cls", [AttributeInference, NumericAttributeInference])
+def test_records_that_lack_the_attribute_are_to_be_left_out(cls):
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    target = FrozenEstimator(LogisticRegression().fit(X, X[:, 0] > 0))
+    records = np.column_stack([X[:, 1:], X[:, 0] > 0])
+    with pytest.raises(ValueError, match="y contains NaN") as error:
+        cls(target).fit(records, np.where(X[:, 0] > 1, np.nan, X[:, 0].round()))
+    assert "leave out records" in error.value.__notes__[0]
