@@ -580,3 +580,23 @@ def test_votes_do_not_depend_on_the_number_of_workers(monkeypatch):
     here = alone.certify(rows)
     assert np.array_equal(there.radius, here.radius, equal_nan=True)
     assert np.array_equal(there.y_pred, here.y_pred)
+
+
+class _RoundingScaler(StandardScaler):
+    def transform(self, X):
+        return np.round(super().transform(X), 1)
+
+
+class _WaryNeighbour(KNeighborsClassifier):
+    def predict(self, X):
+        return np.where(np.asarray(X)[:, 0] > 5.0, 0, super().predict(X))
+
+
+def test_steps_and_neighbours_with_answers_of_their_own_are_not_certified():
+    X, y = load_iris(return_X_y=True)
+    X, y = X[:100], y[:100]
+    behind = make_pipeline(_RoundingScaler(), LogisticRegression()).fit(X, y)
+    with pytest.raises(TypeError, match="_RoundingScaler has a transform of its own"):
+        certify(behind, X)
+    with pytest.raises(TypeError, match="_WaryNeighbour has a predict of its own"):
+        certify(_WaryNeighbour(1).fit(X, y), X, norm=2)

@@ -77,7 +77,7 @@ def as_module(estimator):
         For any other classifier.
     """
     estimator = inner(estimator)
-    _check_own_answers(estimator)
+    check_own_answers(estimator)
     if isinstance(estimator, Pipeline):
         steps = [s for _, s in estimator.steps[:-1] if s not in (None, "passthrough")]
         n_features = estimator.n_features_in_
@@ -111,9 +111,9 @@ def as_module(estimator):
 _OWN = ("sklearn", "skorch", "sklearn_advsec")
 
 
-def _check_own_answers(estimator):
+def check_own_answers(estimator):
     """Raise for a class derived from a known one that answers in another way."""
-    for name in ("predict", "decision_function", "infer"):
+    for name in ("predict", "decision_function", "infer", "kneighbors", "transform"):
         method = getattr(type(estimator), name, None)
         package = getattr(method, "__module__", None) or _OWN[0]
         if package.partition(".")[0] not in _OWN:
@@ -149,6 +149,7 @@ def _check_outputs(net):
 
 def _affine_layer(transformer, n_features):
     """Make a layer of an affine transformer, from what it makes of the unit vectors."""
+    check_own_answers(transformer)
     clips = getattr(transformer, "clip", False)
     if not isinstance(transformer, _AFFINE) or clips:
         raise TypeError(

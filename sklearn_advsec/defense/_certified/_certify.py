@@ -26,7 +26,7 @@ from ...threat import Box
 from ...threat._ball import as_norm
 from ...victim import as_victim, ask_labels
 from ...victim._fitting import CLASSIFIER
-from ._as_module import as_module, inner
+from ._as_module import as_module, check_own_answers, inner
 from ._certificate import Certificate
 from ._exact_distances import linear_distance, neighbour_distance
 from ._intervals import margin_bounds, trace, with_two_rows
@@ -75,7 +75,10 @@ def certify(
     - Networks and MLPClassifier have lower bounds: intervals (IBP), or linear bounds
       (CROWN), whose ReLUs are bounded by linear bounds again or by intervals. They are
       tight for nets trained for it, such as :class:`IntervalBoundClassifier`, and for
-      small ones. They hold up to the rounding of the net's own arithmetic.
+      small ones.
+
+    All hold up to the rounding of the classifier's own arithmetic: of rows in float32, a
+    nearest neighbour that is closer by 1e-7 of its size squared is one by chance.
 
     The layers that bounds are computed from are compared with the classifier's own
     predictions of `X`; where they disagree there is an error, and no certificate.
@@ -282,6 +285,7 @@ class Neighbour(Certifier):
     def __init__(self, estimator, method, n_jobs):
         super().__init__(estimator, method, n_jobs)
         self.neighbours = known = inner(estimator)
+        check_own_answers(known)
         if known.n_neighbors != 1 or known.effective_metric_ != "euclidean":
             raise ValueError(
                 "KNeighborsClassifier is certified for n_neighbors=1 and "
