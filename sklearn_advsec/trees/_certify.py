@@ -16,13 +16,14 @@ from .._parallel import in_parallel
 from .._progress import logged
 from .._rows import RowCodec, check_rows, is_dataframe
 from ._bounds import MergedTrees, first_cost
+from ._edges import put_values
 from ._ensemble import UNCHANGED
 from ._exact import close_gap, solve
 from ._grid import TreeGrid
 from ._reading import tree_ensemble
 from ._row import Moves, RowCells, RowProblem
 from ._search import Search
-from ._verification import check_reading
+from ._verification import ask, check_reading
 
 # By how much the radius that is tried grows.
 _GROWTH = (1.05, 1.1, 1.2, 1.35, 1.6, 2.0)
@@ -219,7 +220,7 @@ def certified_radii(
         )
         for chunk in gen_batches(len(X), _ROWS)
     )
-    certified = partial(_certify_rows, grid, (eps, norm, method, time_limit))
+    certified = partial(_certify_rows, grid, estimator, (eps, norm, method, time_limit))
     n_parts = -(-len(X) // _ROWS)
     radii = in_parallel(certified, parts, n_parts, n_jobs)
     return np.concatenate(list(logged(radii, "certified_radii", "part", n_parts)))
@@ -232,7 +233,7 @@ def check_radius(eps):
         raise ValueError(f"eps must be a number that is not negative; got {eps!r}.")
 
 
-def _certify_rows(every, settings, part):
+def _certify_rows(every, estimator, settings, part):
     X, values, labels, wrong, references = part
     eps, norm, method, time_limit = settings
     budget = np.inf if eps is None else float(eps) ** 2 if norm == 2 else float(eps)
@@ -245,13 +246,25 @@ def _certify_rows(every, settings, part):
         row = X.iloc[i : i + 1] if is_dataframe(X) else X[i : i + 1]
         moves = Moves(np.where(free, -np.inf, x), np.where(free, np.inf, x))
         row_cells = RowCells(grid, x, moves, norm, row)
+        differs = partial(_differs, estimator, grid, row, np.flatnonzero(free), labels[i])
         others = [k for k in range(len(grid.ensemble.classes)) if k != labels[i]]
-        cost = _certify_row(row_cells, labels[i], others, budget, method, time_limit)
+        cost = _certify_row(
+            row_cells, labels[i], others, budget, method, time_limit, differs
+        )
         radii[i] = row_cells.distance(min(cost, row_cells.unsearched))
     return radii if eps is None else (radii > eps) & ~wrong
 
 
-def _certify_row(row_cells, label, others, budget, method, time_limit):
+def _differs(estimator, grid, row, moving, label, point):
+    """Ask the model itself, where the order of its roundings decides."""
+    asked = put_values(row, moving, np.zeros_like(moving), point[moving], grid.categories)
+    answer, ensemble = ask(estimator, asked)[0], grid.ensemble
+    if ensemble.link == "regression":
+        return bool(ensemble.moves(answer) != label)
+    return bool(answer != ensemble.classes[label])
+
+
+def _certify_row(row_cells, label, others, budget, method, time_limit, differs):
     """Return a cost below which no class wins; above the budget if none does within."""
     lowest = np.inf
     for target in others:
@@ -266,7 +279,7 @@ def _certify_row(row_cells, label, others, budget, method, time_limit):
         else:
             upper = min(lowest, np.nextafter(budget, np.inf))
             search = flip.search(upper).run()
-            lower, _ = solve(search, flip, time_limit, lambda x: False)
+            lower, _ = solve(search, flip, time_limit, differs)
             lower, proved = close_gap(row_cells, lower, search.cost)
             if not proved:
                 lower = max(lower, flip.bound())

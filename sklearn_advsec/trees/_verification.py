@@ -118,10 +118,15 @@ def _rows_at_thresholds(ensemble, estimator, rng):
     return np.clip(X, -LARGEST, LARGEST)
 
 
+def ask(estimator, X):
+    """Return what a model predicts of rows."""
+    return np.asarray(estimator.predict(_as_fitted(X, estimator))).ravel()
+
+
 def _as_fitted(X, estimator):
     """Return rows with the names that the estimator was fitted on, if there are any."""
     names = getattr(estimator, "feature_names_in_", None)
-    if names is None or not hasattr(names, "__len__"):
+    if is_dataframe(X) or names is None or not hasattr(names, "__len__"):
         return X
     import pandas as pd
 
@@ -130,11 +135,10 @@ def _as_fitted(X, estimator):
 
 def _answers(ensemble, estimator, X):
     """Return a model's labels and, where the form knows their link, probabilities."""
-    asked = X if is_dataframe(X) else _as_fitted(X, estimator)
-    labels = np.asarray(estimator.predict(asked)).ravel()
+    labels = ask(estimator, X)
     if not (ensemble.probability and hasattr(estimator, "predict_proba")):
         return labels, None
-    return labels, np.asarray(estimator.predict_proba(asked))
+    return labels, np.asarray(estimator.predict_proba(_as_fitted(X, estimator)))
 
 
 def _compare(ensemble, estimator, X, answers, where):

@@ -179,3 +179,20 @@ def test_the_slope_of_a_boosters_link_counts():
         np.testing.assert_array_equal(ensemble.predict(X), fitted.predict(X))
         result = TreeExactAttack(FrozenEstimator(fitted)).fit(X).run(X[:3])
         assert set(result.status) <= {"optimal", "infeasible"}
+
+
+def test_an_exact_radius_asks_the_model_what_a_tie_is():
+    """Of leaves that are no whole numbers, roundings decide, not the solver."""
+    X, y = np.repeat([[0.0], [1.0]], 4, axis=0), np.array([0, 1, 1, 1, 0, 0, 0, 1])
+    stump = DecisionTreeClassifier(max_depth=1)
+    vote = VotingClassifier([("a", stump), ("b", stump)], voting="soft").fit(X, y)
+    for side, row in ((slice(4), X[:1]), (slice(4, 8), X[4:5])):
+        leaf = DecisionTreeClassifier().fit(X[side], y[side])
+        vote.estimators_[1] = leaf
+        there = vote.predict_proba(1 - row)
+        np.testing.assert_array_equal(there, [[0.5, 0.5]])  # which is class 0
+        radius = 0.5 if vote.predict(row) == 1 else np.inf
+        for norm in (np.inf, 1, 0):
+            found = certified_radii(vote, row, norm=norm, method="exact")
+            limit = 1 if norm == 0 and radius == 0.5 else radius
+            np.testing.assert_allclose(found, limit, rtol=1e-6)
