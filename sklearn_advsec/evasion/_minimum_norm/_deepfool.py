@@ -170,8 +170,8 @@ class DeepFool(MinimumNormAttack):
             missing = -search.margin(search.logits)
             if not step:
                 search.missing = missing
-            search.inside = missing < _NEAR * search.missing
-            search.inside |= 2 * step >= self.max_iter
+            late = bool(2 * step >= self.max_iter)  # numpy's own bool torch does not know
+            search.inside = (missing < _NEAR * search.missing) | late
             search.drop(search.hit)
             search.total = search.total + self._step(search)
             search.total = search.total.clamp(search.lower, search.upper)
