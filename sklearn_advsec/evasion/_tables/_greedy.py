@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A change that is needed is halved this often, in search of a smaller one.
 _HALVINGS = 5
 # Distances to so many numbers are computed at a time.
-_ELEMENTS = 2**23
+_ELEMENTS = 2**21
 
 
 class Moves:
@@ -476,7 +476,7 @@ class GreedyFeatureAttack(TabularAttack, QueryAttack):
         if self.batch_size != "auto":
             return self.batch_size
         # The first round knows each move of each row of a chunk, of eight batches.
-        return int(np.clip(2**18 // (self.n_values * self.row_shape_[0]), 1, 1024))
+        return int(np.clip(2**16 // (self.n_values * self.row_shape_[0]), 1, 1024))
 
     def _make_goal(self, access, chunk):
         by_scores = self.confidence is not None or isinstance(chunk.target, str)
