@@ -433,7 +433,8 @@ class EvasionAttack(
         that were begun in ``exception.result``.
     batch_size : int or "auto", default="auto"
         How many rows go through the victim at once; "auto" fits them into the cache, or
-        the memory, of the device. The result does not depend on it.
+        the memory, of the device. The result does not depend on it, but for roundings,
+        which may go by the size of a batch.
     n_jobs : int, default=None
         Number of joblib jobs, between which the rows are shared out. The result does not
         depend on it.
